@@ -1,0 +1,123 @@
+//! The manifest of a checkpoint, and the names of objects under a job's prefix. JSON, so that anybody can read it.
+//!
+//! `files/<shard>/<unique id>` are immutable; `checkpoints/<shard>/<epoch>-<incarnation>.json` is written last, create-only (I5).
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Epoch, Incarnation, JournalOffset, ShardId};
+use crate::journal::Stamp;
+
+/// The format that this engine writes, and the only one that it reads so far.
+pub const FORMAT: u32 = 1;
+
+/// A checkpoint that counts: named in the journal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RetainedCheckpoint {
+    /// The epoch whose state it holds.
+    pub epoch: Epoch,
+    /// Who took it.
+    pub incarnation: Incarnation,
+    /// Behind that epoch's journal record: the journal from here on is needed to restore from this checkpoint.
+    pub journal: JournalOffset,
+}
+
+/// A checkpoint: a shard's state at a committed epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// The version of the engine that wrote it.
+    pub engine: String,
+    /// Epoch, owner, positions, books, retained checkpoints before this one. `stamp.owner` committed the epoch.
+    pub stamp: Stamp,
+    /// Who took the checkpoint: the epoch's committer, or a later owner.
+    pub taken_by: Incarnation,
+    /// The database's files.
+    pub files: Vec<ManifestFile>,
+}
+
+/// One file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestFile {
+    /// Its name in the database's folder.
+    pub name: String,
+    /// The object that holds it.
+    pub object: String,
+    /// Bytes.
+    pub size: u64,
+    /// CRC-32 (IEEE) of the whole file.
+    pub crc32: u32,
+    /// Whether a later checkpoint of the same database may name the same object.
+    pub immutable: bool,
+}
+
+impl Manifest {
+    /// Reads a manifest. `Err` says what is wrong with it.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))?;
+        if format != FORMAT {
+            return Err(format!("manifest format {format} is unknown to this version, which reads format {FORMAT}"));
+        }
+        serde_json::from_slice(bytes).map_err(|e| format!("not a manifest: {e}"))
+    }
+
+    /// The bytes to put.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a manifest has string keys only")
+    }
+
+    /// The name under which the journal lists it.
+    pub fn retained(&self) -> RetainedCheckpoint {
+        RetainedCheckpoint { epoch: self.stamp.epoch, incarnation: self.taken_by.clone(), journal: self.stamp.journal }
+    }
+}
+
+/// Where the manifests of a shard lie. The prefix of [`manifest_key`].
+pub fn manifest_prefix(shard: ShardId) -> String {
+    format!("checkpoints/{shard}/")
+}
+
+/// Where one manifest lies: epochs sort by name.
+pub fn manifest_key(shard: ShardId, epoch: Epoch, incarnation: &Incarnation) -> String {
+    format!("checkpoints/{shard}/{:020}-{incarnation}.json", epoch.get())
+}
+
+/// The epoch and incarnation that a manifest's key names; `None` for a key that is none.
+pub fn parse_manifest_key(key: &str) -> Option<(Epoch, Incarnation)> {
+    let name = key.rsplit('/').next()?.strip_suffix(".json")?;
+    let (epoch, incarnation) = name.split_once('-')?;
+    Some((Epoch::new(epoch.parse().ok()?), Incarnation::new(incarnation)))
+}
+
+/// Where the files of a shard lie.
+pub fn file_prefix(shard: ShardId) -> String {
+    format!("files/{shard}/")
+}
+
+/// Where one file lies. `unique` never comes twice: the incarnation and a counter.
+pub fn file_key(shard: ShardId, unique: &str) -> String {
+    format!("files/{shard}/{unique}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn manifest_keys_sort_by_epoch_and_parse_back() {
+        let key = |epoch| manifest_key(ShardId::new(2), Epoch::new(epoch), &Incarnation::new("w-0.abc"));
+        assert!(key(9) < key(10));
+        assert_eq!(parse_manifest_key(&key(10)), Some((Epoch::new(10), Incarnation::new("w-0.abc"))));
+        assert_eq!(parse_manifest_key("checkpoints/2/readme.txt"), None);
+    }
+
+    #[test]
+    fn a_manifest_of_another_format_is_refused_by_its_number() {
+        let error = Manifest::decode(br#"{"format": 2, "whatever": true}"#).unwrap_err();
+        assert!(error.contains("format 2"), "{error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! Decoded state of a shard: the overlay and the cache in one. A slot that an unconfirmed epoch changed is pinned (that is the overlay);
+//! the rest may be evicted, least recently used first by a clock hand, so that memory stays within its budget (I9).
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use std::hash::BuildHasher;
+
+use crate::ids::Epoch;
+use crate::pipeline::Entity;
+use crate::state::StateBatch;
+
+/// Index of a slot. Stays valid until the slot is evicted, which never happens while a record is processed.
+pub(super) type SlotId = u32;
+
+/// What a slot costs beside its key and entity: the slot itself, the table's entry, allocator overhead.
+const SLOT_OVERHEAD_BYTES: usize = 128;
+
+pub(super) struct Cache<E> {
+    slots: Vec<Slot<E>>,
+    free: Vec<SlotId>,
+    table: HashTable<SlotId>,
+    hasher: DefaultHashBuilder,
+    hand: usize,
+    bytes: usize,
+    bytes_max: usize,
+    /// Slots that the open epoch changed, each once.
+    changed: Vec<SlotId>,
+    /// What the record in hand changed, to take it back.
+    undo: Vec<Undo<E>>,
+    record: u64,
+}
+
+struct Slot<E> {
+    key: Box<[u8]>,
+    entity: Option<E>,
+    bytes: usize,
+    /// The last epoch that changed it; the slot is pinned until that epoch is applied.
+    changed: Epoch,
+    /// The last epoch for which it was put on the list of changes.
+    listed: Epoch,
+    /// The last record that changed it, so that a record saves it once.
+    record: u64,
+    used: bool,
+}
+
+struct Undo<E> {
+    slot: SlotId,
+    entity: Option<E>,
+    changed: Epoch,
+}
+
+impl<E: Entity> Cache<E> {
+    pub(super) fn new(bytes_max: usize) -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            hand: 0,
+            bytes: 0,
+            bytes_max,
+            changed: Vec::new(),
+            undo: Vec::new(),
+            record: 0,
+        }
+    }
+
+    /// A new record starts: what the last one did can no longer be taken back.
+    pub(super) fn begin_record(&mut self) {
+        self.record += 1;
+        self.undo.clear();
+    }
+
+    pub(super) fn find(&mut self, key: &[u8]) -> Option<SlotId> {
+        let hash = self.hasher.hash_one(key);
+        let slot = *self.table.find(hash, |slot| *self.slots[*slot as usize].key == *key)?;
+        self.slots[slot as usize].used = true;
+        Some(slot)
+    }
+
+    /// Adds what the state store holds for a key that is not in the cache.
+    pub(super) fn insert(&mut self, key: &[u8], entity: Option<E>) -> SlotId {
+        let bytes = key.len() + SLOT_OVERHEAD_BYTES + entity.as_ref().map_or(0, Entity::weight);
+        self.bytes += bytes;
+        let slot = Slot { key: key.into(), entity, bytes, changed: Epoch::default(), listed: Epoch::default(), record: 0, used: true };
+        let id = match self.free.pop() {
+            Some(id) => {
+                self.slots[id as usize] = slot;
+                id
+            }
+            None => {
+                self.slots.push(slot);
+                SlotId::try_from(self.slots.len() - 1).expect("the budget holds far fewer than 2^32 slots")
+            }
+        };
+        let hash = self.hasher.hash_one(key);
+        let (hasher, slots) = (&self.hasher, &self.slots);
+        self.table.insert_unique(hash, id, |slot| hasher.hash_one(&*slots[*slot as usize].key));
+        id
+    }
+
+    pub(super) fn entity(&self, slot: SlotId) -> Option<&E> {
+        self.slots[slot as usize].entity.as_ref()
+    }
+
+    /// The entity to change, in `epoch`; remembers what it was.
+    pub(super) fn entity_mut(&mut self, id: SlotId, epoch: Epoch) -> &mut Option<E> {
+        let slot = &mut self.slots[id as usize];
+        if slot.record != self.record {
+            slot.record = self.record;
+            self.undo.push(Undo { slot: id, entity: slot.entity.clone(), changed: slot.changed });
+        }
+        slot.changed = epoch;
+        if slot.listed != epoch {
+            slot.listed = epoch;
+            self.changed.push(id);
+        }
+        &mut slot.entity
+    }
+
+    /// Takes back what the record in hand changed.
+    pub(super) fn undo(&mut self) {
+        for undo in self.undo.drain(..) {
+            let slot = &mut self.slots[undo.slot as usize];
+            slot.entity = undo.entity;
+            slot.changed = undo.changed;
+            slot.record = 0;
+        }
+    }
+
+    /// Encodes everything that `epoch` changed, each entity once.
+    pub(super) fn encode_changes(&mut self, epoch: Epoch, into: &mut StateBatch) {
+        for id in self.changed.drain(..) {
+            let slot = &mut self.slots[id as usize];
+            if slot.changed != epoch {
+                continue; // taken back
+            }
+            match &slot.entity {
+                Some(entity) => into.put_with(&slot.key, |arena| entity.encode(arena)),
+                None => into.delete(&slot.key),
+            }
+            let bytes = slot.key.len() + SLOT_OVERHEAD_BYTES + slot.entity.as_ref().map_or(0, Entity::weight);
+            self.bytes = self.bytes - slot.bytes + bytes;
+            slot.bytes = bytes;
+        }
+        self.undo.clear();
+    }
+
+    /// Brings the cache back within its budget. Slots changed after `applied` stay: nothing else holds their state.
+    pub(super) fn evict(&mut self, applied: Epoch) {
+        // Twice around: the first turn may only take away the "used" marks.
+        let mut turns = 2 * self.slots.len();
+        while self.bytes > self.bytes_max && turns > 0 {
+            turns -= 1;
+            self.hand = (self.hand + 1) % self.slots.len();
+            let slot = &mut self.slots[self.hand];
+            if slot.bytes == 0 || slot.changed > applied {
+                continue;
+            }
+            if slot.used {
+                slot.used = false;
+                continue;
+            }
+            let hash = self.hasher.hash_one(&*slot.key);
+            self.bytes -= slot.bytes;
+            slot.bytes = 0;
+            slot.entity = None;
+            let id = SlotId::try_from(self.hand).expect("slot ids have 32 bits");
+            if let Ok(entry) = self.table.find_entry(hash, |slot| *slot == id) {
+                entry.remove();
+            }
+            self.slots[self.hand].key = Box::default();
+            self.free.push(id);
+        }
+    }
+
+    /// Forgets everything, changes of unconfirmed epochs included.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.bytes_max);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
