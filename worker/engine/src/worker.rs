@@ -1,1 +1,596 @@
-//! To come.
+//! One worker: the order in which its shards are claimed, restored, sealed and committed, and what happens when anything of that fails.
+//!
+//! A state machine without I/O. It never sees a record: shards process theirs on their own threads and report what they sealed. It holds the
+//! rule that makes all else safe: after any error of the producer the incarnation is over, and every shard is claimed again.
+
+mod round;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::claim::{Claim, ClaimAction, ClaimEvent, Claimed, GaveUp, ManifestMark, Scan, VersionRule};
+use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
+use crate::journal::{Owner, Stamp};
+use crate::log::{JournalRange, Receipt, View};
+use crate::manifest::RetainedCheckpoint;
+use crate::shard::{Annotations, SealedEpoch};
+use round::Round;
+
+/// What decides how a worker behaves.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// The pod or process.
+    pub worker: WorkerName,
+    /// The history that it works on.
+    pub timeline: Timeline,
+    /// How often epochs are committed at the head.
+    pub commit_interval: Duration,
+    /// How many checkpoints count; at least 2, so that a damaged newest one has a predecessor.
+    pub checkpoints_retained: usize,
+    /// After so long without a transaction one is committed all the same: the broker forgets a transactional id, and that it was barred, after
+    /// `transactional.id.expiration.ms` (7 days by default).
+    pub heartbeat: Duration,
+    /// How long to wait before a failed shard, or a producer that did not open, is tried again; doubles up to 64 times that.
+    pub retry: Duration,
+}
+
+/// Numbers one attempt to bring a shard up; answers to earlier attempts are ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Attempt(u64);
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The clock moved. Times never go back; the driver sees to that.
+    Tick,
+    /// These shards, and no others, are this worker's.
+    Assigned(VersionRule, BTreeSet<ShardId>),
+    /// [`Action::OpenProducer`] succeeded.
+    ProducerOpened(Incarnation),
+    /// Opening or committing failed: the incarnation is over.
+    ProducerFailed(Incarnation, String),
+    /// Answer to [`Action::ReadManifest`].
+    ManifestRead(ShardId, Attempt, Option<ManifestMark>),
+    /// Answer to [`Action::Scan`].
+    Scanned(ShardId, Attempt, Scan, JournalRange),
+    /// Answer to [`Action::Scan`]: the journal starts behind the wanted offset.
+    Cut(ShardId, Attempt, JournalOffset),
+    /// Answer to [`Action::Bar`].
+    Barred(ShardId, Attempt, Incarnation),
+    /// Any of the actions of a shard's claim or restore failed and may be tried again.
+    ClaimFailed(ShardId, Attempt, String),
+    /// Answer to [`Action::Restore`]: where the restored state stands, and what the uncommitted journal behind the claim showed after it.
+    Restored(ShardId, Attempt, Box<Stamp>, Scan),
+    /// The restore found the journal cut under it: the claim must start again.
+    RestoreOutrun(ShardId, Attempt),
+    /// The open epoch got its first record.
+    Dirty(ShardId),
+    /// The open epoch is as large as it may be; the shard waits.
+    Full(ShardId),
+    /// Answer to [`Action::Seal`].
+    Sealed(ShardId, Attempt, Option<SealedEpoch>),
+    /// Answer to [`Action::Commit`].
+    Committed(Incarnation, Receipt),
+    /// A running shard failed by itself: bad state, a panic in a step, an input that was cut. It holds up nobody.
+    ShardFailed(ShardId, Attempt, String),
+    /// A checkpoint is uploaded and its files were checked to exist.
+    CheckpointUploaded(ShardId, Attempt, RetainedCheckpoint),
+    /// Objects on no list were found, old enough to be deleted.
+    GarbageFound(ShardId, Attempt, Vec<String>),
+    /// Finish the open epochs, release all shards, stop.
+    Stop,
+}
+
+/// What to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Throw the old producer away, if there is one, and open one for a new incarnation.
+    OpenProducer(Incarnation),
+    /// See [`ClaimAction::ReadManifest`].
+    ReadManifest(ShardId, Attempt),
+    /// See [`ClaimAction::Scan`].
+    Scan(ShardId, Attempt, JournalOffset, View),
+    /// See [`ClaimAction::Bar`].
+    Bar(ShardId, Attempt, Incarnation),
+    /// Restore the shard, read the uncommitted journal behind the claim once more, answer with both.
+    Restore(ShardId, Attempt, Claimed),
+    /// Go on from the restored state: read inputs, process, say [`Event::Dirty`] at an epoch's first record.
+    Start(ShardId, Attempt),
+    /// End the open epoch.
+    Seal(ShardId, Attempt, Owner, Annotations),
+    /// Commit all this in one transaction.
+    Commit(Incarnation, Contribution),
+    /// The sealed epoch is committed: apply it.
+    Confirm(ShardId, Epoch, JournalOffset),
+    /// Drop whatever is not confirmed and stop; the local database stays.
+    Drop(ShardId),
+    /// The shard is released; forget it.
+    Close(ShardId),
+    /// The epoch that says so is committed: the journal before `before` may go, and the objects.
+    Discard {
+        /// The shard.
+        shard: ShardId,
+        /// The start of the oldest retained checkpoint's journal; `None`: leave the journal.
+        before: Option<JournalOffset>,
+        /// Objects on no list.
+        objects: Vec<String>,
+    },
+    /// Something that people want to know.
+    Report(Report),
+    /// All shards are released; the process may end.
+    Stopped,
+}
+
+/// News for logs, metrics and status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The shard is this worker's and runs from here.
+    Owned(ShardId, Epoch),
+    /// Somebody else has the better right.
+    GaveUp(ShardId, GaveUp),
+    /// The shard cannot go on; it is tried again.
+    Failed(ShardId, String),
+    /// The shard cannot go on without help.
+    Stalled(ShardId, String),
+    /// The incarnation is over; all shards are claimed again.
+    IncarnationOver(Incarnation, String),
+}
+
+/// What one transaction carries.
+#[derive(Debug, Default)]
+pub struct Contribution {
+    /// Epochs, at most one per shard.
+    pub epochs: Vec<SealedEpoch>,
+    /// Claim records to put.
+    pub claims: Vec<Owner>,
+    /// Release marks to put, behind the shard's epoch if it has one.
+    pub releases: Vec<Owner>,
+}
+
+impl Contribution {
+    fn is_empty(&self) -> bool {
+        self.epochs.is_empty() && self.claims.is_empty() && self.releases.is_empty()
+    }
+}
+
+#[derive(Debug)]
+enum Producer {
+    None,
+    Opening(Incarnation),
+    Ready(Incarnation),
+    /// Opening failed; again at this time.
+    Waiting(Timestamp),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Waits for a producer.
+    Waiting,
+    Claiming(Claim),
+    /// The claim record is to be part of the next transaction.
+    ClaimDue(Claim),
+    Restoring(Claim),
+    Running(Claim),
+    /// To be sealed and released in the next transaction.
+    Releasing(Owner),
+    /// A release mark, nothing else, in the next transaction.
+    ReleaseDue(Owner),
+    /// Failed; again at this time.
+    Failed(Timestamp),
+    /// Gave up, or released.
+    Left,
+}
+
+#[derive(Debug)]
+struct ShardState {
+    rule: VersionRule,
+    phase: Phase,
+    attempt: Attempt,
+    failures: u32,
+    dirty: bool,
+    full: bool,
+    /// For the next epoch to say.
+    annotations: Annotations,
+    /// What the last committed epoch said.
+    retained: Vec<RetainedCheckpoint>,
+}
+
+/// The machine. Feed it events with [`Worker::step`], do what it says.
+#[derive(Debug)]
+pub struct Worker {
+    options: WorkerOptions,
+    /// Makes the next incarnation: a name that never comes twice.
+    incarnations: IncarnationNames,
+    producer: Producer,
+    producer_failures: u32,
+    shards: BTreeMap<ShardId, ShardState>,
+    round: Round,
+    stopping: bool,
+    now: Timestamp,
+    out: Vec<Action>,
+}
+
+/// Makes names of incarnations: `<worker>.<process>.<number>`.
+#[derive(Debug)]
+pub struct IncarnationNames {
+    process: String,
+    number: u64,
+}
+
+impl IncarnationNames {
+    /// `process` never comes twice: a random id made when the process starts.
+    pub fn new(process: impl Into<String>) -> Self {
+        Self { process: process.into(), number: 0 }
+    }
+
+    fn next(&mut self, worker: &WorkerName) -> Incarnation {
+        self.number += 1;
+        Incarnation::new(format!("{worker}.{}.{}", self.process, self.number))
+    }
+}
+
+impl Worker {
+    /// A worker that owns nothing yet.
+    pub fn new(options: WorkerOptions, incarnations: IncarnationNames) -> Self {
+        assert!(options.checkpoints_retained >= 2, "a damaged newest checkpoint needs a predecessor");
+        Self {
+            options,
+            incarnations,
+            producer: Producer::None,
+            producer_failures: 0,
+            shards: BTreeMap::new(),
+            round: Round::Idle { last: Timestamp::default() },
+            stopping: false,
+            now: Timestamp::default(),
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes an event at a time and says what to do.
+    pub fn step(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Tick => {}
+            Event::Assigned(rule, shards) => self.assigned(rule, &shards),
+            Event::ProducerOpened(incarnation) => self.producer_opened(incarnation),
+            Event::ProducerFailed(incarnation, reason) => self.producer_failed(&incarnation, &reason),
+            Event::ManifestRead(shard, attempt, manifest) => self.claim_event(shard, attempt, ClaimEvent::Manifest(manifest)),
+            Event::Scanned(shard, attempt, scan, range) => self.claim_event(shard, attempt, ClaimEvent::Scanned(scan, range)),
+            Event::Cut(shard, attempt, start) => self.claim_event(shard, attempt, ClaimEvent::Cut(start)),
+            Event::Barred(shard, attempt, incarnation) => self.claim_event(shard, attempt, ClaimEvent::Barred(incarnation)),
+            Event::ClaimFailed(shard, attempt, reason) | Event::ShardFailed(shard, attempt, reason) => self.shard_failed(shard, attempt, reason),
+            Event::Restored(shard, attempt, head, scan) => self.restored(shard, attempt, *head, &scan),
+            Event::RestoreOutrun(shard, attempt) => self.restore_outrun(shard, attempt),
+            Event::Dirty(shard) => self.mark(shard, |state| state.dirty = true),
+            Event::Full(shard) => self.mark(shard, |state| (state.dirty, state.full) = (true, true)),
+            Event::Sealed(shard, attempt, sealed) => self.sealed(shard, attempt, sealed),
+            Event::Committed(incarnation, receipt) => self.committed(&incarnation, &receipt),
+            Event::CheckpointUploaded(shard, attempt, checkpoint) => self.checkpoint_uploaded(shard, attempt, checkpoint),
+            Event::GarbageFound(shard, attempt, garbage) => self.garbage_found(shard, attempt, garbage),
+            Event::Stop => self.stop(),
+        }
+        self.retry_what_is_due();
+        self.begin_round_if_due();
+        if self.stopping && self.shards.values().all(|state| matches!(state.phase, Phase::Left)) && matches!(self.round, Round::Idle { .. }) {
+            self.stopping = false;
+            self.out.push(Action::Stopped);
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// When the next [`Event::Tick`] is wanted; `None`: not before something else happens.
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        let retry = self.shards.values().filter_map(|state| if let Phase::Failed(at) = state.phase { Some(at) } else { None });
+        let producer = if let Producer::Waiting(at) = self.producer { Some(at) } else { None };
+        let round = match self.round {
+            Round::Idle { last } if self.has_work() => Some(after(last, self.options.commit_interval)),
+            Round::Idle { last } if matches!(self.producer, Producer::Ready(_)) => Some(after(last, self.options.heartbeat)),
+            Round::Idle { .. } | Round::Sealing { .. } | Round::Committing { .. } => None,
+        };
+        retry.chain(producer).chain(round).min()
+    }
+
+    /// A word for the phase of a shard, for logs, status and coverage; `None` when it is not this worker's.
+    pub fn phase(&self, shard: ShardId) -> Option<&'static str> {
+        self.shards.get(&shard).map(|state| match &state.phase {
+            Phase::Waiting => "waiting",
+            Phase::Claiming(claim) => claim.phase(),
+            Phase::ClaimDue(_) => "claiming",
+            Phase::Restoring(_) => "restoring",
+            Phase::Running(_) => "running",
+            Phase::Releasing(_) | Phase::ReleaseDue(_) => "releasing",
+            Phase::Failed(_) => "failed",
+            Phase::Left => "left",
+        })
+    }
+
+    /// A word for the phase of the round: `idle`, `sealing` or `committing`.
+    pub fn round_phase(&self) -> &'static str {
+        self.round.name()
+    }
+
+    fn assigned(&mut self, rule: VersionRule, shards: &BTreeSet<ShardId>) {
+        for shard in shards {
+            let state = self.shards.entry(*shard).or_insert_with(ShardState::new);
+            if matches!(state.phase, Phase::Left) {
+                (state.rule, state.phase) = (rule, Phase::Waiting);
+            }
+        }
+        let gone: Vec<_> = self.shards.keys().filter(|shard| !shards.contains(shard)).copied().collect();
+        for shard in gone {
+            self.leave(shard);
+        }
+        self.claim_waiting();
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        let all: Vec<_> = self.shards.keys().copied().collect();
+        for shard in all {
+            self.leave(shard);
+        }
+    }
+
+    /// Gives a shard up, by a release mark where there is something to release.
+    fn leave(&mut self, shard: ShardId) {
+        let Some(state) = self.shards.get_mut(&shard) else { return };
+        state.phase = match std::mem::replace(&mut state.phase, Phase::Left) {
+            Phase::Running(claim) => Phase::Releasing(claim.owner().clone()),
+            Phase::Claiming(claim) | Phase::Restoring(claim) if claim.may_have_record() => {
+                state.attempt = Attempt(state.attempt.0 + 1);
+                self.out.push(Action::Drop(shard));
+                Phase::ReleaseDue(claim.owner().clone())
+            }
+            Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Failed(_) => {
+                state.attempt = Attempt(state.attempt.0 + 1);
+                self.out.push(Action::Drop(shard));
+                self.out.push(Action::Close(shard));
+                Phase::Left
+            }
+            other @ (Phase::Releasing(_) | Phase::ReleaseDue(_) | Phase::Left) => other,
+        };
+        if matches!(state.phase, Phase::Left) {
+            self.leave_round(shard);
+        }
+    }
+
+    fn mark(&mut self, shard: ShardId, set: impl FnOnce(&mut ShardState)) {
+        if let Some(state) = self.shards.get_mut(&shard) {
+            set(state);
+        }
+    }
+
+    fn producer_opened(&mut self, incarnation: Incarnation) {
+        if matches!(&self.producer, Producer::Opening(opening) if *opening == incarnation) {
+            self.producer = Producer::Ready(incarnation);
+            self.claim_waiting();
+        }
+    }
+
+    /// Never guess: whatever the error was, this incarnation is over. What it committed is learnt from the journals.
+    fn producer_failed(&mut self, incarnation: &Incarnation, reason: &str) {
+        let current = match &self.producer {
+            Producer::Opening(current) | Producer::Ready(current) => current == incarnation,
+            Producer::None | Producer::Waiting(_) => false,
+        };
+        if !current {
+            return;
+        }
+        self.out.push(Action::Report(Report::IncarnationOver(incarnation.clone(), reason.to_owned())));
+        self.round = Round::Idle { last: self.now };
+        for (shard, state) in &mut self.shards {
+            state.phase = match std::mem::replace(&mut state.phase, Phase::Left) {
+                Phase::Left => Phase::Left,
+                // The next owner bars this incarnation; there is nobody to commit a mark any more.
+                Phase::Releasing(_) | Phase::ReleaseDue(_) => {
+                    self.out.extend([Action::Drop(*shard), Action::Close(*shard)]);
+                    Phase::Left
+                }
+                Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Running(_) | Phase::Failed(_) => {
+                    self.out.push(Action::Drop(*shard));
+                    Phase::Waiting
+                }
+            };
+            state.restart();
+        }
+        self.producer = Producer::Waiting(backoff(self.now, self.options.retry, self.producer_failures));
+        self.producer_failures = self.producer_failures.saturating_add(1);
+    }
+
+    fn retry_what_is_due(&mut self) {
+        let due = match self.producer {
+            Producer::None => self.shards.values().any(|state| matches!(state.phase, Phase::Waiting)),
+            Producer::Waiting(at) => at <= self.now,
+            Producer::Opening(_) | Producer::Ready(_) => false,
+        };
+        if due {
+            let incarnation = self.incarnations.next(&self.options.worker);
+            self.producer = Producer::Opening(incarnation.clone());
+            self.out.push(Action::OpenProducer(incarnation));
+        }
+        let now = self.now;
+        for state in self.shards.values_mut() {
+            if matches!(state.phase, Phase::Failed(at) if at <= now) {
+                state.phase = Phase::Waiting;
+            }
+        }
+        self.claim_waiting();
+    }
+
+    fn claim_waiting(&mut self) {
+        let Producer::Ready(incarnation) = &self.producer else { return };
+        let incarnation = incarnation.clone();
+        let waiting: Vec<_> = self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Waiting)).map(|(shard, _)| *shard).collect();
+        for shard in waiting {
+            let owner = self.owner(shard, &incarnation);
+            let state = self.shards.get_mut(&shard).expect("it was just listed");
+            state.restart();
+            let (claim, actions) = Claim::start(owner, state.rule);
+            state.phase = Phase::Claiming(claim);
+            self.do_claim(shard, actions);
+        }
+    }
+
+    fn owner(&self, shard: ShardId, incarnation: &Incarnation) -> Owner {
+        Owner {
+            timeline: self.options.timeline,
+            shard,
+            worker: self.options.worker.clone(),
+            incarnation: incarnation.clone(),
+            assignment: AssignmentVersion::default(),
+        }
+    }
+
+    fn claim_event(&mut self, shard: ShardId, attempt: Attempt, event: ClaimEvent) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
+        let Phase::Claiming(claim) = &mut state.phase else { return };
+        let actions = claim.step(event);
+        // The version is settled by the first scan, and kept: a loser must not outbid the winner.
+        if claim.owner().assignment > AssignmentVersion::default() {
+            state.rule = VersionRule::Exactly(claim.owner().assignment);
+        }
+        self.do_claim(shard, actions);
+    }
+
+    fn do_claim(&mut self, shard: ShardId, actions: Vec<ClaimAction>) {
+        for action in actions {
+            let state = self.shards.get_mut(&shard).expect("a claim belongs to a shard of this worker");
+            let attempt = state.attempt;
+            let claim = match std::mem::replace(&mut state.phase, Phase::Left) {
+                Phase::Claiming(claim) | Phase::ClaimDue(claim) | Phase::Restoring(claim) => claim,
+                other => panic!("shard {shard}: a claim acts in phase {other:?}"),
+            };
+            state.phase = match action {
+                ClaimAction::ReadManifest => {
+                    self.out.push(Action::ReadManifest(shard, attempt));
+                    Phase::Claiming(claim)
+                }
+                ClaimAction::Scan { from, view } => {
+                    self.out.push(Action::Scan(shard, attempt, from, view));
+                    Phase::Claiming(claim)
+                }
+                ClaimAction::Bar(incarnation) => {
+                    self.out.push(Action::Bar(shard, attempt, incarnation));
+                    Phase::Claiming(claim)
+                }
+                ClaimAction::CommitClaim(_) => Phase::ClaimDue(claim),
+                ClaimAction::Restore(claimed) => {
+                    self.out.push(Action::Restore(shard, attempt, claimed));
+                    Phase::Restoring(claim)
+                }
+                ClaimAction::GiveUp(gave_up) => {
+                    let owner = claim.owner().clone();
+                    self.out.extend([Action::Drop(shard), Action::Report(Report::GaveUp(shard, gave_up.clone()))]);
+                    if gave_up.claimed {
+                        Phase::ReleaseDue(owner)
+                    } else {
+                        self.out.push(Action::Close(shard));
+                        Phase::Left
+                    }
+                }
+                ClaimAction::Stall { start, wanted } => {
+                    let reason = format!(
+                        "claim shard {shard}: its journal starts at offset {start}, but no checkpoint reaches there (the newest needs it from \
+                         {wanted}); restore a savepoint, or bring back the checkpoints under the job's prefix"
+                    );
+                    self.out.push(Action::Report(Report::Stalled(shard, reason)));
+                    Phase::Failed(after(self.now, self.options.retry * 64))
+                }
+            };
+        }
+    }
+
+    fn restored(&mut self, shard: ShardId, attempt: Attempt, head: Stamp, behind: &Scan) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
+        let Phase::Restoring(claim) = &mut state.phase else { return };
+        if let Err(actions) = claim.verify(behind) {
+            self.out.push(Action::Drop(shard));
+            self.do_claim(shard, actions);
+            return;
+        }
+        if let Phase::Restoring(claim) = std::mem::replace(&mut state.phase, Phase::Left) {
+            state.phase = Phase::Running(claim);
+        }
+        state.retained = head.retained;
+        self.out.push(Action::Start(shard, attempt));
+        self.out.push(Action::Report(Report::Owned(shard, head.epoch)));
+    }
+
+    fn restore_outrun(&mut self, shard: ShardId, attempt: Attempt) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
+        if let Phase::Restoring(claim) = &mut state.phase {
+            let actions = claim.again();
+            self.out.push(Action::Drop(shard));
+            self.do_claim(shard, actions);
+        }
+    }
+
+    /// Its part of a transaction in flight may still be committed: the journal will tell.
+    fn shard_failed(&mut self, shard: ShardId, attempt: Attempt, reason: String) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
+        state.phase = match &state.phase {
+            Phase::Left => return,
+            Phase::Releasing(owner) => Phase::ReleaseDue(owner.clone()),
+            Phase::ReleaseDue(_) | Phase::Failed(_) => return,
+            Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Running(_) => {
+                Phase::Failed(backoff(self.now, self.options.retry, state.failures))
+            }
+        };
+        state.failures = state.failures.saturating_add(1);
+        state.restart();
+        self.out.extend([Action::Drop(shard), Action::Report(Report::Failed(shard, reason))]);
+        self.leave_round(shard);
+    }
+
+    fn checkpoint_uploaded(&mut self, shard: ShardId, attempt: Attempt, checkpoint: RetainedCheckpoint) {
+        let keep = self.options.checkpoints_retained;
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
+        if !matches!(state.phase, Phase::Running(_)) {
+            return;
+        }
+        let mut retained = state.annotations.retained.take().unwrap_or_else(|| state.retained.clone());
+        retained.push(checkpoint);
+        let drop = retained.len().saturating_sub(keep);
+        retained.drain(..drop);
+        state.annotations.retained = Some(retained);
+        state.dirty = true;
+    }
+
+    fn garbage_found(&mut self, shard: ShardId, attempt: Attempt, garbage: Vec<String>) {
+        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
+        if matches!(state.phase, Phase::Running(_)) && !garbage.is_empty() {
+            state.annotations.garbage.extend(garbage);
+            state.dirty = true;
+        }
+    }
+}
+
+impl ShardState {
+    fn new() -> Self {
+        Self {
+            rule: VersionRule::AboveAll,
+            phase: Phase::Left,
+            attempt: Attempt::default(),
+            failures: 0,
+            dirty: false,
+            full: false,
+            annotations: Annotations::default(),
+            retained: Vec::new(),
+        }
+    }
+
+    /// A new attempt: answers to the last one are of no interest, and what it wanted to say about checkpoints was never committed.
+    fn restart(&mut self) {
+        self.attempt = Attempt(self.attempt.0 + 1);
+        (self.dirty, self.full) = (false, false);
+        self.annotations = Annotations::default();
+    }
+}
+
+fn after(time: Timestamp, delay: Duration) -> Timestamp {
+    Timestamp::from_millis(time.as_millis().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
+}
+
+fn backoff(now: Timestamp, retry: Duration, failures: u32) -> Timestamp {
+    after(now, retry * (1 << failures.min(6)))
+}

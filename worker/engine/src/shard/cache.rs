@@ -173,11 +173,6 @@ impl<E: Entity> Cache<E> {
         }
     }
 
-    /// Forgets everything, changes of unconfirmed epochs included.
-    pub(super) fn clear(&mut self) {
-        *self = Self::new(self.bytes_max);
-    }
-
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

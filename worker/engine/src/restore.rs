@@ -1,0 +1,248 @@
+//! Restore: one path for start, restart, move, upgrade, rollback and resume. The committed journal to its end is the truth; the local
+//! database is used if its stamp equals a record of it, else the newest retained snapshot that is whole.
+
+use crate::ids::{Epoch, JournalOffset, ShardId};
+use crate::journal::{Assembler, JournalError, JournalRecord, Stamp};
+use crate::log::{JournalEntry, JournalRange, LogError, View};
+use crate::manifest::{Manifest, RetainedCheckpoint};
+use crate::state::{StateError, StateStore};
+use crate::store::StoreError;
+
+/// What a restore reads and opens. Two implementations: the worker's and the simulator's.
+pub trait RestorePorts {
+    /// The state store to restore into.
+    type Store: StateStore;
+
+    /// See [`crate::log::Log::read_journal`]; always [`View::CommittedToEnd`] here.
+    fn read_journal(&mut self, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError>;
+
+    /// The oldest and the next offset of the journal.
+    fn journal_range(&mut self) -> Result<JournalRange, LogError>;
+
+    /// The newest manifest by name, if any: counts only where the journal says nothing.
+    fn newest_manifest(&mut self) -> Result<Option<Manifest>, StoreError>;
+
+    /// The manifest of a retained checkpoint.
+    fn manifest(&mut self, checkpoint: &RetainedCheckpoint) -> Result<Manifest, StoreError>;
+
+    /// Opens the local database; `None` when there is none. One that is corrupt is an error.
+    fn open_local(&mut self) -> Result<Option<Self::Store>, StateError>;
+
+    /// Wipes what is there and makes an empty database.
+    fn create(&mut self) -> Result<Self::Store, StateError>;
+
+    /// Wipes what is there, downloads the manifest's files, checks their sizes and checksums, and opens them.
+    fn import(&mut self, manifest: &Manifest) -> Result<Self::Store, ImportError>;
+
+    /// Tells people what was found on the way: a corrupt snapshot, a local database of another history.
+    fn note(&mut self, note: RestoreNote);
+}
+
+/// Why a snapshot could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The object store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file is not what the manifest says, or the database refuses it: fall back.
+    #[error("{0}")]
+    Damaged(String),
+    /// The local disk.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// What people want to know of a restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreNote {
+    /// The local database cannot be used; why.
+    LocalUnusable(String),
+    /// The local database is used, from this epoch on.
+    Local(Epoch),
+    /// This checkpoint is damaged; why. The one before it is tried.
+    Damaged(RetainedCheckpoint, String),
+    /// This checkpoint is used.
+    Snapshot(RetainedCheckpoint),
+    /// Nothing but the journal, from its beginning.
+    Journal,
+}
+
+/// How it ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The journal was cut under the restore: claim again.
+    #[error("the journal was cut while it was read")]
+    Outrun,
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The object store does not answer; try again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local disk or database.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Nothing is left to restore from.
+    #[error("restore shard {shard}: {reason}")]
+    Gone {
+        /// The shard.
+        shard: ShardId,
+        /// What is missing, and the way out.
+        reason: String,
+    },
+}
+
+/// A restored shard: `head` is `None` for a job that has never committed an epoch.
+#[derive(Debug)]
+pub struct Restored<S> {
+    /// Open, at `head`.
+    pub store: S,
+    /// The last committed epoch.
+    pub head: Option<Stamp>,
+}
+
+/// Restores a shard to the end of its committed journal. Nobody else can write it: the caller holds the claim.
+pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restored<P::Store>, RestoreError> {
+    let start = ports.journal_range()?.start;
+    let local = match ports.open_local() {
+        Ok(local) => local,
+        Err(error) => {
+            ports.note(RestoreNote::LocalUnusable(error.to_string()));
+            None
+        }
+    };
+    let (last, local) = follow_local(ports, start, local)?;
+    if let Some(restored) = local {
+        return Ok(restored);
+    }
+    let listed = match &last {
+        Some(last) => last.retained.clone(),
+        // The journal holds no epoch: either there never was one, or all of them lie before a checkpoint.
+        None => match ports.newest_manifest()? {
+            Some(manifest) => manifest.stamp.retained.iter().cloned().chain([manifest.retained()]).collect(),
+            None => Vec::new(),
+        },
+    };
+    for checkpoint in listed.iter().rev() {
+        if let Some(restored) = from_checkpoint(ports, checkpoint, start)? {
+            return Ok(restored);
+        }
+    }
+    if start > JournalOffset::default() {
+        let reason = format!(
+            "its journal starts at offset {start} and none of its {} retained checkpoints can be used; restore a savepoint, or bring back \
+             the checkpoints' files",
+            listed.len()
+        );
+        return Err(RestoreError::Gone { shard, reason });
+    }
+    ports.note(RestoreNote::Journal);
+    let store = ports.create()?;
+    replay(ports, store, None, start)
+}
+
+/// Reads the journal once: finds its last epoch, and brings the local database along if it turns out to belong to this history.
+#[allow(clippy::type_complexity, reason = "the pair is taken apart at once")]
+fn follow_local<P: RestorePorts>(ports: &mut P, start: JournalOffset, local: Option<P::Store>) -> Result<(Option<Stamp>, Option<Restored<P::Store>>), RestoreError> {
+    let mut follower = Follower { store: local, stamp: None, belongs: false, last: None };
+    if let Some(store) = &follower.store {
+        follower.stamp = store.stamp()?;
+    }
+    read(ports, start, |record| follower.take(record))?;
+    let Follower { store, stamp, belongs, last } = follower;
+    match (store, stamp) {
+        (Some(store), Some(stamp)) if belongs => {
+            ports.note(RestoreNote::Local(stamp.epoch));
+            Ok((last, Some(Restored { store, head: Some(stamp) })))
+        }
+        (Some(store), stamp) => {
+            drop(store);
+            let found = stamp.map_or("it holds no epoch".to_owned(), |s| format!("it holds epoch {} of {}", s.epoch, s.owner.incarnation));
+            ports.note(RestoreNote::LocalUnusable(format!("{found}, which is not in the journal")));
+            Ok((last, None))
+        }
+        (None, _) => Ok((last, None)),
+    }
+}
+
+struct Follower<S> {
+    store: Option<S>,
+    stamp: Option<Stamp>,
+    /// The store's stamp was met: what follows is applied to it.
+    belongs: bool,
+    last: Option<Stamp>,
+}
+
+impl<S: StateStore> Follower<S> {
+    fn take(&mut self, record: JournalRecord) -> Result<(), RestoreError> {
+        let JournalRecord::Epoch(epoch, changes) = record else { return Ok(()) };
+        if let (Some(store), Some(stamp)) = (&mut self.store, &mut self.stamp) {
+            if self.belongs && epoch.journal > stamp.journal {
+                assert_eq!(epoch.epoch, stamp.epoch.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
+                store.apply(&changes, &epoch)?;
+                *stamp = (*epoch).clone();
+            } else if *stamp == *epoch {
+                self.belongs = true;
+            }
+        }
+        self.last = Some(*epoch);
+        Ok(())
+    }
+}
+
+/// `None`: damaged or too old, try the one before.
+fn from_checkpoint<P: RestorePorts>(ports: &mut P, checkpoint: &RetainedCheckpoint, start: JournalOffset) -> Result<Option<Restored<P::Store>>, RestoreError> {
+    if checkpoint.journal < start {
+        let reason = format!("it needs the journal from offset {}, which now starts at {start}", checkpoint.journal);
+        ports.note(RestoreNote::Damaged(checkpoint.clone(), reason));
+        return Ok(None);
+    }
+    let imported = match ports.manifest(checkpoint) {
+        Ok(manifest) => ports.import(&manifest).map(|store| (store, manifest.stamp)),
+        Err(error) => Err(ImportError::Store(error)),
+    };
+    let (store, stamp) = match imported {
+        Ok(imported) => imported,
+        Err(ImportError::State(error)) => return Err(error.into()),
+        Err(ImportError::Store(error @ (StoreError::Unavailable { .. } | StoreError::Denied { .. }))) => return Err(error.into()),
+        Err(error @ (ImportError::Damaged(_) | ImportError::Store(StoreError::NotFound { .. }))) => {
+            ports.note(RestoreNote::Damaged(checkpoint.clone(), error.to_string()));
+            return Ok(None);
+        }
+    };
+    ports.note(RestoreNote::Snapshot(checkpoint.clone()));
+    let from = stamp.journal;
+    replay(ports, store, Some(stamp), from).map(Some)
+}
+
+fn replay<P: RestorePorts>(ports: &mut P, store: P::Store, stamp: Option<Stamp>, from: JournalOffset) -> Result<Restored<P::Store>, RestoreError> {
+    let mut restored = Restored { store, head: stamp };
+    read(ports, from, |record| {
+        let JournalRecord::Epoch(epoch, changes) = record else { return Ok(()) };
+        let before = restored.head.as_ref().map_or(Epoch::default(), |head| head.epoch);
+        assert_eq!(epoch.epoch, before.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
+        restored.store.apply(&changes, &epoch)?;
+        restored.head = Some(*epoch);
+        Ok(())
+    })?;
+    Ok(restored)
+}
+
+/// Reads committed records to the end. The first error stops `each`, not the reading, and is returned.
+fn read<P: RestorePorts>(ports: &mut P, from: JournalOffset, mut each: impl FnMut(JournalRecord) -> Result<(), RestoreError>) -> Result<(), RestoreError> {
+    let mut assembler = Assembler::default();
+    let mut outcome = Ok(());
+    let result = ports.read_journal(from, View::CommittedToEnd, &mut |entry| {
+        if outcome.is_ok() {
+            outcome = assembler.push(&entry).map_err(RestoreError::from).and_then(|record| record.map_or(Ok(()), &mut each));
+        }
+    });
+    match result {
+        Err(LogError::Cut { .. }) => Err(RestoreError::Outrun),
+        Err(error) => Err(error.into()),
+        Ok(_) => outcome,
+    }
+}

@@ -1,0 +1,138 @@
+//! Taking a snapshot: a checkpoint of a committed epoch, the files that are not there yet, the manifest last (I5); and finding garbage (I6).
+//!
+//! Run on a thread of its own while the shard goes on. What it uploads counts only once an epoch that lists it is committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::ids::{Incarnation, ShardId, Timestamp};
+use crate::manifest::{FORMAT, Manifest, ManifestFile, RetainedCheckpoint, file_key, file_prefix, manifest_key, manifest_prefix};
+use crate::state::{Checkpoint, CheckpointFile};
+use crate::store::{Body, ObjectStore, Put, StoreError};
+
+/// Files that a checkpoint on the current list names, by name in the database's folder: read after the last claim.
+#[derive(Clone, Debug, Default)]
+pub struct KnownFiles {
+    files: BTreeMap<String, ManifestFile>,
+}
+
+impl KnownFiles {
+    /// What the newest checkpoint on the current list names.
+    pub fn of(manifest: &Manifest) -> Self {
+        Self { files: manifest.files.iter().filter(|file| file.immutable).map(|file| (file.name.clone(), file.clone())).collect() }
+    }
+
+    /// The object that holds this very file, by name, size and checksum: databases that grew apart may use one name for two files.
+    fn find(&self, file: &CheckpointFile, crc32: u32) -> Option<&ManifestFile> {
+        self.files.get(&file.name).filter(|known| file.immutable && known.size == file.size && known.crc32 == crc32)
+    }
+}
+
+/// Why a snapshot was not taken. Work goes on without it: the journal grows.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The object store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A local file could not be read.
+    #[error("read {path} to upload it: {reason}")]
+    Read {
+        /// The file.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+    /// After the upload a file was not there.
+    #[error("checkpoint of shard {shard} at epoch {epoch}: object {object} is not there after its upload")]
+    Vanished {
+        /// The shard.
+        shard: ShardId,
+        /// The epoch.
+        epoch: u64,
+        /// The object.
+        object: String,
+    },
+}
+
+/// Reads a file's CRC-32; a port, so that the simulator has files that are not on disk.
+pub trait ChecksumFile {
+    /// The CRC-32 (IEEE) of the whole file.
+    fn crc32(&mut self, path: &Path) -> Result<u32, String>;
+}
+
+/// Uploads a checkpoint that lies in `folder`. Returns its manifest, which is there, as are all its files. `unique` makes names that never come twice.
+pub fn upload(
+    store: &dyn ObjectStore,
+    checksum: &mut dyn ChecksumFile,
+    folder: &Path,
+    checkpoint: &Checkpoint,
+    known: &KnownFiles,
+    taken_by: &Incarnation,
+    unique: &mut dyn FnMut() -> String,
+) -> Result<Manifest, SnapshotError> {
+    let shard = checkpoint.stamp.owner.shard;
+    let mut files = Vec::with_capacity(checkpoint.files.len());
+    for file in &checkpoint.files {
+        let path = folder.join(&file.name);
+        let crc32 = checksum.crc32(&path).map_err(|reason| SnapshotError::Read { path: path.display().to_string(), reason })?;
+        if let Some(there) = known.find(file, crc32) {
+            files.push(there.clone());
+            continue;
+        }
+        let object = file_key(shard, &format!("{taken_by}-{}", unique()));
+        let put = store.put(&object, &Body::File(path))?;
+        assert_eq!(put, Put::Created, "I5: the name {object} was used before");
+        files.push(ManifestFile { name: file.name.clone(), object, size: file.size, crc32, immutable: file.immutable });
+    }
+    check_there(store, shard, checkpoint, &files)?;
+    let manifest = Manifest {
+        format: FORMAT,
+        engine: env!("CARGO_PKG_VERSION").to_owned(),
+        stamp: checkpoint.stamp.clone(),
+        taken_by: taken_by.clone(),
+        files,
+    };
+    let key = manifest_key(shard, manifest.stamp.epoch, taken_by);
+    // A manifest of this epoch and incarnation that is there already is ours: of an upload whose reply was lost, or of an attempt before.
+    // Its own files are there too, for it was put last.
+    if store.put(&key, &Body::Bytes(manifest.encode()))? == Put::AlreadyThere {
+        let bytes = store.get(&key)?;
+        if let Ok(earlier) = Manifest::decode(&bytes) {
+            return Ok(earlier);
+        }
+    }
+    Ok(manifest)
+}
+
+fn check_there(store: &dyn ObjectStore, shard: ShardId, checkpoint: &Checkpoint, files: &[ManifestFile]) -> Result<(), SnapshotError> {
+    let there: BTreeMap<String, u64> = store.list(&file_prefix(shard))?.into_iter().map(|object| (object.key, object.size)).collect();
+    match files.iter().find(|file| there.get(&file.object) != Some(&file.size)) {
+        None => Ok(()),
+        Some(file) => Err(SnapshotError::Vanished { shard, epoch: checkpoint.stamp.epoch.get(), object: file.object.clone() }),
+    }
+}
+
+/// Objects of a shard that no checkpoint on the list names and that are older than `grace` by the store's clock; at most `limit`.
+///
+/// `listed` are the manifests of the whole current list. Files are listed before manifests, so that a file whose manifest was put in between is
+/// seen as named, not as garbage. Nothing may be deleted before an epoch that names it as garbage is committed: only then is it certain that
+/// this list was the current one.
+pub fn find_garbage(
+    store: &dyn ObjectStore,
+    shard: ShardId,
+    listed: &[Manifest],
+    now: Timestamp,
+    grace: Duration,
+    limit: usize,
+) -> Result<Vec<String>, StoreError> {
+    let files = store.list(&file_prefix(shard))?;
+    let manifests = store.list(&manifest_prefix(shard))?;
+    let mut named: BTreeSet<String> = listed.iter().flat_map(|manifest| &manifest.files).map(|file| file.object.clone()).collect();
+    let retained: Vec<RetainedCheckpoint> = listed.iter().map(Manifest::retained).collect();
+    named.extend(retained.iter().map(|checkpoint| manifest_key(shard, checkpoint.epoch, &checkpoint.incarnation)));
+    let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let old = |modified: Timestamp| modified.as_millis().saturating_add(grace) <= now.as_millis();
+    let garbage = files.into_iter().chain(manifests).filter(|object| old(object.modified) && !named.contains(&object.key));
+    Ok(garbage.take(limit).map(|object| object.key).collect())
+}
