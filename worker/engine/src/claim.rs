@@ -9,6 +9,7 @@ use crate::ids::{AssignmentVersion, Incarnation, JournalOffset, WorkerName};
 use crate::journal::{ChunkHead, Kind, Owner};
 use crate::log::{JournalRange, View};
 use crate::manifest::Manifest;
+use crate::mutants::{self, Bug};
 
 /// Under which assignment version to claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,8 +193,8 @@ pub struct Claim {
     barred: BTreeSet<Incarnation>,
     /// How far the journal was read before the claim record was put.
     read_to: JournalOffset,
-    /// Whether a claim record of ours is committed.
-    claimed: bool,
+    /// Where our last committed claim record lies.
+    last_claim: Option<JournalOffset>,
 }
 
 impl Claim {
@@ -210,7 +211,7 @@ impl Claim {
             cut_at: None,
             barred: BTreeSet::new(),
             read_to: JournalOffset::default(),
-            claimed: false,
+            last_claim: None,
         };
         (claim, vec![ClaimAction::ReadManifest])
     }
@@ -222,7 +223,7 @@ impl Claim {
 
     /// Whether a claim record of ours lies in the journal, or may come to lie there: then a release mark is owed.
     pub fn may_have_record(&self) -> bool {
-        self.claimed || matches!(self.phase, Phase::Claiming)
+        self.last_claim.is_some() || matches!(self.phase, Phase::Claiming)
     }
 
     /// A word for the phase, for logs and coverage.
@@ -260,7 +261,7 @@ impl Claim {
                 self.bar(todo)
             }
             (Phase::Claiming, ClaimEvent::Claimed(offset)) => {
-                self.claimed = true;
+                self.last_claim = Some(offset);
                 self.phase = Phase::ReadingOn { claim: offset, uncommitted: None };
                 vec![ClaimAction::Scan { from: self.read_to.min(offset), view: View::Uncommitted }]
             }
@@ -336,6 +337,11 @@ impl Claim {
                 self.phase = Phase::Barring { todo };
                 vec![ClaimAction::Bar(next)]
             }
+            None if self.last_claim.is_some() && mutants::is(Bug::NoBack) => {
+                let offset = self.last_claim.expect("just seen");
+                self.phase = Phase::Standing { claim: offset };
+                vec![ClaimAction::Restore(Claimed { owner: self.owner.clone(), offset })]
+            }
             None => {
                 self.phase = Phase::Claiming;
                 vec![ClaimAction::CommitClaim(self.owner.clone())]
@@ -349,7 +355,8 @@ impl Claim {
             return vec![ClaimAction::GiveUp(gave_up)];
         }
         let unknown = self.unknown(scan, released);
-        if !unknown.is_empty() || scan.foreign_behind(&self.owner.incarnation, claim) {
+        let behind = scan.foreign_behind(&self.owner.incarnation, claim) && !mutants::is(Bug::Behind);
+        if !unknown.is_empty() || behind {
             return self.bar(unknown);
         }
         self.phase = Phase::Standing { claim };
@@ -363,7 +370,7 @@ impl Claim {
         let met = scan.seen.iter().filter(|(incarnation, _)| **incarnation != self.owner.incarnation).map(|(_, seen)| (seen.assignment, &seen.worker));
         let named = self.manifest.iter().map(|manifest| (manifest.assignment, &manifest.worker));
         let (version, winner) = met.chain(named).filter(|(version, worker)| beats(*version, worker)).max()?;
-        Some(GaveUp { version, winner: winner.clone(), claimed: self.claimed })
+        Some(GaveUp { version, winner: winner.clone(), claimed: self.last_claim.is_some() })
     }
 
     /// Incarnations that are neither barred nor released.

@@ -9,6 +9,7 @@ pub mod ids;
 pub mod journal;
 pub mod log;
 pub mod manifest;
+pub mod mutants;
 pub mod pipeline;
 pub mod record;
 pub mod restore;

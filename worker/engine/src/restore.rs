@@ -5,6 +5,7 @@ use crate::ids::{Epoch, JournalOffset, ShardId};
 use crate::journal::{Assembler, JournalError, JournalRecord, Stamp};
 use crate::log::{JournalEntry, JournalRange, LogError, View};
 use crate::manifest::{Manifest, RetainedCheckpoint};
+use crate::mutants::{self, Bug};
 use crate::state::{StateError, StateStore};
 use crate::store::StoreError;
 
@@ -184,7 +185,7 @@ impl<S: StateStore> Follower<S> {
                 assert_eq!(epoch.epoch, stamp.epoch.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
                 store.apply(&changes, &epoch)?;
                 *stamp = (*epoch).clone();
-            } else if *stamp == *epoch {
+            } else if *stamp == *epoch || (mutants::is(Bug::LocalByEpoch) && stamp.epoch == epoch.epoch) {
                 self.belongs = true;
             }
         }

@@ -11,6 +11,7 @@ use crate::ids::{Epoch, JournalOffset, Offset, Partition, ShardId, TableId, Time
 use crate::journal::{self, Books, Owner, Stamp};
 use crate::log::InputPosition;
 use crate::manifest::RetainedCheckpoint;
+use crate::mutants::{self, Bug};
 use crate::pipeline::{Entity, Pipeline, Verdict};
 use crate::record::{InputRecord, OutputMark, Outputs};
 use crate::state::{Checkpointer, StateBatch, StateError, StateStore};
@@ -34,6 +35,7 @@ pub struct Shard<P: Pipeline, S: StateStore> {
 struct Unconfirmed {
     stamp: Stamp,
     changes: StateBatch,
+    records: usize,
 }
 
 /// The epoch that is being gathered.
@@ -110,7 +112,8 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
     pub fn process(&mut self, record: &InputRecord<'_>, now: Timestamp) -> Result<Verdict, StateError> {
         let last_clock = self.sealed.as_ref().map_or(self.head.clock, |sealed| sealed.stamp.clock);
         // I7: the clock never goes back, whatever the machine's clock does.
-        let clock = *self.open.clock.get_or_insert(now.max(last_clock));
+        let floor = if mutants::is(Bug::ClockBack) { now } else { last_clock };
+        let clock = *self.open.clock.get_or_insert(now.max(floor));
         let position = position_of(&mut self.open.positions, record);
         assert!(record.offset >= position.next, "I1: {record:?} lies before {position:?} and was processed already");
         position.next = record.offset.next();
@@ -158,9 +161,9 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         self.cache.bytes()
     }
 
-    /// Whether an epoch is sealed and its outcome not known yet.
-    pub fn has_unconfirmed(&self) -> bool {
-        self.sealed.is_some()
+    /// Records of the epoch that is sealed and whose outcome is not known yet.
+    pub fn unconfirmed_records(&self) -> usize {
+        self.sealed.as_ref().map_or(0, |sealed| sealed.records)
     }
 
     /// Ends the open epoch, for `owner` to commit; the next one is open afterwards. `None` when there is nothing to commit.
@@ -194,13 +197,13 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             positions: open.positions,
             records: open.records,
         };
-        self.sealed = Some(Unconfirmed { stamp, changes });
+        self.sealed = Some(Unconfirmed { stamp, changes, records: sealed.records });
         Some(sealed)
     }
 
     /// The sealed epoch is committed and its journal record ends before `journal`: applies it. Returns the new head.
     pub fn committed(&mut self, epoch: Epoch, journal: JournalOffset) -> Result<&Stamp, StateError> {
-        let Unconfirmed { mut stamp, changes } = self.sealed.take().expect("only a sealed epoch is committed");
+        let Unconfirmed { mut stamp, changes, .. } = self.sealed.take().expect("only a sealed epoch is committed");
         assert_eq!(stamp.epoch, epoch, "I4: the commit is of another epoch than the one that was sealed");
         stamp.journal = journal;
         self.store.apply(&changes, &stamp)?;

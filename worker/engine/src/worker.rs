@@ -13,6 +13,7 @@ use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, 
 use crate::journal::{Owner, Stamp};
 use crate::log::{JournalRange, Receipt, View};
 use crate::manifest::RetainedCheckpoint;
+use crate::mutants::{self, Bug};
 use crate::shard::{Annotations, SealedEpoch};
 use round::Round;
 
@@ -75,8 +76,8 @@ pub enum Event {
     ShardFailed(ShardId, Attempt, String),
     /// A checkpoint is uploaded and its files were checked to exist.
     CheckpointUploaded(ShardId, Attempt, RetainedCheckpoint),
-    /// Objects on no list were found, old enough to be deleted.
-    GarbageFound(ShardId, Attempt, Vec<String>),
+    /// Objects were found that none of these checkpoints names, old enough to be deleted.
+    GarbageFound(ShardId, Attempt, Vec<RetainedCheckpoint>, Vec<String>),
     /// Finish the open epochs, release all shards, stop.
     Stop,
 }
@@ -185,6 +186,8 @@ enum Phase {
 struct ShardState {
     rule: VersionRule,
     phase: Phase,
+    /// To be claimed again once it is released.
+    wanted: bool,
     attempt: Attempt,
     failures: u32,
     dirty: bool,
@@ -266,7 +269,7 @@ impl Worker {
             Event::Sealed(shard, attempt, sealed) => self.sealed(shard, attempt, sealed),
             Event::Committed(incarnation, receipt) => self.committed(&incarnation, &receipt),
             Event::CheckpointUploaded(shard, attempt, checkpoint) => self.checkpoint_uploaded(shard, attempt, checkpoint),
-            Event::GarbageFound(shard, attempt, garbage) => self.garbage_found(shard, attempt, garbage),
+            Event::GarbageFound(shard, attempt, named, garbage) => self.garbage_found(shard, attempt, &named, garbage),
             Event::Stop => self.stop(),
         }
         self.retry_what_is_due();
@@ -284,7 +287,7 @@ impl Worker {
         let producer = if let Producer::Waiting(at) = self.producer { Some(at) } else { None };
         let round = match self.round {
             Round::Idle { last } if self.has_work() => Some(after(last, self.options.commit_interval)),
-            Round::Idle { last } if matches!(self.producer, Producer::Ready(_)) => Some(after(last, self.options.heartbeat)),
+            Round::Idle { last } if self.has_heart() => Some(after(last, self.options.heartbeat)),
             Round::Idle { .. } | Round::Sealing { .. } | Round::Committing { .. } => None,
         };
         retry.chain(producer).chain(round).min()
@@ -311,10 +314,7 @@ impl Worker {
 
     fn assigned(&mut self, rule: VersionRule, shards: &BTreeSet<ShardId>) {
         for shard in shards {
-            let state = self.shards.entry(*shard).or_insert_with(ShardState::new);
-            if matches!(state.phase, Phase::Left) {
-                (state.rule, state.phase) = (rule, Phase::Waiting);
-            }
+            self.shards.entry(*shard).or_insert_with(ShardState::new).assign(rule);
         }
         let gone: Vec<_> = self.shards.keys().filter(|shard| !shards.contains(shard)).copied().collect();
         for shard in gone {
@@ -334,6 +334,7 @@ impl Worker {
     /// Gives a shard up, by a release mark where there is something to release.
     fn leave(&mut self, shard: ShardId) {
         let Some(state) = self.shards.get_mut(&shard) else { return };
+        state.wanted = false;
         state.phase = match std::mem::replace(&mut state.phase, Phase::Left) {
             Phase::Running(claim) => Phase::Releasing(claim.owner().clone()),
             Phase::Claiming(claim) | Phase::Restoring(claim) if claim.may_have_record() => {
@@ -384,7 +385,7 @@ impl Worker {
                 // The next owner bars this incarnation; there is nobody to commit a mark any more.
                 Phase::Releasing(_) | Phase::ReleaseDue(_) => {
                     self.out.extend([Action::Drop(*shard), Action::Close(*shard)]);
-                    Phase::Left
+                    state.released()
                 }
                 Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Running(_) | Phase::Failed(_) => {
                     self.out.push(Action::Drop(*shard));
@@ -446,7 +447,7 @@ impl Worker {
         let Phase::Claiming(claim) = &mut state.phase else { return };
         let actions = claim.step(event);
         // The version is settled by the first scan, and kept: a loser must not outbid the winner.
-        if claim.owner().assignment > AssignmentVersion::default() {
+        if state.rule == VersionRule::AboveAll && claim.owner().assignment > AssignmentVersion::default() {
             state.rule = VersionRule::Exactly(claim.owner().assignment);
         }
         self.do_claim(shard, actions);
@@ -480,12 +481,14 @@ impl Worker {
                 }
                 ClaimAction::GiveUp(gave_up) => {
                     let owner = claim.owner().clone();
+                    // A higher version came while this one was being claimed.
+                    state.wanted |= matches!(state.rule, VersionRule::Exactly(version) if version > owner.assignment);
                     self.out.extend([Action::Drop(shard), Action::Report(Report::GaveUp(shard, gave_up.clone()))]);
                     if gave_up.claimed {
                         Phase::ReleaseDue(owner)
                     } else {
                         self.out.push(Action::Close(shard));
-                        Phase::Left
+                        state.released()
                     }
                 }
                 ClaimAction::Stall { start, wanted } => {
@@ -512,6 +515,11 @@ impl Worker {
             state.phase = Phase::Running(claim);
         }
         state.retained = head.retained;
+        if head.epoch == Epoch::default() {
+            // Where it starts to read is decided once: an empty epoch says so, before `latest` means something else.
+            state.annotations.retained = Some(Vec::new());
+            state.dirty = true;
+        }
         self.out.push(Action::Start(shard, attempt));
         self.out.push(Action::Report(Report::Owned(shard, head.epoch)));
     }
@@ -544,24 +552,38 @@ impl Worker {
 
     fn checkpoint_uploaded(&mut self, shard: ShardId, attempt: Attempt, checkpoint: RetainedCheckpoint) {
         let keep = self.options.checkpoints_retained;
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        if !matches!(state.phase, Phase::Running(_)) {
+        let Some(mut retained) = self.list_to_be(shard, attempt) else { return };
+        // Two uploads of one epoch are one checkpoint: counted twice, they would let the journal be cut behind the only one.
+        if retained.last().is_some_and(|last| last.journal >= checkpoint.journal) {
             return;
         }
-        let mut retained = state.annotations.retained.take().unwrap_or_else(|| state.retained.clone());
         retained.push(checkpoint);
-        let drop = retained.len().saturating_sub(keep);
+        let keep = if mutants::is(Bug::ListTrimmedToOne) { 1 } else { keep };
+        let drop = if mutants::is(Bug::ListNotTrimmed) { 0 } else { retained.len().saturating_sub(keep) };
         retained.drain(..drop);
+        let state = self.shards.get_mut(&shard).expect("it has a list");
         state.annotations.retained = Some(retained);
+        // I6: what was found before this checkpoint joined may be a file of it.
+        state.annotations.garbage.clear();
         state.dirty = true;
     }
 
-    fn garbage_found(&mut self, shard: ShardId, attempt: Attempt, garbage: Vec<String>) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        if matches!(state.phase, Phase::Running(_)) && !garbage.is_empty() {
-            state.annotations.garbage.extend(garbage);
+    /// I6: garbage counts only if whoever found it knew of every checkpoint that is on the list, or about to be.
+    fn garbage_found(&mut self, shard: ShardId, attempt: Attempt, named: &[RetainedCheckpoint], garbage: Vec<String>) {
+        let Some(list) = self.list_to_be(shard, attempt) else { return };
+        let knew = list.iter().all(|checkpoint| named.contains(checkpoint)) || mutants::is(Bug::StaleGarbage);
+        if !garbage.is_empty() && knew {
+            let state = self.shards.get_mut(&shard).expect("it has a list");
+            state.annotations.garbage = garbage;
             state.dirty = true;
         }
+    }
+
+    /// The list of checkpoints of a running shard, once all is committed that is on its way; `None` when this attempt does not run.
+    fn list_to_be(&self, shard: ShardId, attempt: Attempt) -> Option<Vec<RetainedCheckpoint>> {
+        let state = self.shards.get(&shard).filter(|state| state.attempt == attempt && matches!(state.phase, Phase::Running(_)))?;
+        let latest = state.annotations.retained.as_ref().or_else(|| self.round.list_of(shard, attempt));
+        Some(latest.unwrap_or(&state.retained).clone())
     }
 }
 
@@ -570,6 +592,7 @@ impl ShardState {
         Self {
             rule: VersionRule::AboveAll,
             phase: Phase::Left,
+            wanted: false,
             attempt: Attempt::default(),
             failures: 0,
             dirty: false,
@@ -577,6 +600,25 @@ impl ShardState {
             annotations: Annotations::default(),
             retained: Vec::new(),
         }
+    }
+
+    /// It is this worker's, under this version or a higher one that it was told before.
+    fn assign(&mut self, rule: VersionRule) {
+        match self.phase {
+            Phase::Left => (self.rule, self.phase) = (rule, Phase::Waiting),
+            Phase::Releasing(_) | Phase::ReleaseDue(_) => (self.rule, self.wanted) = (rule, true),
+            // What runs or claims under a lower version goes on; the higher one counts when it has to claim again.
+            Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Running(_) | Phase::Failed(_) => {
+                if let (VersionRule::Exactly(old), VersionRule::Exactly(new)) = (self.rule, rule) {
+                    self.rule = VersionRule::Exactly(old.max(new));
+                }
+            }
+        }
+    }
+
+    /// Nothing of it is left here; whether to begin anew.
+    fn released(&mut self) -> Phase {
+        if std::mem::take(&mut self.wanted) { Phase::Waiting } else { Phase::Left }
     }
 
     /// A new attempt: answers to the last one are of no interest, and what it wanted to say about checkpoints was never committed.

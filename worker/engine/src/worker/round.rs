@@ -40,6 +40,16 @@ impl Round {
             Round::Committing { .. } => "committing",
         }
     }
+
+    /// The list of checkpoints that a shard's epoch in this round brings.
+    pub(super) fn list_of(&self, shard: ShardId, attempt: Attempt) -> Option<&Vec<RetainedCheckpoint>> {
+        match self {
+            Round::Idle { .. } => None,
+            Round::Sealing { sealed, .. } | Round::Committing { sealed, .. } => {
+                sealed.iter().find(|mark| mark.shard == shard && mark.attempt == attempt)?.retained.as_ref()
+            }
+        }
+    }
 }
 
 impl Worker {
@@ -90,6 +100,11 @@ impl Worker {
         }
         self.round = Round::Sealing { began: self.now, waiting, contribution, sealed };
         self.commit_if_sealed();
+    }
+
+    /// Whether there is anything to keep fresh.
+    pub(super) fn has_heart(&self) -> bool {
+        matches!(self.producer, Producer::Ready(_)) && self.shards.values().any(|state| matches!(state.phase, Phase::Running(_)))
     }
 
     /// Keeps the broker's memory of this incarnation fresh: one shard's claim record once more, which changes nothing.
@@ -179,7 +194,7 @@ impl Worker {
         for shard in releases {
             let state = self.shards.get_mut(&shard).expect("it contributed");
             if matches!(state.phase, Phase::ReleaseDue(_)) {
-                state.phase = Phase::Left;
+                state.phase = state.released();
                 state.attempt = Attempt(state.attempt.0 + 1);
                 self.out.push(Action::Close(shard));
             }

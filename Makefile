@@ -1,0 +1,122 @@
+# The one front door: `make help` lists what there is. CI runs these targets and nothing else.
+#
+# All that is built, downloaded or written by tests lies in $(FOREBAY_CACHE), outside the working copy.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Cargo uses all processors by itself.
+.NOTPARALLEL:
+
+export FOREBAY_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/forebay
+export CARGO_TARGET_DIR ?= $(FOREBAY_CACHE)/target
+# Where examples and end-to-end tests find the program.
+export FOREBAY_BIN := $(CARGO_TARGET_DIR)/release/forebay
+
+# One profile and one selection of packages for every call: features are resolved for the whole selection, so with -p or
+# --exclude the C and C++ libraries would be compiled once more. What to run is selected by target instead.
+CARGO_FLAGS := --workspace --release --locked
+
+# Which test targets need servers: all of e2e/, and in the other crates those that are called real_*. A name is looked for
+# in every crate, so one must not stand for a test of either sort.
+CRATES := $(patsubst %/Cargo.toml,%,$(wildcard */Cargo.toml */*/Cargo.toml */*/*/Cargo.toml))
+test_files = $(foreach crate,$(1),$(wildcard $(crate)/tests/*.rs $(crate)/tests/*/main.rs))
+test_targets = $(sort $(basename $(notdir $(patsubst %/main.rs,%.rs,$(call test_files,$(1))))))
+UNIT_TESTS := $(filter-out real_%,$(call test_targets,$(filter-out e2e,$(CRATES))))
+SIM_TESTS := $(call test_targets,worker/sim)
+SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_%,$(call test_targets,e2e))
+ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
+$(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
+endif
+
+STACK := e2e/stack/stack
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE -e 's/^##@ /\n/p' -e 's/^([a-z0-9-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+##@ Use
+
+.PHONY: run
+run: bootstrap-build build ## build, and run the flights example: a year of flights through a job, no broker needed (ARGS=...)
+	examples/flights/run.sh $(ARGS)
+
+.PHONY: test
+test: bootstrap build unit e2e ## build and run all tests: unit, simulation, end to end on real servers
+
+.PHONY: bootstrap
+bootstrap: ## install the system packages that building and testing need, if any are missing
+	@scripts/bootstrap.sh test
+
+.PHONY: bootstrap-build
+bootstrap-build:
+	@scripts/bootstrap.sh build
+
+.PHONY: build
+build: ## build the programs
+# With --examples, because only then features are resolved as they are for tests.
+	cargo build $(CARGO_FLAGS) --bins --examples
+
+##@ Test
+
+.PHONY: unit
+unit: ## tests that need no servers, the simulations among them (TEST=part-of-a-name)
+	cargo test $(CARGO_FLAGS) --lib --bins $(UNIT_TESTS:%=--test %) -- $(TEST)
+	cargo test $(CARGO_FLAGS) --doc -- $(TEST)
+	python3 examples/flights/test_oracle.py --quiet
+
+.PHONY: sim
+sim: ## the simulations alone, with these seeds instead of the usual ones (SEEDS=..., TEST=part-of-a-name)
+	$(if $(SIM_TESTS),,$(error worker/sim/tests has no tests))
+	$(if $(SEEDS),FOREBAY_SIM_SEEDS='$(SEEDS)' )cargo test $(CARGO_FLAGS) $(SIM_TESTS:%=--test %) -- --nocapture $(TEST)
+
+.PHONY: e2e
+e2e: build ## tests on a real Kafka and S3, which are started for them and stopped afterwards (TEST=part-of-a-name)
+# Without a name cargo would run all tests there are.
+	$(if $(SERVER_TESTS),,$(error no tests that need servers))
+	cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) --no-run
+	$(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) -- $(TEST)
+
+.PHONY: stack-up
+stack-up: ## start Kafka and S3, for tests by hand: export $(e2e/stack/stack env), then cargo test
+	$(STACK) up
+
+.PHONY: stack-down
+stack-down: ## stop them, and keep their data
+	$(STACK) down
+
+.PHONY: stack-status
+stack-status: ## which servers there are, and where
+	@$(STACK) status
+
+##@ Change
+
+.PHONY: check
+check: fmt lint docs unit ## what to run before a commit
+
+.PHONY: fmt
+fmt: ## format the code
+	cargo fmt --all
+
+.PHONY: lint
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+
+.PHONY: docs
+docs: ## the API documentation, warnings are errors
+	RUSTDOCFLAGS=-Dwarnings cargo doc $(CARGO_FLAGS) --no-deps
+
+.PHONY: deny
+deny: ## licences, sources and known vulnerabilities of the dependencies (DENY="licenses ..." for some of it)
+	scripts/cargo-deny.sh --locked check $(DENY)
+
+.PHONY: generate
+generate: ## write the generated files anew
+	cargo build $(CARGO_FLAGS) --example generate
+	$(CARGO_TARGET_DIR)/release/examples/generate
+
+.PHONY: clean
+clean: ## delete what was built and the servers' data; downloads stay
+	$(STACK) remove
+	cargo clean

@@ -1,0 +1,175 @@
+//! A job from its manifest to all that running or inspecting it needs: validated, identified, compiled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use forebay_crds::identity::changed;
+use forebay_crds::validate::default_shards;
+use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
+use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
+use forebay_engine::log::JobTopics;
+use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
+use forebay_pipeline::{CompileContext, CompileError, CompiledPipeline, InputContext};
+
+use crate::Unusable;
+use crate::places::Places;
+
+/// The first history of a job; rewinds, which start others, are still to come.
+pub const TIMELINE: Timeline = Timeline::new(0);
+
+/// The most bytes of an output record: Kafka's default for `max.message.bytes`, less the framing of a batch.
+const RECORD_BYTES_MAX: usize = (1 << 20) - 512;
+
+/// A manifest that makes sense by itself.
+pub struct Loaded {
+    pub manifest: Manifest,
+    pub job: ValidatedJob,
+}
+
+/// Reads and checks a manifest; the error lists all findings.
+pub fn load(file: &Path) -> anyhow::Result<Loaded> {
+    let name = file.display().to_string();
+    let yaml = std::fs::read_to_string(file).map_err(|error| Unusable(format!("read {name}: {error}; name a manifest by -f")))?;
+    let manifest = Manifest::parse(&yaml, &name).map_err(|findings| unusable(&findings))?;
+    let job = manifest.validate().map_err(|findings| unusable(&findings))?;
+    Ok(Loaded { manifest, job })
+}
+
+fn unusable(findings: &[Finding]) -> Unusable {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    Unusable(format!("the manifest cannot work:\n{}", lines.join("\n")))
+}
+
+impl Loaded {
+    /// The job's uid: the API server's, or one made of its name, so that every process that runs this manifest on one Kafka is of one job.
+    pub fn uid(&self) -> String {
+        self.job.uid.clone().unwrap_or_else(|| format!("{}.{}", self.job.namespace, self.job.name))
+    }
+
+    /// The object store, rooted where this job and those before it under its name keep all they have.
+    pub fn root(&self, places: &Places) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        places.store(&self.job, &format!("{}/{}", self.job.namespace, self.job.name))
+    }
+
+    /// The object store, rooted at this job's timeline.
+    pub fn store(&self, places: &Places) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        places.store(&self.job, &format!("{}/{}/{}/{TIMELINE}", self.job.namespace, self.job.name, self.uid()))
+    }
+
+    /// The job's identity, if it has ever run here.
+    pub fn identity(&self, root: &dyn ObjectStore) -> anyhow::Result<Option<JobIdentity>> {
+        let newest = root.list("identity/")?.into_iter().map(|object| object.key).max();
+        let Some(key) = newest else { return Ok(None) };
+        let identity = JobIdentity::decode(&root.get(&key)?).with_context(|| format!("object {key}"))?;
+        Ok(Some(identity))
+    }
+
+    /// The job's identity, made at the first start and extended by new tables; refuses a manifest that contradicts it.
+    pub fn identify(&self, root: &dyn ObjectStore, partitions: u32) -> anyhow::Result<JobIdentity> {
+        // Each try loses only to another process that stored a newer identity in between.
+        for _ in 0..10 {
+            let known = self.identity(root)?;
+            let shards = self.job.shards.unwrap_or_else(|| default_shards(partitions));
+            let (identity, fresh) = match known {
+                None => (JobIdentity::new(&self.uid(), shards, &self.job)?, true),
+                Some(mut identity) => {
+                    let mut findings = changed(&identity, &self.job);
+                    if !findings.is_empty() {
+                        self.manifest.locator.locate(&mut findings);
+                        return Err(unusable(&findings).into());
+                    }
+                    let fresh = identity.assign_tables(&self.job)?;
+                    (identity, fresh)
+                }
+            };
+            if !fresh {
+                return Ok(identity);
+            }
+            let number = root.list("identity/")?.len() + 1;
+            match root.put(&format!("identity/{number:06}.json"), &Body::Bytes(identity.encode())) {
+                Ok(Put::Created) => return Ok(identity),
+                Ok(Put::AlreadyThere) | Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        anyhow::bail!("store the job's identity: other processes keep changing it; start them one after another")
+    }
+
+    /// The topics of the job.
+    pub fn topics(&self, shards: u32) -> JobTopics {
+        let uid = self.uid();
+        JobTopics {
+            inputs: self.job.inputs.iter().map(|input| input.topic.clone()).collect(),
+            outputs: self.job.output_topics.clone(),
+            journal: format!("forebay.{uid}.{TIMELINE}.journal"),
+            group: self.job.consumer_group.clone(),
+            uid,
+            shards,
+        }
+    }
+
+    /// The hash of what decides results.
+    pub fn revision(&self) -> Revision {
+        Revision::new(revision(&self.job))
+    }
+
+    /// Compiles the pipeline; errors point at the manifest.
+    pub fn compile(&self, tables: BTreeMap<String, TableId>, partitions: u32) -> anyhow::Result<Arc<CompiledPipeline>> {
+        let outputs = (0..).map(OutputId::new).zip(&self.job.output_topics).map(|(id, topic)| (topic.clone(), id)).collect::<BTreeMap<_, _>>();
+        let context = CompileContext {
+            dead_letter: outputs[&self.job.dead_letter],
+            outputs,
+            tables,
+            record_bytes_max: RECORD_BYTES_MAX,
+            job: format!("{}/{}", self.job.namespace, self.job.name),
+            revision: self.revision().to_string(),
+            inputs: self.job.inputs.iter().map(|input| InputContext { topic: input.topic.clone(), partitions }).collect(),
+        };
+        self.compile_in(context)
+    }
+
+    /// Compiles the pipeline with these ids.
+    pub fn compile_in(&self, context: CompileContext) -> anyhow::Result<Arc<CompiledPipeline>> {
+        CompiledPipeline::compile(&self.job.pipeline, context).map_err(|errors| {
+            let mut findings: Vec<Finding> = errors.iter().map(finding).collect();
+            self.manifest.locator.locate(&mut findings);
+            unusable(&findings).into()
+        })
+    }
+}
+
+fn finding(error: &CompileError) -> Finding {
+    let path = forebay_crds::Path::parse(&error.path);
+    let finding = Finding::new(&path, error.message.clone()).help(error.help.clone());
+    match error.offset {
+        Some(offset) => finding.at_offset(offset),
+        None => finding,
+    }
+}
+
+/// The ids that the state knows tables by.
+pub fn tables(identity: &JobIdentity) -> BTreeMap<String, TableId> {
+    identity.tables().map(|(name, id)| (name.to_owned(), TableId::new(id))).collect()
+}
+
+#[derive(Args)]
+pub struct Validate {
+    /// The manifest
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: PathBuf,
+}
+
+impl Validate {
+    pub fn execute(&self) -> anyhow::Result<()> {
+        let loaded = load(&self.file)?;
+        // Ids only have to differ here.
+        let names: BTreeSet<_> = loaded.job.tables.iter().cloned().collect();
+        let tables = names.into_iter().zip((0..).map(TableId::new)).collect();
+        loaded.compile(tables, 1)?;
+        println!("{} is valid: {} steps, revision {}", self.file.display(), loaded.job.pipeline.len(), loaded.revision());
+        Ok(())
+    }
+}

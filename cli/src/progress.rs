@@ -1,0 +1,78 @@
+//! What a person sees while a job runs: a bar with rate, lag and books on a terminal, a line now and then elsewhere.
+
+use std::time::{Duration, Instant};
+
+use forebay_engine::journal::Books;
+use forebay_worker::status::Status;
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a line is printed where there is no terminal.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+pub struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    last_line: Instant,
+    last: (Instant, u64),
+    rate: f64,
+}
+
+impl Progress {
+    /// `total` records are to be worked off; `None`: it goes on for ever.
+    pub fn new(total: Option<u64>) -> Self {
+        let bar = ProgressBar::new(total.unwrap_or(0));
+        let template = match total {
+            Some(_) => "{bar:30} {percent:>3}%  {msg}",
+            None => "{spinner}  {msg}",
+        };
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
+        let plain = bar.is_hidden();
+        Self { bar, plain, last_line: Instant::now(), last: (Instant::now(), 0), rate: 0.0 }
+    }
+
+    /// Shows where the job stands.
+    pub fn show(&mut self, status: &Status, read_since_start: u64) {
+        let now = Instant::now();
+        let elapsed = now.duration_since(self.last.0).as_secs_f64();
+        if elapsed >= 0.5 {
+            let rate = read_since_start.saturating_sub(self.last.1) as f64 / elapsed;
+            self.rate = if self.rate == 0.0 { rate } else { 0.5 * self.rate + 0.5 * rate };
+            self.last = (now, read_since_start);
+        }
+        let shards = status.shards();
+        let running = shards.values().filter(|shard| shard.phase == "running").count();
+        let lag: u64 = shards.values().map(forebay_worker::status::ShardStatus::lag_records).sum();
+        let message = format!("{running}/{} shards  {:.0} records/s  lag {lag}  {}", shards.len(), self.rate, books_line(&status.books()));
+        if self.plain {
+            if now.duration_since(self.last_line) >= LINE_INTERVAL {
+                self.last_line = now;
+                eprintln!("{message}");
+            }
+        } else {
+            self.bar.set_position(read_since_start);
+            self.bar.set_message(message);
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub fn say(&self, line: &str) {
+        if self.plain { eprintln!("{line}") } else { self.bar.println(line) }
+    }
+
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// `340184 in = 328521 processed + 8383 rejected + 3280 duplicate`
+pub fn books_line(books: &Books) -> String {
+    let parts = [
+        (books.processed, "processed"),
+        (books.rejected, "rejected"),
+        (books.duplicate, "duplicate"),
+        (books.filtered, "filtered"),
+        (books.throttled, "throttled"),
+    ];
+    let parts: Vec<_> = parts.iter().filter(|(count, name)| *count > 0 || *name == "processed").map(|(count, name)| format!("{count} {name}")).collect();
+    format!("{} in = {}", books.records_in, parts.join(" + "))
+}

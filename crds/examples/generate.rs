@@ -1,0 +1,10 @@
+//! Writes `crds/ingestionjobs.forebay.dev.yaml` from the types. Run it after each change of them.
+
+use std::path::Path;
+
+fn main() -> std::io::Result<()> {
+    let to = Path::new(env!("CARGO_MANIFEST_DIR")).join("ingestionjobs.forebay.dev.yaml");
+    std::fs::write(&to, forebay_crds::crd::ingestion_job_yaml())?;
+    println!("wrote {}", to.display());
+    Ok(())
+}

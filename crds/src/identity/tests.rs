@@ -1,0 +1,167 @@
+//! Identities against jobs that changed a little.
+
+use super::*;
+use crate::{Manifest, validate::ValidatedJob};
+
+fn job(change: impl Fn(String) -> String) -> ValidatedJob {
+    let yaml = "
+apiVersion: forebay.dev/v1alpha1
+kind: IngestionJob
+metadata: {name: rides}
+spec:
+  inputs:
+    - {name: rides, topic: rides}
+    - {name: fares, topic: fares}
+  shards: 4
+  deadLetter: {topic: rides.dead}
+  pipeline:
+    - parse: {format: json}
+    - upsert: {table: riders, increment: {rides: 1}}
+    - upsert: {table: drivers, increment: {rides: 1}}
+";
+    Manifest::parse(&change(yaml.to_owned()), "job.yaml").unwrap().validate().unwrap()
+}
+
+fn identity() -> JobIdentity {
+    JobIdentity::new("uid-1", 4, &job(|yaml| yaml)).unwrap()
+}
+
+#[test]
+fn what_the_state_is_bound_to_may_not_change() {
+    // One change at a time; each is refused with the difference.
+    let check = |from: &str, to: &str, expected: &[&str]| {
+        let findings = changed(&identity(), &job(|yaml| yaml.replace(from, to)));
+        let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        assert_eq!(findings, expected, "{from} -> {to}");
+    };
+    check(
+        "shards: 4",
+        "shards: 8",
+        &[
+            "spec.shards: was 4, is 8: the number of shards is frozen at the first start; set it back, or start a job with another name (or an empty state)",
+        ],
+    );
+    check(
+        "topic: fares",
+        "topic: fares2",
+        &[
+            "spec.inputs[1].topic: was \"fares\", is \"fares2\": the state holds offsets of the old topic; set it back, or start a job with another name (or an empty state)",
+        ],
+    );
+    check(
+        "    - {name: fares, topic: fares}\n",
+        "",
+        &[
+            "spec.inputs: input \"fares\" (topic \"fares\") is gone, and the state holds its offsets; put it back, or start a job with another name (or an empty state)",
+        ],
+    );
+    check(
+        "    - {name: fares, topic: fares}\n",
+        "    - {name: fares, topic: fares}\n    - {name: tips, topic: tips}\n",
+        &[
+            "spec.inputs[2].name: input \"tips\" was not there when the state began; delete it, or start a job with another name (or an empty state)",
+        ],
+    );
+    check(
+        "{name: rides}",
+        "{name: trips}",
+        &[
+            "metadata.name: the state is of a job with name \"rides\", this one has \"trips\"; give this job a state folder of its own, or set it back",
+        ],
+    );
+    check(
+        "{name: rides}",
+        "{name: rides, uid: uid-2}",
+        &["metadata: the state is of the job with uid uid-1, this one has uid-2; give this job a state folder of its own"],
+    );
+}
+
+#[test]
+fn what_the_state_does_not_depend_on_may_change() {
+    let check = |from: &str, to: &str| {
+        assert_eq!(changed(&identity(), &job(|yaml| yaml.replace(from, to))), [], "{from} -> {to}");
+    };
+    check("", "");
+    check("  shards: 4\n", "");
+    check("{name: rides}", "{name: rides, uid: uid-1}");
+    check("    - upsert: {table: riders, increment: {rides: 1}}\n", "");
+    check("topic: rides.dead", "topic: rides.refused");
+    check("shards: 4", "shards: 4\n  commit: {interval: 1s}");
+}
+
+#[test]
+fn inputs_keep_their_ids_when_the_manifest_reorders_them() {
+    let reordered = job(|yaml| {
+        let yaml = yaml.replace("    - {name: rides, topic: rides}\n", "");
+        yaml.replace("    - {name: fares, topic: fares}\n", "    - {name: fares, topic: fares}\n    - {name: rides, topic: rides}\n")
+    });
+    assert_eq!(reordered.inputs[0].name, "fares");
+    assert_eq!(changed(&identity(), &reordered), []);
+    let names: Vec<_> = identity().inputs_by_id(&reordered).iter().map(|input| input.name.clone()).collect();
+    assert_eq!(names, ["rides", "fares"]);
+}
+
+#[test]
+fn a_table_id_is_given_once_and_never_again() {
+    // Remove a table, add another, bring the first back.
+    let mut identity = identity();
+    let ids = |identity: &JobIdentity| identity.tables().map(|(name, id)| (name.to_owned(), id)).collect::<Vec<_>>();
+    let pair = |name: &str, id: u16| (name.to_owned(), id);
+    assert_eq!(ids(&identity), [pair("drivers", 1), pair("riders", 0)]);
+    assert!(!identity.assign_tables(&job(|yaml| yaml)).unwrap(), "nothing is new");
+    assert!(identity.assign_tables(&job(|yaml| yaml.replace("table: riders", "table: cars"))).unwrap());
+    assert_eq!(ids(&identity), [pair("cars", 2), pair("drivers", 1), pair("riders", 0)]);
+    assert!(!identity.assign_tables(&job(|yaml| yaml)).unwrap());
+    assert_eq!((identity.table("riders"), identity.table("bikes")), (Some(0), None));
+}
+
+#[test]
+fn no_table_gets_an_id_when_all_are_given_out() {
+    let mut identity = identity();
+    identity.next_table = u16::MAX;
+    let error = identity.assign_tables(&job(|yaml| yaml.replace("table: riders", "table: cars"))).unwrap_err();
+    assert_eq!(error.to_string(), "give table \"cars\" an id: all 65535 are used; start a new job");
+    assert_eq!(identity.table("cars"), None);
+}
+
+#[test]
+fn an_identity_survives_its_file_and_no_other_file_passes_for_one() {
+    let identity = identity();
+    assert_eq!(JobIdentity::decode(&identity.encode()).unwrap(), identity);
+    let text = String::from_utf8(identity.encode()).unwrap();
+    insta::assert_snapshot!(text, @r#"
+    {
+      "format": 1,
+      "uid": "uid-1",
+      "name": "rides",
+      "namespace": "default",
+      "shards": 4,
+      "inputs": [
+        {
+          "name": "rides",
+          "topic": "rides",
+          "partitioner": "murmur2"
+        },
+        {
+          "name": "fares",
+          "topic": "fares",
+          "partitioner": "murmur2"
+        }
+      ],
+      "tables": {
+        "drivers": 1,
+        "riders": 0
+      },
+      "nextTable": 2
+    }
+    "#);
+    let check = |from: &str, to: &str, expected: &str| {
+        let error = JobIdentity::decode(text.replace(from, to).as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check("\"format\": 1", "\"format\": 2", "format 2 is unknown");
+    check("\"riders\": 0", "\"riders\": 1", "two tables have one id");
+    check("\"nextTable\": 2", "\"nextTable\": 1", "two tables have one id");
+    check("\"shards\": 4", "\"shards\": \"4\"", "invalid type");
+    check("{", "", "restore the file");
+}

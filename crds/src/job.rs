@@ -1,0 +1,142 @@
+//! The resource as a user writes it and the API server keeps it. Raw: nobody but [`crate::validate()`] reads it.
+//!
+//! A field exists when something reads it. Fields that decide nothing by default are left out when written, so that a default that
+//! changes later changes jobs that never named it.
+
+mod connection;
+mod input;
+mod status;
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec};
+pub use input::{InputPartitioner, InputSpec, StartFrom};
+pub use status::{IngestionJobStatus, Phase};
+
+use crate::pipeline::Step;
+use crate::quantity::{ByteSize, TimeSpan};
+
+/// A job reads events from Kafka, validates, deduplicates and enriches them against state per entity, and hands them on, exactly once.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "forebay.dev",
+    version = "v1alpha1",
+    kind = "IngestionJob",
+    plural = "ingestionjobs",
+    shortname = "ij",
+    category = "forebay",
+    namespaced,
+    status = "IngestionJobStatus",
+    derive = "PartialEq",
+    doc = "A job reads events from Kafka, validates, deduplicates and enriches them against state per entity, and hands them on, exactly once.",
+    validation = Rule::new("size(self.metadata.name) <= 63").message("metadata.name is longer than 63 characters; write a shorter one"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || (has(self.spec.shards) ? self.spec.shards : 0) == (has(oldSelf.spec.shards) ? oldSelf.spec.shards : 0)")
+        .message("spec.shards is frozen at the first start; set it back, or make a new job with the new number"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What the job is doing"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether all shards process"),
+    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lagRecords", description = "Records not processed yet"),
+    printcolumn(name = "Freshness", type_ = "string", json_path = ".status.freshness", description = "Age of the oldest record not processed yet"),
+    printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers", description = "Workers that are ready, of those wanted"),
+    printcolumn(name = "Checkpoint", type_ = "date", json_path = ".status.lastCheckpoint", description = "Age of the oldest shard's newest checkpoint"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("self.inputs.all(a, self.inputs.exists_one(b, b.topic == a.topic))")
+        .message("two of spec.inputs read the same topic; delete one of them"),
+    validation = Rule::new("!self.inputs.exists(input, input.topic == self.deadLetter.topic)")
+        .message("spec.deadLetter.topic is an input too; write dead letters to a topic of their own")
+)]
+pub struct IngestionJobSpec {
+    /// The topics to read. All have the same number of partitions.
+    #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub inputs: Vec<InputSpec>,
+    /// Into how many shards the input's partitions are divided: partition p belongs to shard p mod shards. It must divide the number of
+    /// partitions. By default the largest divisor that is at most 32. Frozen at the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub shards: Option<u32>,
+    /// The Kafka cluster. `forebay run` may name it on the command line instead, or use its embedded log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSpec>,
+    /// The consumer group that the offsets are committed to, for everybody's tools to see the lag, and the one that
+    /// `startFrom: group` takes over. By default `forebay.<namespace>.<name>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 249))]
+    pub consumer_group: Option<String>,
+    /// When results become visible.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub commit: CommitSpec,
+    /// When the state is copied to the object store.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub checkpoint: CheckpointSpec,
+    /// Where the state lies and how much memory it takes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub state: StateSpec,
+    /// Where records go that a step refuses, whole and with the reason.
+    pub dead_letter: DeadLetterSpec,
+    /// What happens to each record, step by step.
+    #[schemars(length(min = 1, max = 100))]
+    pub pipeline: Vec<Step>,
+    /// The worker pods.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub workers: WorkersSpec,
+}
+
+/// When results become visible.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CommitSpec {
+    /// How often results are committed at most; `100ms` by default. Shorter: fresher results for more work of the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<TimeSpan>,
+    /// Commits before the interval is over once the records of a shard since the last commit hold this many bytes; `8Mi` by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<ByteSize>,
+}
+
+/// When the state is copied to the object store.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckpointSpec {
+    /// How often a shard's state is copied; `30s` by default. Longer: less to upload, and a longer journal to read after a crash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<TimeSpan>,
+    /// The least time between the end of a shard's checkpoint and the start of its next, when uploads take long; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_pause: Option<TimeSpan>,
+    /// How many shards of one worker upload at the same time; 2 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub max_concurrent: Option<u32>,
+    /// How many checkpoints of each shard are kept, with the journal behind the oldest; 2 by default. At least 2: one that is damaged must
+    /// have a predecessor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 100))]
+    pub retained: Option<u32>,
+}
+
+/// Where records go that a step refuses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeadLetterSpec {
+    /// The topic. Neither an input nor an output of the pipeline.
+    #[schemars(length(min = 1, max = 249))]
+    pub topic: String,
+}
+
+/// The worker pods.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkersSpec {
+    /// How many; 1 by default. More than there are shards stand idle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub replicas: Option<u32>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,117 @@
+//! The systems around a job: the Kafka cluster and the store of its snapshots. Secrets stand here by reference only. A value and a
+//! reference are two maps, since a structural schema cannot say "a string or an object".
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::quantity::ByteSize;
+
+/// The Kafka cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KafkaSpec {
+    /// Brokers to ask for the others: `host:port`, separated by commas.
+    #[schemars(length(min = 1, max = 4096))]
+    pub bootstrap_servers: String,
+    /// Properties of librdkafka, such as `security.protocol` and `sasl.mechanism`. Passwords and keys stand under `propertiesFrom`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 100))]
+    pub properties: BTreeMap<String, String>,
+    /// Properties whose values are kept elsewhere: passwords and keys.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 100))]
+    pub properties_from: BTreeMap<String, PropertySource>,
+}
+
+/// Where a value is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PropertySource {
+    /// In a secret of the job's namespace.
+    SecretKeyRef(SecretKey),
+    /// In an environment variable of the worker.
+    Env(String),
+    /// In a file that the worker can read; a line end at its end does not count.
+    File(String),
+}
+
+/// One entry of a secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretKey {
+    /// The secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The entry.
+    #[schemars(length(min = 1, max = 253))]
+    pub key: String,
+}
+
+/// Where the state lies and how much memory it takes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StateSpec {
+    /// Where snapshots go. `forebay run` may name it on the command line instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreSpec>,
+    /// How much memory a worker gives to state, in caches and write buffers of all its shards; derived from the container's limit by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+}
+
+/// Where snapshots go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum StoreSpec {
+    /// A bucket of S3, or of a store that speaks its protocol.
+    S3(S3Store),
+    /// A folder: for one machine, or a volume that all workers share.
+    Folder(FolderStore),
+}
+
+/// A bucket. Credentials come from where the AWS SDK finds them: environment, web identity, profile, instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct S3Store {
+    /// The bucket.
+    #[schemars(length(min = 3, max = 63))]
+    pub bucket: String,
+    /// Under which all objects lie; several jobs may share it. None by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub prefix: Option<String>,
+    /// The URL of a store other than AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub endpoint: Option<String>,
+    /// The region; by default as the AWS SDK finds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub region: Option<String>,
+    /// Puts the bucket into the path instead of the host name, as many stores other than AWS need it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub path_style: bool,
+    /// A file with the certificates, in PEM, to trust the endpoint by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub ca_file: Option<String>,
+    /// The KMS key that objects are encrypted with; by default as the bucket says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub sse_kms_key_id: Option<String>,
+}
+
+/// A folder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FolderStore {
+    /// Its path.
+    #[schemars(length(min = 1, max = 4096))]
+    pub path: String,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

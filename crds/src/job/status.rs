@@ -1,0 +1,44 @@
+//! What the operator reports. A cache: it may be deleted at any time and is built anew from what the workers say.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the job is doing, as of the last look. Fields that this version does not know are left alone: a newer one may have written them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IngestionJobStatus {
+    /// The generation of the spec that all this is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The job in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// `Ready`, `Reconciling` and `Stalled`, as kstatus has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Records of the inputs that are not processed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_records: Option<i64>,
+    /// How long the oldest record that is not processed yet has waited, such as `350ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<String>,
+    /// Workers that are ready, of those wanted: `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<String>,
+    /// When the oldest of the shards' newest checkpoints was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_checkpoint: Option<Time>,
+}
+
+/// The job in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Workers are on their way.
+    Starting,
+    /// All shards process.
+    Running,
+    /// It cannot go on by itself; the condition `Stalled` says why and what to do.
+    Stalled,
+}

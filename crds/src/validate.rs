@@ -1,0 +1,304 @@
+//! What a job means: the raw spec with its defaults filled in and its contradictions found. [`ValidatedJob`] can come from nowhere else, and
+//! nobody behind this reads the raw spec.
+
+mod connection;
+mod topics;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::finding::Finding;
+use crate::job::{CheckpointSpec, CommitSpec, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec};
+use crate::names;
+use crate::path::Path;
+use crate::pipeline::Step;
+use crate::quantity::{ByteSize, TimeSpan};
+
+pub use connection::{Kafka, Property};
+
+/// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
+const COMMIT_INTERVAL: TimeSpan = TimeSpan::from_millis(100);
+/// Below, a commit takes longer than its interval; above, a transaction comes close to the broker's time-out of 60 s when one is late.
+const COMMIT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10), TimeSpan::from_millis(10_000)];
+/// Flushed within about 100 ms by one producer; larger epochs delay the next commit.
+const COMMIT_BYTES: ByteSize = ByteSize::from_bytes(8 << 20);
+/// Below, a commit would carry only a few records of usual size; above, an epoch's memory is no longer small beside the state's.
+const COMMIT_BYTES_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(64 << 10), ByteSize::from_bytes(256 << 20)];
+/// The journal of half a minute is read again in a second or two.
+const CHECKPOINT_INTERVAL: TimeSpan = TimeSpan::from_millis(30_000);
+/// Below, uploads never end; above, the journal outgrows the brokers' disks unnoticed.
+const CHECKPOINT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(86_400_000)];
+/// One uploads while the next flushes.
+const CHECKPOINT_CONCURRENT: u32 = 2;
+/// One that is damaged must have a predecessor.
+const CHECKPOINTS_RETAINED: u32 = 2;
+/// RocksDB's smallest useful write buffer, and as much for its cache.
+const STATE_MEMORY_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(16 << 20), ByteSize::from_bytes(1 << 40)];
+const SHARDS_MAX: u32 = 1024;
+const INPUTS_MAX: usize = 16;
+const STEPS_MAX: usize = 100;
+
+/// A job that makes sense. All that later phases need, in their types, with defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ValidatedJob {
+    /// The job's name.
+    pub name: String,
+    /// Its namespace; `default` where the manifest names none.
+    pub namespace: String,
+    /// The uid that the API server gave it; `None` for a manifest from a file.
+    pub uid: Option<String>,
+    /// What it reads, in the order of the manifest. At least one.
+    pub inputs: Vec<Input>,
+    /// Into how many shards it is divided; `None`: [`default_shards`] of the partition count.
+    pub shards: Option<u32>,
+    /// The cluster; `None`: named by whoever runs the job.
+    pub kafka: Option<Kafka>,
+    /// The consumer group whose offsets show the job's progress.
+    pub consumer_group: String,
+    /// When results become visible.
+    pub commit: Commit,
+    /// When the state is copied.
+    pub checkpoint: Checkpoint,
+    /// Where snapshots go; `None`: named by whoever runs the job.
+    pub store: Option<StoreSpec>,
+    /// Bytes of memory for the state of one worker; `None`: derived from the container's limit.
+    pub state_memory_bytes: Option<u64>,
+    /// The topic of dead letters.
+    pub dead_letter: String,
+    /// The steps, in order. At least one.
+    pub pipeline: Vec<Step>,
+    /// All topics that it writes, each once: those of the steps in the order of the manifest, then the dead letters'.
+    pub output_topics: Vec<String>,
+    /// The names of its state tables, each once, in the order of the manifest. Their ids: [`crate::JobIdentity::assign_tables`].
+    pub tables: Vec<String>,
+    /// How many worker pods there should be.
+    pub worker_replicas: u32,
+}
+
+/// One topic to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The name by which metrics and messages call it.
+    pub name: String,
+    /// The topic.
+    pub topic: String,
+    /// Where a job without any state starts to read.
+    pub start_from: StartFrom,
+    /// How its producers choose a record's partition.
+    pub partitioner: InputPartitioner,
+}
+
+/// When results become visible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The time between commits at the head of the inputs.
+    pub interval: Duration,
+    /// A shard's bytes that end an epoch before its time.
+    pub bytes_max: u64,
+}
+
+/// When the state is copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The time between the starts of a shard's checkpoints.
+    pub interval: Duration,
+    /// The least time between the end of one and the start of the next.
+    pub min_pause: Duration,
+    /// How many shards of one worker upload at the same time.
+    pub concurrent_max: u32,
+    /// How many checkpoints of a shard are kept. At least 2.
+    pub retained: u32,
+}
+
+/// Checks a job and fills in its defaults. `Err` lists everything that is wrong with it, without places in a file
+/// ([`crate::Manifest::validate`] adds them).
+pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
+    let spec = &job.spec;
+    let at = Path::spec();
+    let mut findings = Vec::new();
+    let (name, namespace) = check_metadata(job, &mut findings);
+    let inputs = check_inputs(&spec.inputs, &at.key("inputs"), &mut findings);
+    if let Some(shards) = spec.shards {
+        check_count(shards, 1, SHARDS_MAX, &at.key("shards"), &mut findings);
+    }
+    let consumer_group = check_group(job, &name, &namespace, &mut findings);
+    let kafka = spec.kafka.as_ref().map(|kafka| connection::check_kafka(kafka, &at.key("kafka"), &mut findings));
+    let commit = check_commit(&spec.commit, &at.key("commit"), &mut findings);
+    let checkpoint = check_checkpoint(&spec.checkpoint, &at.key("checkpoint"), &mut findings);
+    if let Some(store) = &spec.state.store {
+        connection::check_store(store, &at.key("state").key("store"), &mut findings);
+    }
+    if let Some(memory) = spec.state.memory {
+        check_range(memory, STATE_MEMORY_RANGE, &at.key("state").key("memory"), &mut findings);
+    }
+    let worker_replicas = spec.workers.replicas.unwrap_or(1);
+    check_count(worker_replicas, 1, SHARDS_MAX, &at.key("workers").key("replicas"), &mut findings);
+    check_pipeline(&spec.pipeline, &at.key("pipeline"), &mut findings);
+    let output_topics = topics::check_topics(spec, &mut findings);
+    if !findings.is_empty() {
+        return Err(findings);
+    }
+    Ok(ValidatedJob {
+        name,
+        namespace,
+        uid: job.metadata.uid.clone(),
+        inputs,
+        shards: spec.shards,
+        kafka,
+        consumer_group,
+        commit,
+        checkpoint,
+        store: spec.state.store.clone(),
+        state_memory_bytes: spec.state.memory.map(ByteSize::get),
+        dead_letter: spec.dead_letter.topic.clone(),
+        pipeline: spec.pipeline.clone(),
+        output_topics,
+        tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
+        worker_replicas,
+    })
+}
+
+/// The number of shards of a job that names none: the largest divisor of its partition count that is at most 32. Every partition belongs to
+/// a shard, and no shard has more partitions than another.
+pub fn default_shards(partitions: u32) -> u32 {
+    (1..=32).rev().find(|shards| partitions.is_multiple_of(*shards)).unwrap_or(1)
+}
+
+fn check_metadata(job: &IngestionJob, findings: &mut Vec<Finding>) -> (String, String) {
+    let at = Path::root().key("metadata");
+    let name = job.metadata.name.clone().unwrap_or_default();
+    if name.is_empty() {
+        findings.push(Finding::new(&at, "the field `name` is missing").help("add `name:`"));
+    } else if let Err(way_out) = names::check_job(&name) {
+        findings.push(Finding::new(&at.key("name"), format!("{name:?} is no name for a job")).help(way_out));
+    }
+    let namespace = job.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
+    if let Err(way_out) = names::check_label(&namespace) {
+        findings.push(Finding::new(&at.key("namespace"), format!("{namespace:?} is no namespace")).help(way_out));
+    }
+    (name, namespace)
+}
+
+fn check_inputs(specs: &[InputSpec], at: &Path, findings: &mut Vec<Finding>) -> Vec<Input> {
+    if specs.is_empty() || specs.len() > INPUTS_MAX {
+        findings.push(Finding::new(at, format!("{} inputs", specs.len())).help(format!("write 1 to {INPUTS_MAX}")));
+    }
+    let mut names = BTreeMap::new();
+    let mut topics = BTreeMap::new();
+    for (index, input) in specs.iter().enumerate() {
+        let at = at.index(index);
+        if let Err(way_out) = names::check_label(&input.name) {
+            findings.push(Finding::new(&at.key("name"), format!("{:?} is no name for an input", input.name)).help(way_out));
+        }
+        if let Err(way_out) = names::check_topic(&input.topic) {
+            findings.push(Finding::new(&at.key("topic"), format!("{:?} is no name for a topic", input.topic)).help(way_out));
+        }
+        if let Some(first) = names.insert(&input.name, index) {
+            let message = format!("{:?} is the name of spec.inputs[{first}] already", input.name);
+            findings.push(Finding::new(&at.key("name"), message).help("give each input a name of its own"));
+        }
+        if let Some(first) = topics.insert(&input.topic, index) {
+            let message = format!("{:?} is read by spec.inputs[{first}] already", input.topic);
+            findings.push(Finding::new(&at.key("topic"), message).help("delete one of the two inputs"));
+        }
+    }
+    let input = |spec: &InputSpec| Input {
+        name: spec.name.clone(),
+        topic: spec.topic.clone(),
+        start_from: spec.start_from,
+        partitioner: spec.partitioner,
+    };
+    specs.iter().map(input).collect()
+}
+
+fn check_group(job: &IngestionJob, name: &str, namespace: &str, findings: &mut Vec<Finding>) -> String {
+    let at = Path::spec();
+    if let Some(group) = &job.spec.consumer_group {
+        if group.is_empty() || group.len() > 249 {
+            let message = format!("a name of {} bytes is no name for a consumer group", group.len());
+            findings.push(Finding::new(&at.key("consumerGroup"), message).help("write 1 to 249"));
+        }
+        return group.clone();
+    }
+    for (index, input) in job.spec.inputs.iter().enumerate().filter(|(_, input)| input.start_from == StartFrom::Group) {
+        let message = format!("input {:?} starts where a consumer group stands, and no group is named", input.name);
+        let help = "name the group to take over as `spec.consumerGroup`, or start from earliest or latest";
+        findings.push(Finding::new(&at.key("inputs").index(index).key("startFrom"), message).help(help));
+    }
+    format!("forebay.{namespace}.{name}")
+}
+
+fn check_commit(spec: &CommitSpec, at: &Path, findings: &mut Vec<Finding>) -> Commit {
+    let interval = spec.interval.unwrap_or(COMMIT_INTERVAL);
+    check_range(interval, COMMIT_INTERVAL_RANGE, &at.key("interval"), findings);
+    let bytes_max = spec.bytes_max.unwrap_or(COMMIT_BYTES);
+    check_range(bytes_max, COMMIT_BYTES_RANGE, &at.key("bytesMax"), findings);
+    Commit { interval: interval.get(), bytes_max: bytes_max.get() }
+}
+
+fn check_checkpoint(spec: &CheckpointSpec, at: &Path, findings: &mut Vec<Finding>) -> Checkpoint {
+    let interval = spec.interval.unwrap_or(CHECKPOINT_INTERVAL);
+    check_range(interval, CHECKPOINT_INTERVAL_RANGE, &at.key("interval"), findings);
+    let min_pause = spec.min_pause.unwrap_or(TimeSpan::from_millis(0));
+    if min_pause > interval {
+        let message = format!("{min_pause} is longer than the interval of {interval}");
+        findings.push(Finding::new(&at.key("minPause"), message).help("write a shorter pause, or a longer interval"));
+    }
+    let concurrent_max = spec.max_concurrent.unwrap_or(CHECKPOINT_CONCURRENT);
+    check_count(concurrent_max, 1, 64, &at.key("maxConcurrent"), findings);
+    let retained = spec.retained.unwrap_or(CHECKPOINTS_RETAINED);
+    check_count(retained, CHECKPOINTS_RETAINED, 100, &at.key("retained"), findings);
+    Checkpoint { interval: interval.get(), min_pause: min_pause.get(), concurrent_max, retained }
+}
+
+fn check_pipeline(steps: &[Step], at: &Path, findings: &mut Vec<Finding>) {
+    match steps.len() {
+        0 => findings.push(Finding::new(at, "there are no steps").help("start with `- parse: {format: json}`")),
+        1..=STEPS_MAX => findings.extend(crate::pipeline::check_steps(steps, &at.to_string()).into_iter().map(from_pipeline)),
+        count => findings.push(Finding::new(at, format!("{count} steps")).help(format!("write at most {STEPS_MAX}"))),
+    }
+}
+
+fn from_pipeline(finding: crate::pipeline::Finding) -> Finding {
+    Finding::new(&Path::parse(&finding.path), finding.message).help(finding.help)
+}
+
+fn check_count(number: u32, min: u32, max: u32, at: &Path, findings: &mut Vec<Finding>) {
+    if number < min {
+        findings.push(Finding::new(at, format!("{number} is too small")).help(format!("write {min} or more")));
+    } else if number > max {
+        findings.push(Finding::new(at, format!("{number} is too large")).help(format!("write {max} or less")));
+    }
+}
+
+fn check_range<T: Ord + std::fmt::Display>(value: T, [min, max]: [T; 2], at: &Path, findings: &mut Vec<Finding>) {
+    if value < min {
+        findings.push(Finding::new(at, format!("{value} is too small")).help(format!("write {min} or more")));
+    } else if value > max {
+        findings.push(Finding::new(at, format!("{value} is too large")).help(format!("write {max} or less")));
+    }
+}
+
+/// Each once, where it comes first.
+fn distinct<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for name in names {
+        if !found.iter().any(|known| known == name) {
+            found.push(name.to_owned());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_default_to_the_largest_divisor_up_to_32() {
+        for (partitions, shards) in [(1, 1), (12, 12), (32, 32), (48, 24), (64, 32), (37, 1), (100, 25)] {
+            assert_eq!(default_shards(partitions), shards, "{partitions} partitions");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The generated definition is the one that the types make, and one that the API server takes.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+#[test]
+fn the_committed_definition_is_what_the_types_make() {
+    // The file is compared with a fresh one, byte by byte.
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("ingestionjobs.forebay.dev.yaml");
+    let committed = std::fs::read_to_string(&path).unwrap();
+    assert!(committed == forebay_crds::crd::ingestion_job_yaml(), "stale; run `cargo run --release -p forebay-crds --example generate`");
+}
+
+#[test]
+fn the_definition_is_small_enough_for_the_api_server() {
+    // kubectl's client-side apply copies the object into an annotation, which may hold 256 KiB.
+    let bytes = forebay_crds::crd::ingestion_job_yaml().len();
+    assert!(bytes < 256 << 10, "{bytes} bytes");
+}
+
+#[test]
+fn every_field_says_what_it_is_and_the_schema_is_structural() {
+    // Walks the whole schema of the spec.
+    let crd: Value = serde_saphyr::from_str(&forebay_crds::crd::ingestion_job_yaml()).unwrap();
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let mut faults = Vec::new();
+    let fields = walk(spec, "spec", &mut faults);
+    assert!(fields > 60, "only {fields} fields were seen");
+    assert_eq!(faults, Vec::<String>::new());
+}
+
+/// Counts fields; notes those without a description, those without a type, and what a structural schema may not hold.
+fn walk(schema: &Value, at: &str, faults: &mut Vec<String>) -> usize {
+    let is_free = schema["x-kubernetes-int-or-string"] == true || schema["x-kubernetes-preserve-unknown-fields"] == true;
+    if schema["type"].is_null() && !is_free {
+        faults.push(format!("{at} has no type"));
+    }
+    for word in ["$ref", "definitions", "$defs", "const", "patternProperties"] {
+        if !schema[word].is_null() {
+            faults.push(format!("{at} holds {word}"));
+        }
+    }
+    let mut fields = 0;
+    if let Value::Object(properties) = &schema["properties"] {
+        for (name, property) in properties {
+            let at = format!("{at}.{name}");
+            if property["description"].as_str().is_none_or(str::is_empty) {
+                faults.push(format!("{at} has no description"));
+            }
+            fields += 1 + walk(property, &at, faults);
+        }
+    }
+    for inner in ["items", "additionalProperties"] {
+        if schema[inner].is_object() {
+            fields += walk(&schema[inner], &format!("{at}.{inner}"), faults);
+        }
+    }
+    fields
+}

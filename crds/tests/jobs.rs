@@ -1,0 +1,193 @@
+//! From a good manifest to a validated job, its revision, and places in the file.
+
+use std::time::Duration;
+
+use forebay_crds::job::{InputPartitioner, StartFrom, StoreSpec};
+use forebay_crds::validate::{Input, Property};
+use forebay_crds::{Finding, IngestionJob, Locator, Manifest, Path, ValidatedJob, parse, revision, validate};
+
+fn flights() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml")).unwrap()
+}
+
+fn validated(yaml: &str) -> ValidatedJob {
+    Manifest::parse(yaml, "job.yaml").unwrap().validate().unwrap()
+}
+
+#[test]
+fn the_flights_job_is_read_with_its_defaults() {
+    let job = validated(&flights());
+    assert_eq!((job.name.as_str(), job.namespace.as_str(), job.uid.as_deref()), ("flights", "default", None));
+    let input =
+        Input { name: "flights".into(), topic: "flights".into(), start_from: StartFrom::Earliest, partitioner: InputPartitioner::Murmur2 };
+    assert_eq!(job.inputs, [input]);
+    assert_eq!(job.shards, Some(4));
+    assert_eq!(job.consumer_group, "forebay.default.flights");
+    assert_eq!((job.commit.interval, job.commit.bytes_max), (Duration::from_millis(100), 8 << 20));
+    let checkpoint = job.checkpoint;
+    assert_eq!((checkpoint.interval, checkpoint.min_pause), (Duration::from_secs(30), Duration::ZERO));
+    assert_eq!((checkpoint.concurrent_max, checkpoint.retained), (2, 2));
+    assert_eq!(job.output_topics, ["updates", "enriched", "delayed", "flights.dead"]);
+    assert_eq!(job.tables, ["dedup", "aircraft"]);
+    assert_eq!((job.pipeline.len(), job.worker_replicas), (7, 1));
+    assert_eq!((job.kafka, job.store, job.state_memory_bytes), (None, None, None));
+}
+
+#[test]
+fn everything_that_can_be_said_is_understood() {
+    let yaml = flights().replace(
+        "  shards: 4\n",
+        r#"
+  consumerGroup: old-flights
+  kafka:
+    bootstrapServers: "a:9092, b:9092"
+    properties: {security.protocol: SASL_SSL}
+    propertiesFrom:
+      sasl.username: {env: KAFKA_USER}
+      sasl.password: {secretKeyRef: {name: kafka, key: password}}
+      ssl.key.pem: {file: /tls/key.pem}
+  state:
+    memory: 512Mi
+    store:
+      s3: {bucket: snapshots, prefix: a/b, endpoint: "https://s3.example.org", region: r1, pathStyle: true, caFile: /ca.pem, sseKmsKeyId: k}
+  workers: {replicas: 3}
+"#,
+    );
+    let yaml = yaml
+        .replace("startFrom: earliest", "startFrom: 2013-01-01T00:00:00Z")
+        .replace("retained: 2", "retained: 3\n    minPause: 5s\n    maxConcurrent: 4");
+    let job = validated(&yaml);
+    assert_eq!(job.consumer_group, "old-flights");
+    let kafka = job.kafka.unwrap();
+    assert_eq!(kafka.bootstrap_servers, "a:9092, b:9092");
+    assert_eq!(kafka.properties["security.protocol"], Property::Value("SASL_SSL".into()));
+    assert_eq!(kafka.properties["sasl.username"], Property::Env("KAFKA_USER".into()));
+    assert_eq!(kafka.properties["sasl.password"], Property::Secret { name: "kafka".into(), key: "password".into() });
+    assert_eq!(kafka.properties["ssl.key.pem"], Property::File("/tls/key.pem".into()));
+    assert_eq!(job.state_memory_bytes, Some(512 << 20));
+    let Some(StoreSpec::S3(s3)) = job.store else { panic!("{:?}", job.store) };
+    assert_eq!((s3.bucket.as_str(), s3.prefix.as_deref(), s3.path_style), ("snapshots", Some("a/b"), true));
+    assert_eq!(job.inputs[0].start_from.to_string(), "2013-01-01T00:00:00Z");
+    assert_eq!((job.shards, job.worker_replicas, job.checkpoint.retained, job.checkpoint.concurrent_max), (None, 3, 3, 4));
+}
+
+#[test]
+fn a_job_survives_the_way_through_the_api_server() {
+    // What is written as JSON reads back as the same job, and names no default that the user did not name.
+    let job = parse(&flights(), "job.yaml").unwrap();
+    let json = serde_json::to_string(&job).unwrap();
+    assert_eq!(serde_json::from_str::<IngestionJob>(&json).unwrap(), job);
+    assert_eq!(parse(&json, "job.json").unwrap(), job);
+    assert!(!json.contains("partitioner") && !json.contains("workers") && !json.contains("null"), "{json}");
+}
+
+#[test]
+fn a_job_from_the_api_server_is_validated_without_a_file() {
+    let mut job = parse(&flights(), "job.yaml").unwrap();
+    job.spec.shards = Some(0);
+    let findings = validate(&job).unwrap_err();
+    assert_eq!(findings.iter().map(ToString::to_string).collect::<Vec<_>>(), ["spec.shards: 0 is too small; write 1 or more"]);
+}
+
+#[test]
+fn the_revision_changes_with_the_results_and_with_nothing_else() {
+    let original = revision(&validated(&flights()));
+    assert!(original.len() == 12 && original.bytes().all(|byte| byte.is_ascii_hexdigit()), "{original}");
+    // Stored beside the state: another value for the same job is a change of format.
+    assert_eq!(original, "df960954adfa");
+    let check = |from: &str, to: &str, same: bool| {
+        assert!(flights().contains(from), "{from}");
+        let changed = revision(&validated(&flights().replace(from, to)));
+        assert_eq!(changed == original, same, "{from} -> {to}");
+    };
+    check("interval: 100ms", "interval: 1s", true);
+    check("  shards: 4\n", "", true);
+    check("startFrom: earliest", "startFrom: latest", true);
+    check("      topic: flights\n", "      topic: flights\n      partitioner: murmur2\n", true);
+    check(
+        "          carrier: .carrier\n          last_airport: .dest\n",
+        "          last_airport: .dest # a note\n          carrier: \".carrier\"\n",
+        true,
+    );
+    check("last: 64", "last: 65", false);
+    check("last_airport: .dest", "last_airport: .origin", false);
+    check("topic: updates", "topic: updates2", false);
+    check("topic: flights.dead", "topic: flights.refused", false);
+    check("      topic: flights\n", "      topic: flights2\n", false);
+    check("table: aircraft", "table: planes", false);
+}
+
+/// Where byte `offset` of the text at spec.x stands: line, column.
+fn place_within(yaml: &str, offset: usize) -> (u32, u32) {
+    let place = Locator::new(yaml, "f").unwrap().place(&Path::spec().key("x"), Some(offset));
+    (place.line, place.column)
+}
+
+#[test]
+fn an_offset_in_a_text_leads_to_its_place_however_yaml_wrote_it() {
+    // The text is searched for `@`; the place must be that of the `@` in the source.
+    let check = |yaml: &str, text: &str| {
+        let offset = text.find('@').unwrap();
+        let (index, line) = yaml.lines().enumerate().find(|(_, line)| line.contains('@')).unwrap();
+        let column = line.chars().position(|c| c == '@').unwrap();
+        assert_eq!(place_within(yaml, offset), (index as u32 + 1, column as u32 + 1), "{yaml}");
+        let read: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
+        assert_eq!(read["spec"]["x"], text, "the test's own text is wrong");
+    };
+    check("spec:\n  x: ab@c\n", "ab@c");
+    check("spec: {x: ab@c}\n", "ab@c");
+    check("spec:\n  x: 'it''s @'\n", "it's @");
+    check("spec:\n  x: \"a\\n\\u00e9\\\"@\"\n", "a\né\"@");
+    check("spec:\n  x: äöü @\n", "äöü @");
+    check("spec:\n  x: one two\n    three @\n", "one two three @");
+    check("spec:\n  x: 'one\n\n    three @'\n", "one\nthree @");
+    check("spec:\n  x: \"one \\\n    two @\"\n", "one two @");
+    check("spec:\n  x: |\n    one\n      two\n\n    @ = 3\n", "one\n  two\n\n@ = 3\n");
+    check("spec:\n  x: |-\n    @\n", "@");
+    check("spec:\n  x: |2\n      one\n    @\n", "  one\n@\n");
+    check("spec:\n  x: |\n\n    one\n    @\n", "\none\n@\n");
+    check("spec:\n  x: >\n    one\n    two @\n\n    three\n", "one two @\nthree\n");
+    check("spec:\n  x: >-\n    one\n\n    two @\n", "one\ntwo @");
+    check("spec:\n  x: |\r\n    one\r\n    @\r\n", "one\n@\n");
+}
+
+#[test]
+fn an_offset_at_the_end_of_a_text_has_a_place_too() {
+    assert_eq!(place_within("spec:\n  x: abc\n", 3), (2, 9));
+    assert_eq!(place_within("spec:\n  x: |\n    abc", 3), (3, 8));
+    assert_eq!(place_within("spec:\n  x: ''\n", 0), (2, 7));
+}
+
+#[test]
+fn findings_of_later_phases_get_their_place_by_path() {
+    // A path that is in the file, one with a dotted key, one that the file lacks.
+    let yaml = flights().replace("          id: {type", "          user.address.zip: {type");
+    let locator = Locator::new(&yaml, "job.yaml").unwrap();
+    let step = |index| Path::spec().key("pipeline").index(index);
+    let line_of = |text: &str| yaml.lines().position(|line| line.contains(text)).unwrap() as u32 + 1;
+    let mut findings = vec![
+        Finding::new(&step(5).key("emit").key("key"), "a"),
+        Finding::new(&step(3).key("upsert").key("set").key("last_airport"), "b"),
+        Finding::new(&step(1).key("validate").key("fields").key("user").key("address").key("zip").key("type"), "c"),
+        Finding::new(&step(1).key("validate").key("fields").key("user.address.zip"), "d"),
+    ];
+    locator.locate(&mut findings);
+    let found: Vec<_> = findings.iter().map(|f| (f.message.as_str(), f.place.as_ref().unwrap().line)).collect();
+    let zip = line_of("user.address.zip");
+    assert_eq!(found, [("d", zip), ("c", zip), ("b", line_of("last_airport: .dest")), ("a", line_of("- emit:"))]);
+    let column = findings[2].place.as_ref().unwrap().column as usize;
+    assert_eq!(yaml.lines().nth(line_of("last_airport: .dest") as usize - 1).unwrap().find(".dest"), Some(column - 1));
+}
+
+#[test]
+fn aliases_are_read_and_bombs_are_not() {
+    let yaml = flights().replace("by: [.id]", "by: &by [.id]").replace("fields: [flights, distance, airports, worst_delay]", "fields: *by");
+    assert!(parse(&yaml, "job.yaml").is_ok());
+    let mut bomb = "a0: &a0 x\n".to_owned();
+    for level in 1..12 {
+        let alias = format!("*a{}", level - 1);
+        bomb += &format!("a{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
+    }
+    let findings = parse(&bomb, "job.yaml").unwrap_err();
+    assert!(findings[0].message.contains("aliases make this manifest too large"), "{findings:?}");
+}

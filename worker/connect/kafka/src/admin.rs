@@ -1,0 +1,209 @@
+//! Topics and their settings: makes and checks the journal, makes outputs, cuts the journal.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forebay_engine::log::LogError;
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::block_on::block_on;
+use crate::context::{ClientEvents, Heard};
+use crate::errors::{creation, from_code, log_error};
+use crate::journal::{Isolation, Readers, offset, signed};
+use crate::offsets;
+use crate::options::KafkaOptions;
+
+/// The administrative side of a cluster. The client is made when it is first needed.
+pub(crate) struct Admin {
+    options: Arc<KafkaOptions>,
+    heard: Arc<Heard>,
+    readers: Arc<Readers>,
+    client: Mutex<Option<Arc<AdminClient<ClientEvents>>>>,
+}
+
+/// The settings of a topic or broker by name; a value that the broker keeps to itself is missing.
+pub(crate) type Settings = BTreeMap<String, String>;
+
+impl Admin {
+    pub(crate) fn new(options: Arc<KafkaOptions>, heard: Arc<Heard>, readers: Arc<Readers>) -> Self {
+        Self { options, heard, readers, client: Mutex::default() }
+    }
+
+    /// The number of partitions, or `None` when there is no such topic.
+    pub(crate) fn partitions(&self, action: &str, topic: &str) -> Result<Option<u32>, LogError> {
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            offsets::partition_count(reader, &self.heard, action, topic, self.options.request_timeout)
+        })
+    }
+
+    /// The ids of the brokers that are up.
+    pub(crate) fn brokers(&self, action: &str) -> Result<Vec<i32>, LogError> {
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            // Asking for one topic spares the cluster the list of all; the brokers come with it.
+            let metadata = reader
+                .fetch_metadata(Some(&self.options.topics.journal), self.options.request_timeout)
+                .map_err(|e| log_error(action, "the brokers", &e, &self.heard))?;
+            Ok(metadata.brokers().iter().map(rdkafka::metadata::MetadataBroker::id).collect())
+        })
+    }
+
+    /// See [`forebay_engine::log::Log::ensure_journal`].
+    pub(crate) fn ensure_journal(&self) -> Result<(), LogError> {
+        let topic = &self.options.topics.journal;
+        let action = format!("make the journal topic {topic}");
+        let replicas = self.brokers(&action)?.len().clamp(1, 3);
+        let mut settings = vec![
+            ("cleanup.policy", "delete"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-1"),
+            ("unclean.leader.election.enable", "false"),
+        ];
+        if replicas == 3 {
+            settings.push(("min.insync.replicas", "2"));
+        }
+        let shards = self.options.topics.shards;
+        if self.partitions(&action, topic)?.is_none() && self.create(&action, topic, shards, replicas, &settings)? {
+            return Ok(());
+        }
+        self.check_journal(&action)
+    }
+
+    /// Makes every output topic that is missing; those that are there stay as they are.
+    pub(crate) fn ensure_outputs(&self, partitions: u32) -> Result<(), LogError> {
+        let action = "make the output topics";
+        let replicas = self.brokers(action)?.len().clamp(1, 3);
+        for topic in &self.options.topics.outputs {
+            if self.partitions(action, topic)?.is_none() {
+                self.create(action, topic, partitions, replicas, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`forebay_engine::log::Log::cut_journal`]. More than there is cannot be cut, so the end is asked for first.
+    pub(crate) fn cut_journal(&self, shard: u32, before: u64) -> Result<(), LogError> {
+        let topic = &self.options.topics.journal;
+        let action = format!("cut the journal of shard {shard} before offset {before}");
+        let (low, high) = self.readers.watermarks(Isolation::Uncommitted, &action, topic, shard)?;
+        if before <= low {
+            return Ok(());
+        }
+        if before > high {
+            return Err(LogError::Beyond { action, topic: topic.clone(), partition: shard, wanted: before, end: high });
+        }
+        let place = (topic.clone(), signed(shard));
+        let what = format!("{topic}-{shard}");
+        let list = offsets::offsets_of(std::iter::once((&place, Offset::Offset(offset(before)))));
+        let list = list.map_err(|e| log_error(&action, &what, &e, &self.heard))?;
+        let client = self.client()?;
+        let answer = self.wait(&action, client.delete_records(&list, &self.limits()))?;
+        match answer.find_partition(topic, place.1).map(|element| element.error()) {
+            Some(Err(error)) => Err(log_error(&action, &what, &error, &self.heard)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The settings of topics, in their order.
+    pub(crate) fn topic_settings(&self, action: &str, topics: &[&str]) -> Result<Vec<Settings>, LogError> {
+        let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        self.settings(action, &wanted)
+    }
+
+    /// The settings of a broker.
+    pub(crate) fn broker_settings(&self, action: &str, broker: i32) -> Result<Settings, LogError> {
+        Ok(self.settings(action, &[ResourceSpecifier::Broker(broker)])?.pop().unwrap_or_default())
+    }
+
+    fn check_journal(&self, action: &str) -> Result<(), LogError> {
+        let (topic, shards) = (&self.options.topics.journal, self.options.topics.shards);
+        let unfit = |reason: String| LogError::Denied { action: action.into(), reason };
+        match self.partitions(action, topic)? {
+            Some(found) if found == shards => {}
+            found => {
+                return Err(unfit(format!(
+                    "it has {} partitions and the job {shards} shards; set the job's `shards` back to what it was at its first start, or delete the topic if no job uses it",
+                    found.unwrap_or_default()
+                )));
+            }
+        }
+        let settings = match self.topic_settings(action, &[topic]) {
+            Ok(mut settings) => settings.pop().unwrap_or_default(),
+            Err(error) => {
+                // A principal without DescribeConfigs may still own a sound journal; the preflight says that it was not checked.
+                tracing::warn!(%error, topic, "the journal's settings cannot be checked");
+                return Ok(());
+            }
+        };
+        for (name, expected) in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+            match settings.get(name) {
+                Some(found) if found != expected => {
+                    return Err(unfit(format!(
+                        "it exists with `{name}={found}`, which loses state; `kafka-configs.sh --alter --topic {topic} --add-config {name}={expected}` mends it"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// False when somebody else was faster.
+    fn create(&self, action: &str, topic: &str, partitions: u32, replicas: usize, settings: &[(&str, &str)]) -> Result<bool, LogError> {
+        let replication = TopicReplication::Fixed(i32::try_from(replicas).unwrap_or(1));
+        let mut new = NewTopic::new(topic, signed(partitions), replication);
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let client = self.client()?;
+        for result in self.wait(action, client.create_topics([&new], &self.limits()))? {
+            match result {
+                Ok(_) => {}
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
+                Err((name, code)) => return Err(from_code(action, &format!("topic {name}"), code, &code.to_string(), &self.heard)),
+            }
+        }
+        Ok(true)
+    }
+
+    fn settings(&self, action: &str, wanted: &[ResourceSpecifier<'_>]) -> Result<Vec<Settings>, LogError> {
+        let client = self.client()?;
+        let answer = self.wait(action, client.describe_configs(wanted, &self.limits()))?;
+        let resources: Result<Vec<ConfigResource>, _> = answer.into_iter().collect();
+        let resources = resources.map_err(|code| from_code(action, "settings", code, &code.to_string(), &self.heard))?;
+        let entries = |resource: ConfigResource| {
+            resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect::<Settings>()
+        };
+        Ok(resources.into_iter().map(entries).collect())
+    }
+
+    fn wait<T>(&self, action: &str, answer: impl Future<Output = Result<T, KafkaError>>) -> Result<T, LogError> {
+        // A little more than the request's own limit, whose error says more than ours.
+        let limit = self.options.request_timeout + Duration::from_secs(1);
+        match block_on(answer, limit) {
+            Some(result) => result.map_err(|e| log_error(action, "the cluster", &e, &self.heard)),
+            None => Err(LogError::Unavailable {
+                action: action.into(),
+                reason: format!("no answer in {} s{}", limit.as_secs(), self.heard.explain()),
+            }),
+        }
+    }
+
+    fn limits(&self) -> AdminOptions {
+        let limit = Some(self.options.request_timeout);
+        AdminOptions::new().request_timeout(limit).operation_timeout(limit)
+    }
+
+    fn client(&self) -> Result<Arc<AdminClient<ClientEvents>>, LogError> {
+        let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = &*kept {
+            return Ok(client.clone());
+        }
+        let events = ClientEvents { role: "admin", heard: self.heard.clone() };
+        let made: AdminClient<_> = self.options.admin().create_with_context(events).map_err(|e| creation("open an admin client", &e))?;
+        Ok(kept.insert(Arc::new(made)).clone())
+    }
+}

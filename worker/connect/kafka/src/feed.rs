@@ -1,0 +1,198 @@
+//! The one consumer behind all of a worker's inputs. Each shard polls the queues of its own partitions; a thread of this feed serves the
+//! consumer's own queue (errors, log lines) and keeps asking where the partitions end.
+//!
+//! Partitions are only ever assigned by hand. The consumer bears the job's group id to commit offsets under it, and never joins the group.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use forebay_engine::log::LogError;
+use rdkafka::Message;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::context::{ClientEvents, Heard};
+use crate::errors::{creation, log_error};
+use crate::journal::{Isolation, Readers, check_range, offset};
+use crate::offsets::{self, Place, Which};
+use crate::options::KafkaOptions;
+
+/// How old a partition's known end may get: half of the second within which lag must be right.
+const ENDS_EVERY: Duration = Duration::from_millis(500);
+
+/// How long one look at the consumer's queue lasts; the feed's thread stops within it.
+const POLL: Duration = Duration::from_millis(100);
+
+/// What the feed's thread and a shard share about one partition.
+#[derive(Default)]
+pub(crate) struct Slot {
+    /// The last stable offset, as last heard.
+    end: AtomicU64,
+    /// A record went to the consumer's own queue: the shard has missed it.
+    stray: AtomicBool,
+}
+
+impl Slot {
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn raise_end(&self, end: u64) {
+        self.end.fetch_max(end, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_stray(&self) -> bool {
+        self.stray.load(Ordering::Relaxed)
+    }
+}
+
+type Slots = Mutex<BTreeMap<Place, Arc<Slot>>>;
+
+/// The shared consumer.
+pub(crate) struct Feed {
+    pub consumer: Arc<BaseConsumer<ClientEvents>>,
+    pub readers: Arc<Readers>,
+    pub heard: Arc<Heard>,
+    pub options: Arc<KafkaOptions>,
+    slots: Arc<Slots>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Feed {
+    /// `partitions`: how many the worker may have to hold at once.
+    pub(crate) fn open(options: Arc<KafkaOptions>, readers: Arc<Readers>, heard: Arc<Heard>, partitions: usize) -> Result<Self, LogError> {
+        let events = ClientEvents { role: "input", heard: heard.clone() };
+        let consumer: BaseConsumer<_> =
+            options.input(partitions).create_with_context(events).map_err(|e| creation("open the input consumer", &e))?;
+        let consumer = Arc::new(consumer);
+        let (slots, stop) = (Arc::<Slots>::default(), Arc::new(AtomicBool::new(false)));
+        let watch = Watch { consumer: consumer.clone(), slots: slots.clone(), heard: heard.clone(), stop: stop.clone() };
+        let spawned = thread::Builder::new().name("kafka-input".into()).spawn(move || watch.run());
+        let thread = spawned.map_err(|e| LogError::Unavailable { action: "start the input thread".into(), reason: e.to_string() })?;
+        Ok(Self { consumer, readers, heard, options, slots, stop, thread: Some(thread) })
+    }
+
+    /// Starts to fetch partitions at positions that are checked before. A queue and a slot per partition, in the order of `starts`.
+    pub(crate) fn acquire(
+        self: &Arc<Self>,
+        action: &str,
+        starts: &[(Place, u64)],
+    ) -> Result<Vec<(PartitionQueue<ClientEvents>, Arc<Slot>)>, LogError> {
+        let places: Vec<Place> = starts.iter().map(|(place, _)| place.clone()).collect();
+        let ends = self.check(action, starts, &places)?;
+        let mut acquired = Vec::with_capacity(starts.len());
+        for (place, _) in starts {
+            // Split off before it is assigned: not one record can then go to the consumer's own queue.
+            let queue = self.consumer.split_partition_queue(&place.0, place.1).ok_or_else(|| LogError::Missing {
+                action: action.into(),
+                what: format!("{}-{}", place.0, place.1),
+                way_out: "check the topic's partitions".into(),
+            })?;
+            let slot = Arc::new(Slot::default());
+            slot.raise_end(ends.get(place).copied().unwrap_or_default());
+            acquired.push((queue, slot));
+        }
+        let list = offsets::offsets_of(starts.iter().map(|(place, at)| (place, Offset::Offset(offset(*at)))));
+        let assigned = list.and_then(|list| self.consumer.incremental_assign(&list));
+        assigned.map_err(|e| log_error(action, "the shard's partitions", &e, &self.heard))?;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.extend(places.into_iter().zip(acquired.iter().map(|(_, slot)| slot.clone())));
+        Ok(acquired)
+    }
+
+    /// Stops fetching partitions.
+    pub(crate) fn release(&self, places: &[Place]) {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.retain(|place, _| !places.contains(place));
+        drop(slots);
+        let list = offsets::offsets_of(places.iter().map(|place| (place, Offset::Invalid)));
+        if let Err(error) = list.and_then(|list| self.consumer.incremental_unassign(&list)) {
+            tracing::warn!(%error, "input partitions could not be given back; opening them again will fail");
+        }
+    }
+
+    /// Whether a partition still has a position. Asks for the high watermark only where the last stable offset does not settle it.
+    pub(crate) fn check_position(&self, action: &str, place: &Place, at: u64) -> Result<(), LogError> {
+        let partition = u32::try_from(place.1).unwrap_or_default();
+        let range = self.readers.watermarks(Isolation::Uncommitted, action, &place.0, partition)?;
+        check_range(action, &place.0, partition, at, range, INPUT_WAY_OUT)
+    }
+
+    fn check(&self, action: &str, starts: &[(Place, u64)], places: &[Place]) -> Result<BTreeMap<Place, u64>, LogError> {
+        let limit = self.options.request_timeout;
+        let lows = offsets::list(&self.consumer, &self.heard, action, places, Which::Earliest, limit)?;
+        let ends = offsets::list(&self.consumer, &self.heard, action, places, Which::Latest, limit)?;
+        for (place, at) in starts {
+            let (low, end) = (lows.get(place).copied().unwrap_or_default(), ends.get(place).copied().unwrap_or_default());
+            if *at < low || *at > end {
+                self.check_position(action, place, *at)?;
+            }
+        }
+        Ok(ends)
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the input thread panicked");
+        }
+    }
+}
+
+const INPUT_WAY_OUT: &str = "retention deleted records before they were read: lengthen the topic's retention, and make the job anew with \
+                             `startFrom: earliest` to go on with what is left";
+
+/// The feed's thread.
+struct Watch {
+    consumer: Arc<BaseConsumer<ClientEvents>>,
+    slots: Arc<Slots>,
+    heard: Arc<Heard>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Watch {
+    fn run(&self) {
+        let mut asked = Instant::now();
+        while !self.stop.load(Ordering::SeqCst) {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) => self.stray(message.topic(), message.partition(), message.offset()),
+                Some(Err(error)) => tracing::debug!(%error, "input consumer"),
+                None => {}
+            }
+            if asked.elapsed() >= ENDS_EVERY {
+                self.refresh();
+                asked = Instant::now();
+            }
+        }
+    }
+
+    /// Cannot happen as long as queues are split off before they are assigned. If it does, the shard must not go on without the record.
+    fn stray(&self, topic: &str, partition: i32, offset: i64) {
+        tracing::error!(topic, partition, offset, "a record came to the wrong queue; its shard reads again");
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = slots.get(&(topic.to_owned(), partition)) {
+            slot.stray.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn refresh(&self) {
+        let watched = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let places: Vec<Place> = watched.keys().cloned().collect();
+        // Shorter than the queue's usual pace would notice, long enough for a busy broker; a missed answer is asked for again.
+        match offsets::list(&self.consumer, &self.heard, "ask for the ends of the inputs", &places, Which::Latest, Duration::from_secs(2)) {
+            Ok(ends) => {
+                ends.iter().filter_map(|(place, end)| Some((watched.get(place)?, end))).for_each(|(slot, end)| slot.raise_end(*end))
+            }
+            Err(error) => tracing::debug!(%error, "the ends of the inputs are not known"),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! One job's view of a Kafka cluster: the log port, carried out by the parts of this crate.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
+use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::admin::Admin;
+use crate::context::{ClientEvents, Heard};
+use crate::errors::{describe, from_code};
+use crate::feed::Feed;
+use crate::input::KafkaInput;
+use crate::journal::{Isolation, Readers, signed};
+use crate::offsets::{self, Place, Which};
+use crate::options::KafkaOptions;
+use crate::preflight::{self, Finding};
+use crate::producer::{self, KafkaProducer};
+
+/// How long one try to reach the brokers lasts before the reason of its failure is looked at.
+const TRY: Duration = Duration::from_secs(1);
+
+/// One job's view of the log, over Kafka.
+pub struct KafkaLog {
+    options: Arc<KafkaOptions>,
+    heard: Arc<Heard>,
+    readers: Arc<Readers>,
+    admin: Admin,
+    /// Made when the first input is opened: its memory budget is divided by the number of partitions there are.
+    feed: Mutex<Option<Arc<Feed>>>,
+}
+
+impl KafkaLog {
+    /// Connects. `Denied` when the credentials, certificates or properties are refused, `Unavailable` when no broker answers within
+    /// `request_timeout`; both name the bootstrap servers.
+    pub fn open(options: KafkaOptions) -> Result<Self, LogError> {
+        options.check()?;
+        let (options, heard) = (Arc::new(options), Arc::new(Heard::default()));
+        let readers = Arc::new(Readers::new(options.clone(), heard.clone()));
+        readers.with(Isolation::Uncommitted, |reader| reach(reader, &options, &heard))?;
+        let admin = Admin::new(options.clone(), heard.clone(), readers.clone());
+        Ok(Self { options, heard, readers, admin, feed: Mutex::default() })
+    }
+
+    /// Makes the output topics that are missing, with the brokers' default settings.
+    pub fn ensure_outputs(&self, partitions: u32) -> Result<(), LogError> {
+        self.admin.ensure_outputs(partitions)
+    }
+
+    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too.
+    pub fn preflight(&self) -> Vec<Finding> {
+        preflight::run(&self.admin, &self.options)
+    }
+
+    fn feed(&self) -> Result<Arc<Feed>, LogError> {
+        let mut kept = self.feed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(feed) = &*kept {
+            return Ok(feed.clone());
+        }
+        let mut partitions = 0;
+        for topic in &self.options.topics.inputs {
+            partitions += self.admin.partitions("open the inputs", topic)?.unwrap_or_default() as usize;
+        }
+        let made = Feed::open(self.options.clone(), self.readers.clone(), self.heard.clone(), partitions)?;
+        Ok(kept.insert(Arc::new(made)).clone())
+    }
+
+    fn missing(&self, action: &str, topic: &str) -> LogError {
+        let way_out = format!("create it on {}, or correct the name in the job", self.options.bootstrap_servers);
+        LogError::Missing { action: action.into(), what: format!("topic {topic}"), way_out }
+    }
+
+    /// Per partition the offset of the first record since a time. Where there is none, the end: asked for first, so that a record that comes
+    /// in between is not skipped.
+    fn since(&self, reader: &BaseConsumer<ClientEvents>, action: &str, places: &[Place], millis: i64) -> Result<Vec<u64>, LogError> {
+        let limit = self.options.request_timeout;
+        let ends = offsets::list(reader, &self.heard, action, places, Which::Latest, limit)?;
+        let found = offsets::list(reader, &self.heard, action, places, Which::Since(millis), limit)?;
+        places.iter().map(|place| found.get(place).or_else(|| ends.get(place)).copied().ok_or_else(|| no_answer(action, place))).collect()
+    }
+
+    fn of_group(&self, reader: &BaseConsumer<ClientEvents>, action: &str, places: &[Place]) -> Result<Vec<u64>, LogError> {
+        let group = &self.options.topics.group;
+        let found = offsets::committed(reader, &self.heard, action, group, places, self.options.request_timeout)?;
+        let of = |place: &Place| {
+            found.get(place).copied().ok_or_else(|| LogError::Missing {
+                action: action.into(),
+                what: format!("a committed offset of group {group} for {}-{}", place.0, place.1),
+                way_out: "commit one (`kafka-consumer-groups.sh --reset-offsets`), or use `startFrom: earliest`, `latest` or a time".into(),
+            })
+        };
+        places.iter().map(of).collect()
+    }
+}
+
+impl Log for KafkaLog {
+    type Producer = KafkaProducer;
+    type Input = KafkaInput;
+
+    /// Topic ids are empty: rdkafka does not pass them on.
+    fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
+        let topics = &self.options.topics;
+        let mut described = Vec::with_capacity(topics.inputs.len() + topics.outputs.len() + 1);
+        for name in topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]) {
+            let partitions = self.admin.partitions("look at the job's topics", name)?;
+            match partitions {
+                Some(partitions) => described.push(TopicInfo { name: name.clone(), id: String::new(), partitions }),
+                None if *name == topics.journal => {}
+                None => return Err(self.missing("look at the job's topics", name)),
+            }
+        }
+        Ok(described)
+    }
+
+    fn ensure_journal(&self) -> Result<(), LogError> {
+        self.admin.ensure_journal()
+    }
+
+    fn start_positions(&self, input: InputId, from: StartFrom) -> Result<Vec<InputPosition>, LogError> {
+        let topic = &self.options.topics.inputs[usize::from(input.get())];
+        let action = format!("find where to start in topic {topic}");
+        let count = self.admin.partitions(&action, topic)?.ok_or_else(|| self.missing(&action, topic))?;
+        let places: Vec<Place> = (0..count).map(|partition| (topic.clone(), signed(partition))).collect();
+        let limit = self.options.request_timeout;
+        let offsets: Vec<u64> = self.readers.with(Isolation::Committed, |reader| match from {
+            StartFrom::Earliest | StartFrom::Latest => {
+                let which = if from == StartFrom::Earliest { Which::Earliest } else { Which::Latest };
+                let found = offsets::list(reader, &self.heard, &action, &places, which, limit)?;
+                places.iter().map(|place| found.get(place).copied().ok_or_else(|| no_answer(&action, place))).collect()
+            }
+            StartFrom::Timestamp(time) => self.since(reader, &action, &places, time.as_millis()),
+            StartFrom::Group => self.of_group(reader, &action, &places),
+        })?;
+        let position = |(partition, next)| InputPosition { input, partition: Partition::new(partition), next: Offset::new(next) };
+        Ok((0..count).zip(offsets).map(position).collect())
+    }
+
+    fn open_producer(&self, incarnation: &Incarnation) -> Result<Self::Producer, LogError> {
+        let group = self.readers.with(Isolation::Uncommitted, |reader| {
+            reader.group_metadata().ok_or_else(|| LogError::Unavailable {
+                action: format!("open the producer of incarnation {incarnation}"),
+                reason: "the client has no group; this is a bug".into(),
+            })
+        })?;
+        KafkaProducer::open(&self.options, &self.heard, group, incarnation)
+    }
+
+    fn bar(&self, incarnation: &Incarnation) -> Result<(), LogError> {
+        producer::bar(&self.options, &self.heard, incarnation)
+    }
+
+    fn read_journal(
+        &self,
+        shard: ShardId,
+        from: JournalOffset,
+        view: View,
+        each: &mut dyn FnMut(JournalEntry),
+    ) -> Result<JournalRange, LogError> {
+        self.readers.read(shard, from, view, each)
+    }
+
+    fn journal_range(&self, shard: ShardId) -> Result<JournalRange, LogError> {
+        let action = format!("ask for the journal of shard {shard}");
+        let (low, high) = self.readers.watermarks(Isolation::Uncommitted, &action, &self.options.topics.journal, shard.get())?;
+        Ok(JournalRange { start: JournalOffset::new(low), end: JournalOffset::new(high) })
+    }
+
+    fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError> {
+        self.admin.cut_journal(shard.get(), before.get())
+    }
+
+    fn open_input(&self, shard: ShardId, positions: &[InputPosition]) -> Result<Self::Input, LogError> {
+        KafkaInput::open(self.feed()?, shard, positions)
+    }
+}
+
+/// Asks for metadata until a broker answers. Ends at once when the answer would be the same for ever.
+fn reach(reader: &BaseConsumer<ClientEvents>, options: &KafkaOptions, heard: &Heard) -> Result<(), LogError> {
+    let action = format!("connect to {}", options.bootstrap_servers);
+    let deadline = Instant::now() + options.request_timeout;
+    loop {
+        let error = match reader.fetch_metadata(Some(&options.topics.journal), TRY.min(options.request_timeout)) {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        // What librdkafka has heard meanwhile lies in its queue. One poll takes one event; a handful holds all reasons there can be.
+        for _ in 0..32 {
+            let _event = reader.poll(Duration::ZERO);
+        }
+        if let Some(reason) = heard.refused() {
+            return Err(from_code(&action, "the brokers", RDKafkaErrorCode::Authentication, &reason, &Heard::default()));
+        }
+        if Instant::now() >= deadline {
+            let waited = options.request_timeout.as_secs();
+            let reason = format!(
+                "no broker answered within {waited} s ({}){}; check the address, the network and `security.protocol`",
+                describe(&error),
+                heard.explain()
+            );
+            return Err(LogError::Unavailable { action, reason });
+        }
+    }
+}
+
+fn no_answer(action: &str, place: &Place) -> LogError {
+    LogError::Unavailable {
+        action: action.into(),
+        reason: format!("no offset was given for {}-{}; is the partition offline", place.0, place.1),
+    }
+}

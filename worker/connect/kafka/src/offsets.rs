@@ -1,0 +1,114 @@
+//! Questions about offsets, for many partitions in one request per broker. What "end" means depends on the consumer that asks: a committed
+//! one is told the last stable offset, an uncommitted one the high watermark.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use forebay_engine::log::LogError;
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::Offset;
+
+use crate::context::{ClientEvents, Heard};
+use crate::errors::{from_code, log_error};
+
+/// A topic's name and a partition's number, as librdkafka has it.
+pub(crate) type Place = (String, i32);
+
+/// Which offset of a partition is asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Which {
+    /// The oldest record's.
+    Earliest,
+    /// The end.
+    Latest,
+    /// The first record's with this time stamp (milliseconds) or a later one; the answer lacks partitions that have none.
+    Since(i64),
+}
+
+/// Asks the brokers for one offset per partition (ListOffsets).
+pub(crate) fn list(
+    consumer: &BaseConsumer<ClientEvents>,
+    heard: &Heard,
+    action: &str,
+    places: &[Place],
+    which: Which,
+    limit: Duration,
+) -> Result<BTreeMap<Place, u64>, LogError> {
+    if places.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    // librdkafka passes what stands in the offset field on as the request's time stamp; -2 and -1 mean earliest and latest there too.
+    let wanted = match which {
+        Which::Earliest => Offset::Beginning,
+        Which::Latest => Offset::End,
+        Which::Since(millis) => Offset::Offset(millis.max(0)),
+    };
+    let asked = offsets_of(places.iter().map(|place| (place, wanted))).map_err(|e| log_error(action, "offsets", &e, heard))?;
+    let first = describe_places(places);
+    let answer = consumer.offsets_for_times(asked, limit).map_err(|e| log_error(action, &first, &e, heard))?;
+    let mut found = BTreeMap::new();
+    for element in answer.elements() {
+        let place = (element.topic().to_owned(), element.partition());
+        if let Err(error) = element.error() {
+            return Err(log_error(action, &format!("{}-{}", place.0, place.1), &error, heard));
+        }
+        if let Offset::Offset(offset) = element.offset() {
+            found.insert(place, u64::try_from(offset).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+/// The committed offsets of the consumer's group; the answer lacks partitions that have none.
+pub(crate) fn committed(
+    consumer: &BaseConsumer<ClientEvents>,
+    heard: &Heard,
+    action: &str,
+    group: &str,
+    places: &[Place],
+    limit: Duration,
+) -> Result<BTreeMap<Place, u64>, LogError> {
+    let asked = offsets_of(places.iter().map(|place| (place, Offset::Invalid))).map_err(|e| log_error(action, group, &e, heard))?;
+    let answer = consumer.committed_offsets(asked, limit).map_err(|e| log_error(action, &format!("group {group}"), &e, heard))?;
+    let found = answer.elements().into_iter().filter_map(|element| match element.offset() {
+        Offset::Offset(offset) => Some(((element.topic().to_owned(), element.partition()), u64::try_from(offset).ok()?)),
+        _ => None,
+    });
+    Ok(found.collect())
+}
+
+/// A list of partitions with their offsets, as librdkafka takes it.
+pub(crate) fn offsets_of<'a>(places: impl Iterator<Item = (&'a Place, Offset)>) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::new();
+    for ((topic, partition), offset) in places {
+        list.add_partition_offset(topic, *partition, offset)?;
+    }
+    Ok(list)
+}
+
+/// The number of partitions of a topic; `None` when there is no such topic.
+pub(crate) fn partition_count(
+    consumer: &BaseConsumer<ClientEvents>,
+    heard: &Heard,
+    action: &str,
+    topic: &str,
+    limit: Duration,
+) -> Result<Option<u32>, LogError> {
+    let metadata = consumer.fetch_metadata(Some(topic), limit).map_err(|e| log_error(action, &format!("topic {topic}"), &e, heard))?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => Ok(Some(u32::try_from(found.partitions().len()).unwrap_or(u32::MAX))),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition) => Ok(None),
+        Some(code) => Err(from_code(action, &format!("topic {topic}"), code, &code.to_string(), heard)),
+    }
+}
+
+fn describe_places(places: &[Place]) -> String {
+    match places {
+        [] => "no partition".into(),
+        [(topic, partition)] => format!("{topic}-{partition}"),
+        [(topic, partition), rest @ ..] => format!("{topic}-{partition} and {} more partitions", rest.len()),
+    }
+}

@@ -1,0 +1,185 @@
+//! Reading inputs: positions, starts, what is gone, progress at rest.
+
+use std::time::Instant;
+
+use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp};
+use forebay_engine::log::{InputPosition, InputReader, Log, LogError, Producer, StartFrom, Transaction};
+use forebay_kafka::KafkaInput;
+
+use crate::world::{PATIENCE, World, next_offsets, outputs, poll, read, read_error, world};
+
+fn at(partition: u32, next: u64) -> InputPosition {
+    InputPosition { input: InputId::new(0), partition: Partition::new(partition), next: Offset::new(next) }
+}
+
+/// Puts `counts[p]` records into partition `p` by one transaction; each partition gets a marker behind them.
+fn fill(world: &World, counts: &[usize]) {
+    let values: Vec<String> = (0..counts.iter().copied().max().unwrap_or(0)).map(|number| number.to_string()).collect();
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let parts = counts.iter().enumerate().filter(|(_, count)| **count > 0);
+    let outputs = parts.map(|(partition, count)| outputs(u32::try_from(partition).unwrap(), &values[..*count]).outputs.remove(0)).collect();
+    world.upstream().commit(&Transaction { outputs, ..Transaction::default() }).unwrap();
+}
+
+/// Polls until every partition stands at its end; returns where.
+fn rest(input: &mut KafkaInput) -> Vec<(u64, u64)> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        poll(input, &mut Vec::new()).unwrap();
+        let progress: Vec<_> = input.progress().iter().map(|p| (p.position.next.get(), p.end.get())).collect();
+        if progress.iter().all(|(position, end)| position == end) {
+            return progress;
+        }
+        assert!(Instant::now() < deadline, "still at {progress:?}");
+    }
+}
+
+#[test]
+fn records_come_once_in_order_within_their_partitions() {
+    let Some(world) = world(1, 3) else { return };
+    fill(&world, &[500, 300, 0]);
+    let found = read(&mut world.input(StartFrom::Earliest), 800);
+    for (partition, count) in [(0, 500), (1, 300), (2, 0)] {
+        let offsets: Vec<u64> = found.iter().filter(|record| record.partition == partition).map(|record| record.offset).collect();
+        assert_eq!(offsets, (0..count).collect::<Vec<u64>>(), "partition {partition}");
+    }
+}
+
+#[test]
+fn progress_reaches_the_end_at_rest_although_a_marker_is_last() {
+    let Some(world) = world(1, 2) else { return };
+    fill(&world, &[10, 0]);
+    let mut input = world.input(StartFrom::Earliest);
+    assert_eq!(input.progress().iter().map(|p| p.end.get()).collect::<Vec<_>>(), [11, 0], "the end is known before the first poll");
+    read(&mut input, 10);
+    assert_eq!(rest(&mut input), [(11, 11), (0, 0)]);
+    // A transaction of which nothing is left but its marker moves the position too, with no record to show for it.
+    let mut upstream = world.upstream();
+    let mut aborted = outputs(1, &["never seen"]);
+    aborted.outputs.push(outputs(9, &["no such partition"]).outputs.remove(0));
+    upstream.commit(&aborted).unwrap_err();
+    drop(upstream);
+    fill(&world, &[0, 3]);
+    let before = Instant::now();
+    while input.progress()[0].position.next.get() < 11 || input.progress()[1].end.get() < 4 {
+        poll(&mut input, &mut Vec::new()).unwrap();
+        assert!(before.elapsed() < PATIENCE, "{:?}", input.progress());
+    }
+}
+
+#[test]
+fn the_end_is_news_before_the_records_are_polled() {
+    let Some(world) = world(1, 1) else { return };
+    let mut input = world.input(StartFrom::Earliest);
+    fill(&world, &[5]);
+    let deadline = Instant::now() + PATIENCE;
+    while input.progress()[0].end.get() < 6 {
+        assert!(Instant::now() < deadline, "{:?}", input.progress());
+        std::thread::yield_now();
+    }
+    assert_eq!(input.progress()[0].position.next.get(), 0, "nothing was polled");
+}
+
+#[test]
+fn an_input_opened_again_further_back_reads_again_from_there() {
+    let Some(world) = world(1, 2) else { return };
+    fill(&world, &[20, 20]);
+    let mut input = world.input(StartFrom::Earliest);
+    read(&mut input, 40);
+    rest(&mut input);
+    for _ in 0..5 {
+        drop(input);
+        input = world.log.open_input(ShardId::new(0), &[at(0, 5), at(1, 20)]).unwrap();
+        assert_eq!(input.progress().iter().map(|p| p.position.next.get()).collect::<Vec<_>>(), [5, 20], "a position of the last reader");
+        let offsets: Vec<_> = read(&mut input, 15).iter().map(|record| (record.partition, record.offset)).collect();
+        assert_eq!(offsets, (5..20).map(|offset| (0, offset)).collect::<Vec<_>>());
+        assert_eq!(rest(&mut input), [(21, 21), (21, 21)]);
+    }
+}
+
+#[test]
+fn two_shards_read_their_own_partitions_at_the_same_time() {
+    let Some(world) = world(2, 2) else { return };
+    let mut even = world.log.open_input(ShardId::new(0), &[at(0, 0)]).unwrap();
+    let mut odd = world.log.open_input(ShardId::new(1), &[at(1, 0)]).unwrap();
+    fill(&world, &[100, 50]);
+    assert!(read(&mut even, 100).iter().all(|record| record.partition == 0));
+    drop(even);
+    fill(&world, &[1, 50]);
+    assert!(read(&mut odd, 100).iter().all(|record| record.partition == 1));
+}
+
+#[test]
+fn an_open_transaction_hides_its_records_until_it_is_over() {
+    let Some(world) = world(1, 1) else { return };
+    fill(&world, &[2]);
+    let mut input = world.input(StartFrom::Earliest);
+    assert_eq!(read(&mut input, 2).len(), 2);
+    assert_eq!(rest(&mut input), [(3, 3)]);
+    let mut upstream = world.upstream();
+    upstream.commit(&outputs(0, &["a"])).unwrap();
+    let found = read(&mut input, 1);
+    assert_eq!((found.len(), found[0].offset), (1, 3));
+}
+
+#[test]
+fn starts_are_found_by_end_time_and_group() {
+    let Some(world) = world(1, 2) else { return };
+    fill(&world, &[4, 0]);
+    let starts = |from| world.log.start_positions(InputId::new(0), from);
+    assert_eq!(next_offsets(&starts(StartFrom::Earliest).unwrap()), [0, 0]);
+    assert_eq!(next_offsets(&starts(StartFrom::Latest).unwrap()), [5, 0]);
+    let time = |millis| StartFrom::Timestamp(Timestamp::from_millis(millis));
+    assert_eq!(next_offsets(&starts(time(1_600_000_000_000)).unwrap()), [0, 0]);
+    assert_eq!(next_offsets(&starts(time(4_000_000_000_000)).unwrap()), [5, 0]);
+    let error = starts(StartFrom::Group).unwrap_err();
+    assert!(
+        matches!(&error, LogError::Missing { what, way_out, .. } if what.contains(&world.options.topics.group) && way_out.contains("startFrom")),
+        "{error}"
+    );
+    world.producer("w0.1").commit(&Transaction { offsets: vec![at(0, 2), at(1, 0)], ..Transaction::default() }).unwrap();
+    assert_eq!(next_offsets(&starts(StartFrom::Group).unwrap()), [2, 0]);
+    world.delete_records(&world.options.topics.inputs[0], 0, 3);
+    assert_eq!(next_offsets(&starts(StartFrom::Earliest).unwrap()), [3, 0]);
+}
+
+#[test]
+fn positions_that_are_gone_are_said_at_the_start() {
+    let Some(world) = world(1, 1) else { return };
+    fill(&world, &[10]);
+    world.delete_records(&world.options.topics.inputs[0], 0, 4);
+    let open = |next| world.log.open_input(ShardId::new(0), &[at(0, next)]).map(drop);
+    let error = open(3).unwrap_err();
+    assert!(
+        matches!(&error, LogError::Cut { wanted: 3, start: 4, partition: 0, topic, .. } if *topic == world.options.topics.inputs[0]),
+        "{error}"
+    );
+    let error = open(12).unwrap_err();
+    assert!(matches!(error, LogError::Beyond { wanted: 12, end: 11, .. }), "{error}");
+    open(4).unwrap();
+    open(11).unwrap();
+}
+
+#[test]
+fn records_that_vanish_while_reading_stop_the_shard() {
+    // One record fills the queue's smallest budget, so that the reader cannot have all of them in memory when they vanish.
+    let Some(world) = crate::world::world_with(1, 1, |mut options| {
+        options.prefetch_bytes = 1;
+        options.property("queued.min.messages", "1")
+    }) else {
+        return;
+    };
+    let value = "x".repeat(100_000);
+    let values = vec![value.as_str(); 8];
+    let mut upstream = world.upstream();
+    for _ in 0..8 {
+        upstream.commit(&outputs(0, &values)).unwrap();
+    }
+    let mut input = world.input(StartFrom::Earliest);
+    let mut last = None;
+    input.poll(PATIENCE, 1, &mut |record| last = Some(record.offset.get())).unwrap();
+    assert_eq!(last, Some(0));
+    world.delete_records(&world.options.topics.inputs[0], 0, 71);
+    let error = read_error(&mut input);
+    assert!(matches!(error, LogError::Cut { start: 71, partition: 0, .. }), "{error}");
+}

@@ -1,0 +1,89 @@
+//! Topics, the preflight, and clusters that cannot be reached.
+
+use std::time::Duration;
+
+use forebay_engine::log::{Log, LogError, TopicInfo};
+use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
+
+use crate::world::{broker, topics, unique, world};
+
+#[test]
+fn topics_are_described_in_the_jobs_order_and_a_missing_one_is_named() {
+    let Some(world) = world(2, 6) else { return };
+    let names: Vec<_> = world.log.describe().unwrap().into_iter().map(|TopicInfo { name, partitions, .. }| (name, partitions)).collect();
+    let job = &world.options.topics;
+    assert_eq!(names, [(job.inputs[0].clone(), 6), (job.outputs[0].clone(), 6), (job.journal.clone(), 2)]);
+    let mut options = world.options.clone();
+    options.topics.outputs.push("no-such-topic".into());
+    let log = KafkaLog::open(options).unwrap();
+    let error = log.describe().unwrap_err();
+    assert!(matches!(&error, LogError::Missing { what, .. } if what.contains("no-such-topic")), "{error}");
+    log.ensure_outputs(3).unwrap();
+    // Making it again changes nothing.
+    log.ensure_outputs(5).unwrap();
+    assert_eq!(log.describe().unwrap()[2].partitions, 3);
+}
+
+#[test]
+fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
+    let Some(world) = world(4, 4) else { return };
+    world.log.ensure_journal().unwrap();
+    let mut other = world.options.clone();
+    other.topics.shards = 2;
+    let error = KafkaLog::open(other).unwrap().ensure_journal().unwrap_err();
+    assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("4 partitions") && reason.contains("2 shards")), "{error}");
+    let mut forgetful = world.options.clone();
+    forgetful.topics.journal = format!("{}.forgetful", forgetful.topics.journal);
+    world.make_topic(&forgetful.topics.journal, 4, &[("retention.ms", "60000")]);
+    let error = KafkaLog::open(forgetful).unwrap().ensure_journal().unwrap_err();
+    assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("retention.ms=-1")), "{error}");
+}
+
+#[test]
+fn the_preflight_finds_what_would_go_wrong() {
+    let Some(world) = world(2, 4) else { return };
+    let errors = |log: &KafkaLog| {
+        let found = log.preflight().into_iter().filter(|finding| finding.severity == Severity::Error);
+        found.map(|finding| finding.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(errors(&world.log), Vec::<String>::new());
+    let mut options = world.options.clone();
+    let narrow = format!("{}.narrow", unique());
+    world.make_topic(&narrow, 2, &[]);
+    let small = format!("{}.small", unique());
+    world.make_topic(&small, 1, &[("max.message.bytes", "1000")]);
+    options.topics.inputs.push(narrow);
+    options.topics.outputs.extend([small, "no-such-topic".into()]);
+    options.transaction_timeout = Duration::from_secs(3600);
+    let found = errors(&KafkaLog::open(options).unwrap());
+    for expected in ["no-such-topic does not exist", "has 4 partitions and input", "max.message.bytes=", "transaction.max.timeout.ms"] {
+        assert!(found.iter().any(|finding| finding.contains(expected)), "{found:?} lacks {expected}");
+    }
+    assert_eq!(found.len(), 4, "{found:?}");
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_named_within_the_time_given() {
+    // Nothing listens on the discard port.
+    let mut options = KafkaOptions::new("127.0.0.1:9", topics(&unique(), 1));
+    options.request_timeout = Duration::from_secs(2);
+    let error = KafkaLog::open(options).map(drop).unwrap_err();
+    let LogError::Unavailable { action, reason } = &error else { panic!("{error}") };
+    assert!(action.contains("127.0.0.1:9") && reason.contains("refused"), "{error}");
+}
+
+#[test]
+fn a_property_that_librdkafka_does_not_take_is_named() {
+    let options = KafkaOptions::new("127.0.0.1:9", topics(&unique(), 1)).property("no.such.property", "secret");
+    let error = KafkaLog::open(options).map(drop).unwrap_err().to_string();
+    assert!(error.contains("no.such.property") && !error.contains("secret"), "{error}");
+}
+
+#[test]
+fn tls_towards_a_plain_listener_is_told_so() {
+    let Some(address) = broker() else { return };
+    let mut options = KafkaOptions::new(address, topics(&unique(), 1)).property("security.protocol", "ssl");
+    options.request_timeout = Duration::from_secs(2);
+    let error = KafkaLog::open(options).map(drop).unwrap_err();
+    assert!(matches!(&error, LogError::Unavailable { reason, .. } if reason.contains("PLAINTEXT broker listener")), "{error}");
+}

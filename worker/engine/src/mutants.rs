@@ -1,0 +1,53 @@
+//! Deliberate bugs that the simulator switches on to prove that it finds them. Without the feature `mutants` there is none, and every question
+//! after one is a constant.
+
+/// A bug that has to sit inside the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A claim does not go back to step 3 after it had to bar somebody in step 4.
+    NoBack,
+    /// Records of others behind one's claim do not matter.
+    Behind,
+    /// The list of retained checkpoints is never shortened.
+    ListNotTrimmed,
+    /// It is shortened to one.
+    ListTrimmedToOne,
+    /// A local database is taken for the journal's by its epoch alone.
+    LocalByEpoch,
+    /// A file is taken for uploaded by its name alone.
+    FileByName,
+    /// The clock is the machine's, wherever that goes.
+    ClockBack,
+    /// A list of garbage counts although a checkpoint joined the list meanwhile.
+    StaleGarbage,
+}
+
+#[cfg(feature = "mutants")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static BUG: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Switches a bug on for this thread.
+    pub fn set(bug: Option<Bug>) {
+        BUG.with(|cell| cell.set(bug));
+    }
+
+    pub(crate) fn is(bug: Bug) -> bool {
+        BUG.with(|cell| cell.get() == Some(bug))
+    }
+}
+
+#[cfg(not(feature = "mutants"))]
+mod switch {
+    pub(crate) const fn is(_: super::Bug) -> bool {
+        false
+    }
+}
+
+pub(crate) use switch::is;
+#[cfg(feature = "mutants")]
+pub use switch::set;

@@ -1,0 +1,210 @@
+use forebay_crds::pipeline::FieldRule;
+use forebay_engine::ids::{InputId, Offset, Partition};
+use forebay_engine::record::Header;
+use proptest::prelude::*;
+
+use super::*;
+use crate::tape::Tape;
+
+const DOCUMENT: &str = r#"{"n":61,"f":1.5,"s":"abc","t":true,"z":null,"list":[1,2],"o":{"x":{"y":"deep"}},"empty":""}"#;
+
+/// The result as JSON, or the error.
+fn evaluate(expression: &Expression, document: &str) -> Result<String, String> {
+    let mut tape = Tape::default();
+    tape.parse_json(document).unwrap();
+    let headers = [Header { name: "trace", value: Some(b"t1") }];
+    let record = InputRecord {
+        input: InputId::new(0),
+        partition: Partition::new(3),
+        offset: Offset::new(42),
+        timestamp: Timestamp::from_millis(1_000),
+        key: Some(b"key"),
+        value: Some(document.as_bytes()),
+        headers: &headers,
+    };
+    let scope = Scope { doc: Doc { text: document, tape: &tape }, record: &record, topic: "in", now: Timestamp::from_millis(86_400_000) };
+    let mut vrl = Vrl::new(expression.vrl_fields().map(Into::into));
+    let mut json = Vec::new();
+    expression.evaluate(scope, &mut vrl)?.write_json(&mut json);
+    Ok(String::from_utf8(json).unwrap())
+}
+
+fn compile(text: &str) -> Result<Expression, ExpressionError> {
+    Expression::compile(&spec::Expression::new(text), &Types::default())
+}
+
+fn check(text: &str, expected: &str) {
+    assert_eq!(evaluate(&compile(text).unwrap(), DOCUMENT).as_deref(), Ok(expected), "{text}");
+}
+
+#[test]
+fn paths_literals_and_comparisons_are_evaluated_without_vrl() {
+    let cases = [
+        (".n", "61"),
+        (".o.x.y", r#""deep""#),
+        (".o.x", r#"{"y":"deep"}"#),
+        (".nothing.at.all", "null"),
+        (".s.x", "null"),
+        ("-17", "-17"),
+        ("2.5", "2.5"),
+        (r#""text""#, r#""text""#),
+        (".n > 60", "true"),
+        (".n>=61.0&&.s==\"abc\"", "true"),
+        (".n < 60 || .t", "true"),
+        ("!(.n == 61)", "false"),
+        (".z == null", "true"),
+        (".z && .t", "false"),
+        (".z || .s", r#""abc""#),
+        (".s != .n", "true"),
+        (".s < \"abd\"", "true"),
+        ("%key == \"key\" && %partition == 3 && %offset == 42 && %timestamp == 1000 && %topic == \"in\"", "true"),
+        ("(.list)", "[1,2]"),
+    ];
+    for (text, expected) in cases {
+        assert!(matches!(compile(text).unwrap().form, Form::Native(_)), "{text} needs VRL");
+        check(text, expected);
+    }
+}
+
+#[test]
+fn everything_else_is_vrl_and_sees_only_the_fields_that_it_reads() {
+    let cases = [
+        (".n + 1", "62", Some(vec!["n"])),
+        (r#"upcase(string!(.s)) + "-" + to_string!(.n)"#, r#""ABC-61""#, Some(vec!["s", "n"])),
+        ("if .t == true { .list[1] } else { null }", "2", Some(vec!["t", "list"])),
+        ("exists(.z) && !exists(.y)", "true", Some(vec!["z", "y"])),
+        ("now()", r#""1970-01-02T00:00:00Z""#, Some(vec![])),
+        ("to_unix_timestamp(now())", "86400", Some(vec![])),
+        ("%headers.trace", r#""t1""#, Some(vec![])),
+        (r#""{{ .s }}!""#, r#""{{ .s }}!""#, Some(vec![])),
+        ("length(object!(.))", "8", None),
+        ("{\"a\": [.n, {\"b\": .s}]}", r#"{"a":[61,{"b":"abc"}]}"#, Some(vec!["n", "s"])),
+    ];
+    for (text, expected, fields) in cases {
+        let expression = compile(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
+        assert_eq!(
+            expression.vrl_fields().as_deref(),
+            fields.as_ref().map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>()).as_deref(),
+            "{text}"
+        );
+        if !matches!(text, r#""{{ .s }}!""#) {
+            assert!(matches!(expression.form, Form::Vrl(_)), "{text} was taken for native");
+            check(text, expected);
+        }
+    }
+}
+
+#[test]
+fn functions_do_what_vrls_do() {
+    let cases = [
+        ("to_int!(\"12\") + to_int(true)", "13"),
+        ("to_float!(\"1.5\")", "1.5"),
+        ("to_bool!(\"yes\")", "true"),
+        ("downcase(\"ÄB\")", r#""äb""#),
+        ("strip_whitespace(\"  a \")", r#""a""#),
+        ("contains(\"abc\", \"bc\") && starts_with(\"abc\", \"ab\") && ends_with(\"abc\", \"bc\")", "true"),
+        ("join!(split(\"a-b-c\", \"-\"), \"+\")", r#""a+b+c""#),
+        ("replace(\"a.b.c\", \".\", \"\")", r#""abc""#),
+        ("strlen(\"äb\") == 2 && length(\"äb\") == 3", "true"),
+        ("[abs(-3), floor(1.7), ceil(1.2), round(1.5), mod!(7, 4)]", "[3,1.0,2.0,2.0,3]"),
+        ("includes([1, 2], 2)", "true"),
+        ("push([1], \"a\")", r#"[1,"a"]"#),
+        ("merge({\"a\": 1, \"b\": 1}, {\"b\": 2})", r#"{"a":1,"b":2}"#),
+        (
+            "[is_null(.z), is_string(.s), is_integer(.n), is_float(.f), is_boolean(.t), is_array(.list), is_object(.o)]",
+            "[true,true,true,true,true,true,true]",
+        ),
+        (
+            "[is_null(.s), is_string(.n), is_integer(.f), is_float(.n), is_boolean(.n), is_array(.o), is_object(.list)]",
+            "[false,false,false,false,false,false,false]",
+        ),
+        ("int!(.n) + 1", "62"),
+        ("float!(.f)", "1.5"),
+        ("bool!(.t)", "true"),
+        ("length(array!(.list))", "2"),
+    ];
+    for (text, expected) in cases {
+        check(text, expected);
+    }
+}
+
+#[test]
+fn an_expression_that_fails_says_why_and_names_itself() {
+    let cases = [
+        (".s > 60", ".s > 60: \"abc\" cannot be compared with 60"),
+        (".z > 60", "null cannot be compared with 60"),
+        ("!.n", "wants true or false, not 61"),
+        (".t && .n", "wants true or false, not 61"),
+        (".s + 1", ".s + 1: "),
+        ("to_int!(.s)", "invalid digit"),
+        ("to_int(.s)", "invalid digit"),
+        ("string!(.n)", "expected"),
+    ];
+    for (text, expected) in cases {
+        let error = evaluate(&compile(text).unwrap_or_else(|error| panic!("{text}: {error:?}")), DOCUMENT).unwrap_err();
+        assert!(error.starts_with(text) && error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_expression_is_refused_with_its_place_and_the_way_out() {
+    let check = |text: &str, offset: usize, message: &str| {
+        let error = compile(text).unwrap_err();
+        assert_eq!(error.offset, Some(offset), "{text}: {error:?}");
+        assert!(error.message.contains(message), "{text}: {error:?}");
+        assert!(!error.help.is_empty(), "{text}: {error:?}");
+    };
+    check(".a >", 4, "syntax error");
+    check(".a == ==", 6, "syntax error");
+    check("  nosuch(.a)", 2, "nosuch");
+    check(".x = 1", 0, "read-only");
+    check("del(.a)", 0, "read-only");
+    check("a.b", 0, "undefined variable");
+    check("1 < 2 < 3", 0, "chained");
+}
+
+#[test]
+fn types_that_were_validated_need_no_handling_of_errors_in_a_remap() {
+    let integer = |required| FieldRule { kind: Some(FieldType::Integer), required, ..FieldRule::default() };
+    let program = ".n = .n + 1";
+    let compile = |types: &Types| Program::compile_remap(program, &mut types.clone()).map(|_| ());
+    assert!(compile(&Types::default()).unwrap_err().help.contains("handle"));
+    let mut types = Types::default();
+    types.learn(&["n".into()], &integer(false));
+    assert!(compile(&types).is_err());
+    types.learn(&["n".into()], &integer(true));
+    assert_eq!(compile(&types), Ok(()));
+    types.forget("n");
+    assert!(compile(&types).is_err());
+}
+
+use forebay_crds::pipeline::FieldType;
+
+/// Expressions of the native part, over fields that are there, are null, or are of another type.
+fn any_native() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        prop::sample::select(vec![".n", ".f", ".s", ".t", ".z", ".list", ".o", ".o.x.y", ".missing", ".empty"]).prop_map(String::from),
+        prop::sample::select(vec!["true", "false", "null", "61", "1.5", "-3", "\"abc\"", "\"\""]).prop_map(String::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), prop::sample::select(vec!["==", "!=", ">", ">=", "<", "<=", "&&", "||"]), inner.clone())
+                .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+            inner.prop_map(|inner| format!("!({inner})")),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #[test]
+    fn evaluating_without_vrl_gives_what_vrl_gives(text in any_native()) {
+        let Ok(expression) = compile(&text) else { return Ok(()) };
+        prop_assert!(matches!(expression.form, Form::Native(_)), "{} needs VRL", text);
+        let program = Program::compile_expression(&text, &Types::default()).unwrap();
+        let through_vrl = Expression { text: text.as_str().into(), form: Form::Vrl(Box::new(program)) };
+        let (native, vrl) = (evaluate(&expression, DOCUMENT), evaluate(&through_vrl, DOCUMENT));
+        // The words of an error are each one's own.
+        prop_assert_eq!(native.as_ref().ok(), vrl.as_ref().ok(), "{}: {:?} {:?}", text, native, vrl);
+    }
+}

@@ -1,0 +1,326 @@
+//! The document of the record in hand: parsed once into a flat list of nodes that is used again for the next record.
+//!
+//! Strings stay where they are, in the record's own bytes, unless they had to be unescaped or were added by a step. So parsing allocates
+//! nothing, and a document that is only passed on is never built again. Field order is kept; a name comes at most once in an object.
+
+mod csv;
+mod json;
+mod rebuild;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::document::{Array, Fields, Text, Value, write_float, write_integer, write_string};
+
+pub(crate) use csv::CsvReader;
+
+/// The nodes, in the order of the text. An object's members are a key each, followed by its value.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    nodes: Vec<Node>,
+    /// Strings that are not in the record's text.
+    arena: String,
+    /// Of the keys of the objects that are being parsed, innermost last.
+    fingerprints: Vec<(u64, u32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Node {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(Span),
+    /// A member's name; its value follows.
+    Key(Span),
+    /// A member that a step took away; its value still follows.
+    Removed,
+    /// Where the node behind it lies.
+    Array {
+        end: u32,
+    },
+    Object {
+        end: u32,
+    },
+}
+
+/// Where a string lies: in the record's text or, marked by the highest bit, in the arena.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    start: u32,
+    len: u32,
+}
+
+const IN_ARENA: u32 = 1 << 31;
+
+/// Values are below 2 GiB, and so is what is made of one.
+fn narrow(at: usize) -> u32 {
+    u32::try_from(at).ok().filter(|at| at & IN_ARENA == 0).expect("a record has less than 2 GiB")
+}
+
+impl Tape {
+    pub(crate) fn clear(&mut self) {
+        self.nodes.clear();
+        self.arena.clear();
+        self.fingerprints.clear();
+    }
+
+    /// Adds a member to the document itself. The name must not be there.
+    pub(crate) fn append_member(&mut self, name: &str, value: &Value) {
+        let key = self.intern(name);
+        self.nodes.push(Node::Key(key));
+        self.push_value(value);
+        let end = narrow(self.nodes.len());
+        self.nodes[0] = Node::Object { end };
+    }
+
+    /// Adds a member whose value is an object of some of `fields`, or null.
+    pub(crate) fn append_object<'f>(&mut self, name: &str, members: Option<impl Iterator<Item = (&'f str, &'f Value)>>) {
+        let Some(members) = members else {
+            return self.append_member(name, &Value::Null);
+        };
+        let key = self.intern(name);
+        self.nodes.push(Node::Key(key));
+        let at = self.open();
+        for (name, value) in members {
+            let key = self.intern(name);
+            self.nodes.push(Node::Key(key));
+            self.push_value(value);
+        }
+        self.close(at, |end| Node::Object { end });
+        let end = narrow(self.nodes.len());
+        self.nodes[0] = Node::Object { end };
+    }
+
+    /// Takes a member of the document itself away.
+    pub(crate) fn remove_member(&mut self, key_at: usize) {
+        self.nodes[key_at] = Node::Removed;
+    }
+
+    fn intern(&mut self, text: &str) -> Span {
+        let start = narrow(self.arena.len()) | IN_ARENA;
+        self.arena.push_str(text);
+        Span { start, len: narrow(text.len()) }
+    }
+
+    /// The place of a container whose end is not known yet.
+    fn open(&mut self) -> usize {
+        self.nodes.push(Node::Null);
+        self.nodes.len() - 1
+    }
+
+    fn close(&mut self, at: usize, node: impl FnOnce(u32) -> Node) {
+        self.nodes[at] = node(narrow(self.nodes.len()));
+    }
+
+    fn push_value(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.nodes.push(Node::Null),
+            Value::Bool(value) => self.nodes.push(Node::Bool(*value)),
+            Value::Int(number) => self.nodes.push(Node::Int(*number)),
+            Value::Float(number) => self.nodes.push(Node::Float(*number)),
+            Value::Text(text) => {
+                let span = self.intern(text.as_str());
+                self.nodes.push(Node::Text(span));
+            }
+            Value::Array(array) => {
+                let at = self.open();
+                array.items().iter().for_each(|item| self.push_value(item));
+                self.close(at, |end| Node::Array { end });
+            }
+            Value::Object(fields) => {
+                let at = self.open();
+                for (name, value) in fields.iter() {
+                    let key = self.intern(name.as_str());
+                    self.nodes.push(Node::Key(key));
+                    self.push_value(value);
+                }
+                self.close(at, |end| Node::Object { end });
+            }
+        }
+    }
+}
+
+/// The document with the text that its strings lie in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Doc<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) tape: &'a Tape,
+}
+
+/// One value of the document.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item<'a> {
+    doc: Doc<'a>,
+    at: usize,
+}
+
+/// What an item is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'a str),
+    Array,
+    Object,
+}
+
+impl<'a> Doc<'a> {
+    pub(crate) fn root(self) -> Item<'a> {
+        Item { doc: self, at: 0 }
+    }
+
+    /// The value at a path; `None` when a part of it is missing or no object.
+    pub(crate) fn find(self, path: &[Box<str>]) -> Option<Item<'a>> {
+        path.iter().try_fold(self.root(), |item, name| item.member(name))
+    }
+
+    /// Where the key of a member of the document itself lies.
+    pub(crate) fn key_at(self, name: &str) -> Option<usize> {
+        self.root().find_member(name).map(|value_at| value_at - 1)
+    }
+
+    fn span(self, span: Span) -> &'a str {
+        let (source, start) = match span.start & IN_ARENA {
+            0 => (self.text, span.start as usize),
+            _ => (self.tape.arena.as_str(), (span.start & !IN_ARENA) as usize),
+        };
+        &source[start..start + span.len as usize]
+    }
+
+    /// Behind the value at `at`.
+    fn behind(self, at: usize) -> usize {
+        match self.tape.nodes[at] {
+            Node::Array { end } | Node::Object { end } => end as usize,
+            Node::Null | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Text(_) | Node::Key(_) | Node::Removed => at + 1,
+        }
+    }
+}
+
+impl<'a> Item<'a> {
+    pub(crate) fn kind(self) -> Kind<'a> {
+        match self.doc.tape.nodes[self.at] {
+            Node::Null => Kind::Null,
+            Node::Bool(value) => Kind::Bool(value),
+            Node::Int(number) => Kind::Int(number),
+            Node::Float(number) => Kind::Float(number),
+            Node::Text(span) => Kind::Text(self.doc.span(span)),
+            Node::Array { .. } => Kind::Array,
+            Node::Object { .. } => Kind::Object,
+            Node::Key(_) | Node::Removed => unreachable!("an item is a value"),
+        }
+    }
+
+    pub(crate) fn is_array(self) -> bool {
+        matches!(self.doc.tape.nodes[self.at], Node::Array { .. })
+    }
+
+    pub(crate) fn member(self, name: &str) -> Option<Item<'a>> {
+        self.find_member(name).map(|at| Item { at, ..self })
+    }
+
+    /// The members of an object; none for anything else.
+    pub(crate) fn members(self) -> impl Iterator<Item = (&'a str, Item<'a>)> {
+        let end = match self.doc.tape.nodes[self.at] {
+            Node::Object { end } => end as usize,
+            _ => 0,
+        };
+        let mut at = self.at + 1;
+        std::iter::from_fn(move || {
+            while at < end {
+                let key = self.doc.tape.nodes[at];
+                let value = Item { at: at + 1, ..self };
+                at = self.doc.behind(at + 1);
+                if let Node::Key(span) = key {
+                    return Some((self.doc.span(span), value));
+                }
+            }
+            None
+        })
+    }
+
+    /// The elements of an array; none for anything else.
+    pub(crate) fn elements(self) -> impl Iterator<Item = Item<'a>> {
+        let end = match self.doc.tape.nodes[self.at] {
+            Node::Array { end } => end as usize,
+            _ => 0,
+        };
+        let mut at = self.at + 1;
+        std::iter::from_fn(move || {
+            (at < end).then(|| {
+                let element = Item { at, ..self };
+                at = self.doc.behind(at);
+                element
+            })
+        })
+    }
+
+    pub(crate) fn to_value(self) -> Value {
+        match self.kind() {
+            Kind::Null => Value::Null,
+            Kind::Bool(value) => Value::Bool(value),
+            Kind::Int(number) => Value::Int(number),
+            Kind::Float(number) => Value::Float(number),
+            Kind::Text(text) => Value::from(text),
+            Kind::Array => Value::Array(Arc::new(Array::from(self.elements().map(Item::to_value).collect::<Vec<_>>()))),
+            Kind::Object => {
+                let mut fields = Fields::default();
+                self.members().for_each(|(name, item)| fields.push_new(Text::from(name), item.to_value()));
+                Value::Object(Arc::new(fields))
+            }
+        }
+    }
+
+    pub(crate) fn write_json(self, into: &mut Vec<u8>) {
+        match self.kind() {
+            Kind::Null => into.extend_from_slice(b"null"),
+            Kind::Bool(true) => into.extend_from_slice(b"true"),
+            Kind::Bool(false) => into.extend_from_slice(b"false"),
+            Kind::Int(number) => write_integer(number, into),
+            Kind::Float(number) => write_float(number, into),
+            Kind::Text(text) => write_string(text, into),
+            Kind::Array => {
+                into.push(b'[');
+                for (index, element) in self.elements().enumerate() {
+                    if index > 0 {
+                        into.push(b',');
+                    }
+                    element.write_json(into);
+                }
+                into.push(b']');
+            }
+            Kind::Object => {
+                into.push(b'{');
+                for (index, (name, value)) in self.members().enumerate() {
+                    if index > 0 {
+                        into.push(b',');
+                    }
+                    write_string(name, into);
+                    into.push(b':');
+                    value.write_json(into);
+                }
+                into.push(b'}');
+            }
+        }
+    }
+
+    fn find_member(self, name: &str) -> Option<usize> {
+        let Node::Object { end } = self.doc.tape.nodes[self.at] else {
+            return None;
+        };
+        let mut at = self.at + 1;
+        while at < end as usize {
+            if let Node::Key(span) = self.doc.tape.nodes[at]
+                && span.len as usize == name.len()
+                && self.doc.span(span) == name
+            {
+                return Some(at + 1);
+            }
+            at = self.doc.behind(at + 1);
+        }
+        None
+    }
+}

@@ -1,0 +1,57 @@
+//! A tape from what a VRL program left, in the order of the document before it: VRL sorts an object's names.
+
+use vrl::value::{ObjectMap, Value};
+
+use super::{Doc, Item, Kind, Node, Tape};
+
+impl Tape {
+    /// Reads a VRL object. Members that were in `before` keep their order, new ones follow in the order of their names.
+    pub(crate) fn rebuild(&mut self, members: &ObjectMap, before: Doc<'_>) {
+        self.clear();
+        self.push_object(members, Some(before.root()));
+    }
+
+    fn push_object(&mut self, members: &ObjectMap, before: Option<Item<'_>>) {
+        let at = self.open();
+        let known = before.into_iter().flat_map(Item::members);
+        for (name, item) in known {
+            if let Some(value) = members.get(name) {
+                self.push_member(name, value, Some(item));
+            }
+        }
+        for (name, value) in members {
+            if before.is_none_or(|item| item.member(name).is_none()) {
+                self.push_member(name, value, None);
+            }
+        }
+        self.close(at, |end| Node::Object { end });
+    }
+
+    fn push_member(&mut self, name: &str, value: &Value, before: Option<Item<'_>>) {
+        let key = self.intern(name);
+        self.nodes.push(Node::Key(key));
+        self.push_vrl(value, before);
+    }
+
+    fn push_vrl(&mut self, value: &Value, before: Option<Item<'_>>) {
+        match value {
+            Value::Null => self.nodes.push(Node::Null),
+            Value::Boolean(value) => self.nodes.push(Node::Bool(*value)),
+            Value::Integer(number) => self.nodes.push(Node::Int(*number)),
+            // JSON has no infinity; VRL can make one by dividing.
+            Value::Float(number) if !number.is_finite() => self.nodes.push(Node::Null),
+            Value::Float(number) => self.nodes.push(Node::Float(number.into_inner())),
+            Value::Object(members) => self.push_object(members, before.filter(|item| matches!(item.kind(), Kind::Object))),
+            Value::Array(items) => {
+                let at = self.open();
+                let mut old = before.into_iter().flat_map(Item::elements);
+                items.iter().for_each(|item| self.push_vrl(item, old.next()));
+                self.close(at, |end| Node::Array { end });
+            }
+            Value::Bytes(_) | Value::String(_) | Value::Regex(_) | Value::Timestamp(_) => {
+                let span = self.intern(&value.to_string_lossy());
+                self.nodes.push(Node::Text(span));
+            }
+        }
+    }
+}

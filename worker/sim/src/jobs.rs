@@ -1,0 +1,333 @@
+//! What helper tasks do: the worker runtime's part around the engine's functions, in the same order of calls.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_engine::claim::{Claimed, ManifestMark, Scan};
+use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timestamp};
+use forebay_engine::journal::{self, Books, Stamp};
+use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
+use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
+use forebay_engine::restore::{ImportError, RestoreError, RestoreNote, RestorePorts, restore};
+use forebay_engine::shard::Shard;
+use forebay_engine::snapshot::{ChecksumFile, KnownFiles, find_garbage, upload};
+use forebay_engine::state::{Checkpointer, StateError, StateStore};
+use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
+use forebay_engine::worker::{Attempt, Event};
+
+use crate::disk::{Disk, SimState};
+use crate::mutant::{Mutant, is};
+use crate::pipeline::Counting;
+use crate::store::Content;
+use crate::task::{Answer, Call, Outcome, Remote};
+
+/// One shard's attempt, and its way to the world.
+pub struct Job<'a> {
+    /// The way to the log and the store.
+    pub remote: &'a Remote,
+    /// The shard.
+    pub shard: ShardId,
+    /// Its attempt.
+    pub attempt: Attempt,
+    /// The worker's disk.
+    pub disk: Disk,
+}
+
+/// What a snapshot needs to know.
+pub struct SnapshotPlan {
+    /// A name that never comes twice.
+    pub unique: String,
+    /// Who takes it.
+    pub incarnation: Incarnation,
+    /// The current list.
+    pub retained: Vec<RetainedCheckpoint>,
+    /// How old garbage must be.
+    pub grace: Duration,
+}
+
+impl Job<'_> {
+    /// See [`forebay_engine::worker::Action::ReadManifest`].
+    pub fn read_manifest(&self) -> Outcome {
+        self.claim_event(newest_manifest(self).map(|manifest| Event::ManifestRead(self.shard, self.attempt, manifest.as_ref().map(ManifestMark::from))))
+    }
+
+    /// See [`forebay_engine::worker::Action::Scan`].
+    pub fn scan(&self, from: JournalOffset, view: View) -> Outcome {
+        let view = if is(Mutant::ReleaseUncommitted) { View::Uncommitted } else { view };
+        match self.scan_journal(from, view) {
+            Err(LogError::Cut { start, .. }) if is(Mutant::NoGap) => self.claim_event(self.scan_journal(JournalOffset::new(start), view).map(|(scan, range)| self.scanned(scan, range))),
+            Err(LogError::Cut { start, .. }) => Outcome::Say(Box::new(Event::Cut(self.shard, self.attempt, JournalOffset::new(start)))),
+            scanned => self.claim_event(scanned.map(|(scan, range)| self.scanned(scan, range))),
+        }
+    }
+
+    /// See [`forebay_engine::worker::Action::Bar`].
+    pub fn bar(&self, incarnation: Incarnation) -> Outcome {
+        let barred = if is(Mutant::NoBar) { Ok(()) } else { log_done(self.remote.call(Call::Bar(incarnation.clone()))) };
+        self.claim_event(barred.map(|()| Event::Barred(self.shard, self.attempt, incarnation)))
+    }
+
+    /// See [`forebay_engine::worker::Action::Restore`].
+    pub fn restore(&self, claimed: &Claimed, partitions: &[Partition], cache_bytes_max: usize) -> Outcome {
+        let mut ports = Ports { job: self };
+        let restored = match restore(&mut ports, self.shard) {
+            Ok(restored) => restored,
+            Err(RestoreError::Outrun) => return Outcome::Say(Box::new(Event::RestoreOutrun(self.shard, self.attempt))),
+            Err(error) => return self.claim_event(Err(error)),
+        };
+        let head = restored.head.unwrap_or_else(|| genesis(claimed, partitions));
+        let scan = if is(Mutant::NoVerify) { Ok((Scan::default(), JournalRange { start: JournalOffset::new(0), end: JournalOffset::new(0) })) } else { self.scan_journal(claimed.offset(), View::Uncommitted) };
+        let scan = match scan {
+            Ok((scan, _)) => scan,
+            Err(LogError::Cut { .. }) => return Outcome::Say(Box::new(Event::RestoreOutrun(self.shard, self.attempt))),
+            Err(error) => return self.claim_event(Err(error)),
+        };
+        let shard = Shard::new(Counting, restored.store, head.clone(), cache_bytes_max);
+        Outcome::Adopt(Box::new(shard), Box::new(Event::Restored(self.shard, self.attempt, Box::new(head), scan)))
+    }
+
+    /// A checkpoint: taken, uploaded, told; then garbage is looked for.
+    pub fn snapshot(&self, checkpointer: Checkpointer, plan: &SnapshotPlan) -> Outcome {
+        let _ = self.try_snapshot(checkpointer, plan);
+        Outcome::Nothing
+    }
+
+    fn try_snapshot(&self, checkpointer: Checkpointer, plan: &SnapshotPlan) -> Result<(), String> {
+        let folder = PathBuf::from(format!("checkpoint-{}", plan.unique));
+        let checkpoint = checkpointer(&folder).map_err(|e| e.to_string())?;
+        let mut listed = Vec::new();
+        for retained in &plan.retained {
+            match decode(self, &manifest_key(self.shard, retained.epoch, &retained.incarnation)) {
+                Ok(manifest) => listed.push(manifest),
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        let all_known = listed.len() == plan.retained.len();
+        let known = listed.last().map(KnownFiles::of).unwrap_or_default();
+        let mut number = 0;
+        let mut unique = || {
+            number += 1;
+            if is(Mutant::FileIdTwice) { number.to_string() } else { format!("{}-{number}", plan.unique) }
+        };
+        let mut checksum = Checksums(&self.disk);
+        let manifest = upload(self, &mut checksum, &folder, &checkpoint, &known, &plan.incarnation, &mut unique).map_err(|e| e.to_string())?;
+        let retained = manifest.retained();
+        self.remote.say(Event::CheckpointUploaded(self.shard, self.attempt, retained.clone()));
+        listed.push(manifest);
+        if !all_known {
+            return Ok(());
+        }
+        let key = manifest_key(self.shard, retained.epoch, &retained.incarnation);
+        let rows = self.list(&manifest_prefix(self.shard)).map_err(|e| e.to_string())?;
+        let now = rows.into_iter().find(|row| row.key == key).map_or(Timestamp::default(), |row| row.modified);
+        let garbage = find_garbage(self, self.shard, &listed, now, plan.grace, 50).map_err(|e| e.to_string())?;
+        if is(Mutant::DeleteAtOnce) {
+            let _ = self.delete(&garbage);
+        }
+        let named = listed.iter().map(Manifest::retained).collect();
+        self.remote.say(Event::GarbageFound(self.shard, self.attempt, named, garbage));
+        Ok(())
+    }
+
+    /// See [`forebay_engine::worker::Action::Discard`].
+    pub fn discard(&self, before: Option<JournalOffset>, objects: &[String]) -> Outcome {
+        if let Some(before) = before {
+            let _ = self.remote.call(Call::Cut(before));
+        }
+        if !objects.is_empty() {
+            let _ = self.delete(objects);
+        }
+        Outcome::Nothing
+    }
+
+    fn claim_event(&self, event: Result<Event, impl std::fmt::Display>) -> Outcome {
+        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.to_string()))))
+    }
+
+    fn scanned(&self, scan: Scan, range: JournalRange) -> Event {
+        Event::Scanned(self.shard, self.attempt, scan, range)
+    }
+
+    fn scan_journal(&self, from: JournalOffset, view: View) -> Result<(Scan, JournalRange), LogError> {
+        let mut scan = Scan::default();
+        let (entries, range) = self.journal(from, view)?;
+        for entry in &entries {
+            scan.add(entry.offset, &journal::head(entry).expect("the simulated log keeps bytes as they are"));
+        }
+        Ok((scan, range))
+    }
+
+    fn journal(&self, from: JournalOffset, view: View) -> Result<(Vec<JournalEntry>, JournalRange), LogError> {
+        match self.remote.call(Call::Journal(from, view)) {
+            Answer::Entries(entries, range) => Ok((entries, range)),
+            Answer::Log(error) => Err(error),
+            other => panic!("no answer to a read: {other:?}"),
+        }
+    }
+}
+
+/// A job that has never committed anything starts at the beginning of its inputs.
+fn genesis(claimed: &Claimed, partitions: &[Partition]) -> Stamp {
+    Stamp {
+        owner: claimed.owner().clone(),
+        epoch: Epoch::default(),
+        revision: Revision::new("r1"),
+        clock: Timestamp::default(),
+        positions: partitions.iter().map(|p| InputPosition { input: InputId::new(0), partition: *p, next: Offset::new(0) }).collect(),
+        topic_ids: vec!["input-1".into()],
+        books: Books::default(),
+        retained: Vec::new(),
+        garbage: Vec::new(),
+        journal: JournalOffset::default(),
+    }
+}
+
+/// The manifest with the highest epoch.
+fn newest_manifest(store: &dyn ObjectStore) -> Result<Option<Manifest>, StoreError> {
+    // The prefix is the shard's own: `Job` lists nothing else under this name.
+    let mut keys: Vec<_> = store.list("")?.into_iter().filter_map(|object| Some((parse_manifest_key(&object.key)?, object.key))).collect();
+    keys.sort();
+    while let Some((_, key)) = keys.pop() {
+        match decode(store, &key) {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn decode(store: &dyn ObjectStore, key: &str) -> Result<Manifest, StoreError> {
+    Manifest::decode(&store.get(key)?).map_err(|_| StoreError::NotFound { action: "decode manifest", key: key.to_owned() })
+}
+
+fn log_done(answer: Answer) -> Result<(), LogError> {
+    match answer {
+        Answer::Done => Ok(()),
+        Answer::Log(error) => Err(error),
+        other => panic!("no answer to an order: {other:?}"),
+    }
+}
+
+impl ObjectStore for Job<'_> {
+    fn put(&self, key: &str, body: &Body) -> Result<Put, StoreError> {
+        let content = match body {
+            Body::Bytes(bytes) => Content::Bytes(bytes.clone()),
+            Body::File(path) => Content::File(self.disk.file(path).expect("the checkpoint's folder is there until the upload ends")),
+        };
+        match self.remote.call(Call::Put(key.to_owned(), content)) {
+            Answer::Put(put) => Ok(put),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a put: {other:?}"),
+        }
+    }
+
+    fn get(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+        match self.remote.call(Call::Get(key.to_owned())) {
+            Answer::Bytes(bytes) => Ok(bytes),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a get: {other:?}"),
+        }
+    }
+
+    fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError> {
+        match self.remote.call(Call::Download(key.to_owned())) {
+            Answer::File(file) => {
+                let size = file.size;
+                self.disk.write_file(to, file);
+                Ok(size)
+            }
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a download: {other:?}"),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        let prefix = if prefix.is_empty() { manifest_prefix(self.shard) } else { prefix.to_owned() };
+        match self.remote.call(Call::List(prefix)) {
+            Answer::Rows(rows) => Ok(rows),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a list: {other:?}"),
+        }
+    }
+
+    fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        match self.remote.call(Call::Delete(keys.to_vec())) {
+            Answer::Done => Ok(()),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a delete: {other:?}"),
+        }
+    }
+}
+
+struct Checksums<'a>(&'a Disk);
+
+impl ChecksumFile for Checksums<'_> {
+    fn crc32(&mut self, path: &Path) -> Result<u32, String> {
+        self.0.file(path).map(|file| file.crc32).ok_or_else(|| format!("{} is gone", path.display()))
+    }
+}
+
+struct Ports<'a, 'b> {
+    job: &'a Job<'b>,
+}
+
+impl RestorePorts for Ports<'_, '_> {
+    type Store = SimState;
+
+    fn read_journal(&mut self, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
+        let (entries, range) = self.job.journal(from, view)?;
+        entries.into_iter().for_each(each);
+        Ok(range)
+    }
+
+    fn journal_range(&mut self) -> Result<JournalRange, LogError> {
+        match self.job.remote.call(Call::Range) {
+            Answer::Range(range) => Ok(range),
+            Answer::Log(error) => Err(error),
+            other => panic!("no answer to a range: {other:?}"),
+        }
+    }
+
+    fn newest_manifest(&mut self) -> Result<Option<Manifest>, StoreError> {
+        newest_manifest(self.job)
+    }
+
+    fn manifest(&mut self, checkpoint: &RetainedCheckpoint) -> Result<Manifest, StoreError> {
+        decode(self.job, &manifest_key(self.job.shard, checkpoint.epoch, &checkpoint.incarnation))
+    }
+
+    fn open_local(&mut self) -> Result<Option<SimState>, StateError> {
+        self.job.disk.open(self.job.shard)
+    }
+
+    fn create(&mut self) -> Result<SimState, StateError> {
+        self.job.disk.create(self.job.shard)
+    }
+
+    fn import(&mut self, manifest: &Manifest) -> Result<SimState, ImportError> {
+        self.job.disk.remove(self.job.shard)?;
+        let mut files = BTreeMap::new();
+        for file in &manifest.files {
+            let path = PathBuf::from(format!("restore-{}/{}", self.job.shard, file.name));
+            let size = self.job.download(&file.object, &path)?;
+            let data = self.job.disk.file(&path).expect("it was just written");
+            if (size, data.crc32) != (file.size, file.crc32) {
+                return Err(ImportError::Damaged(format!("file {} failed its checksum", file.object)));
+            }
+            files.insert(file.name.clone(), Arc::clone(&data));
+        }
+        let store = self.job.disk.adopt(self.job.shard, &files)?.ok_or_else(|| ImportError::Damaged("its files are no database".into()))?;
+        match store.stamp()? {
+            Some(stamp) if stamp == manifest.stamp => Ok(store),
+            other => Err(ImportError::Damaged(format!("its files hold {other:?}"))),
+        }
+    }
+
+    fn note(&mut self, note: RestoreNote) {
+        self.job.remote.note(&note);
+    }
+}

@@ -1,0 +1,81 @@
+//! Deliberate bugs: those that sit in the driver (what the worker runtime does around the engine), and those of the engine itself. A test
+//! demands that the simulation finds each.
+
+use std::cell::Cell;
+
+use forebay_engine::mutants::Bug;
+
+/// A deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Claim model: earlier owners are not barred.
+    NoBar,
+    /// Claim model: a cut journal goes unnoticed.
+    NoGap,
+    /// A release counts although its transaction is open or aborted.
+    ReleaseUncommitted,
+    /// Outputs are put out in a transaction of their own, before the epoch's.
+    OutputsEarly,
+    /// Garbage is deleted before the epoch that names it is committed.
+    DeleteAtOnce,
+    /// A checkpoint is taken of what is sealed and not committed.
+    SnapshotUncommitted,
+    /// The restored state is not checked against what came behind the claim.
+    NoVerify,
+    /// A file's name in the store comes twice.
+    FileIdTwice,
+    /// A failed commit is tried again with the same producer.
+    CommitAgain,
+    /// What a failed commit had changed stays in the shard.
+    OverlayKept,
+    /// The journal is cut before the list that allows it is committed.
+    CutEarly,
+    /// A bug of the engine.
+    Engine(Bug),
+}
+
+/// All of them.
+pub const ALL: &[Mutant] = &[
+    Mutant::NoBar,
+    Mutant::NoGap,
+    Mutant::ReleaseUncommitted,
+    Mutant::OutputsEarly,
+    Mutant::DeleteAtOnce,
+    Mutant::SnapshotUncommitted,
+    Mutant::NoVerify,
+    Mutant::FileIdTwice,
+    Mutant::CommitAgain,
+    Mutant::OverlayKept,
+    Mutant::CutEarly,
+    Mutant::Engine(Bug::NoBack),
+    Mutant::Engine(Bug::Behind),
+    Mutant::Engine(Bug::ListNotTrimmed),
+    Mutant::Engine(Bug::ListTrimmedToOne),
+    Mutant::Engine(Bug::FileByName),
+    Mutant::Engine(Bug::ClockBack),
+    Mutant::Engine(Bug::StaleGarbage),
+];
+
+thread_local! {
+    static CURRENT: Cell<Option<Mutant>> = const { Cell::new(None) };
+}
+
+/// Switches a mutant on for this thread, or all of them off.
+pub fn set(mutant: Option<Mutant>) {
+    CURRENT.with(|current| current.set(mutant));
+    let bug = match mutant {
+        Some(Mutant::Engine(bug)) => Some(bug),
+        _ => None,
+    };
+    forebay_engine::mutants::set(bug);
+}
+
+/// The one that is on.
+pub fn current() -> Option<Mutant> {
+    CURRENT.with(Cell::get)
+}
+
+/// Whether this one is on.
+pub fn is(mutant: Mutant) -> bool {
+    current() == Some(mutant)
+}

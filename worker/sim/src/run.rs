@@ -1,0 +1,96 @@
+//! One seed, one run; many seeds, one verdict.
+
+use std::time::Duration;
+
+use crate::coverage::{Coverage, Fault};
+use crate::mutant::{self, Mutant};
+use crate::oracle::Violation;
+use crate::rng::Rng;
+use crate::world::{Setup, World};
+
+/// Phases of the protocol, as [`World::phases`] names them, with the faults that must have hit each.
+pub const PAIRS: &[(&str, &[Fault])] = &[
+    ("reading-manifest", PROCESS),
+    ("scanning", PROCESS),
+    ("barring", PROCESS),
+    ("claiming", PROCESS),
+    ("reading-on", PROCESS),
+    ("restoring", PROCESS),
+    ("running", PROCESS),
+    ("releasing", &[Fault::Crash, Fault::Stall, Fault::Barred]),
+    ("idle", PROCESS),
+    ("sealing", PROCESS),
+    ("committing", PROCESS),
+    ("read-manifest", CALL_READ),
+    ("scan", CALL_READ),
+    ("bar", CALL_WRITE),
+    ("open-producer", CALL_WRITE),
+    ("commit-begin", CALL_WRITE),
+    ("commit-outputs", CALL_WRITE),
+    ("commit-journal", CALL_WRITE),
+    ("commit-offsets", CALL_WRITE),
+    ("commit-end", CALL_WRITE),
+    ("restore-range", CALL_READ),
+    ("restore-journal", CALL_READ),
+    ("restore-manifest", CALL_READ),
+    ("restore-download", CALL_READ),
+    ("verify", CALL_READ),
+    ("snapshot-begin", &[Fault::Crash, Fault::Stall]),
+    ("snapshot-list", CALL_READ),
+    ("snapshot-file", CALL_WRITE),
+    ("snapshot-check", CALL_READ),
+    ("snapshot-manifest", CALL_WRITE),
+    ("garbage", CALL_READ),
+    ("cut", CALL_WRITE),
+    ("delete", CALL_WRITE),
+];
+
+const PROCESS: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move];
+const CALL_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost];
+const CALL_WRITE: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late];
+
+/// What a seed decides before the first step.
+pub fn setup(seed: u64) -> Setup {
+    let mut rng = Rng::new(seed ^ 0x5E7_0F_5EED);
+    let pairs: Vec<(&'static str, Fault)> = PAIRS.iter().flat_map(|(phase, faults)| faults.iter().map(|fault| (*phase, *fault))).collect();
+    let shards = 1 + rng.below(2) as u32;
+    let above_all = rng.chance(0.08);
+    Setup {
+        workers: 2 + rng.below(2),
+        shards,
+        partitions: shards * (1 + rng.below(2) as u32),
+        records: rng.below(30),
+        records_later: 20 + rng.below(60),
+        steps: *rng.pick(&[150, 400, 800]),
+        checkpoints_retained: *rng.pick(&[2, 2, 3]),
+        checkpoint_epochs: *rng.pick(&[1, 2, 5]),
+        grace: Duration::from_millis(*rng.pick(&[100, 2_000, 60_000])),
+        heartbeat: Duration::from_millis(*rng.pick(&[400, 5_000, 86_400_000])),
+        epoch_bytes_max: *rng.pick(&[60, 300, 5_000]),
+        cache_bytes_max: *rng.pick(&[0, 600, 100_000]),
+        call_faults: *rng.pick(&[0.0, 0.005, 0.03]),
+        faults: *rng.pick(&[0.005, 0.02, 0.05]),
+        above_all,
+        // Each seed goes for one pair, so that all are met however rare they are.
+        directed: Some(pairs[seed as usize % pairs.len()]),
+    }
+}
+
+/// Runs one seed; what it covered, and the first violation.
+pub fn run(seed: u64, mutant: Option<Mutant>) -> (Coverage, Result<(), Violation>) {
+    mutant::set(mutant);
+    let mut world = World::new(setup(seed), seed);
+    let outcome = world.run();
+    mutant::set(None);
+    (std::mem::take(&mut world.coverage), outcome)
+}
+
+/// Runs one seed and keeps a line per step.
+pub fn trace(seed: u64, mutant: Option<Mutant>) -> (Vec<String>, Result<(), Violation>) {
+    mutant::set(mutant);
+    let mut world = World::new(setup(seed), seed);
+    world.trace = Some(vec![format!("seed {seed}: {:?}", world.setup)]);
+    let outcome = world.run();
+    mutant::set(None);
+    (world.trace.take().unwrap_or_default(), outcome)
+}

@@ -1,0 +1,81 @@
+//! An object store in memory: create-only puts, a listing, a clock of its own. Faults are the world's to inject; this is what a healthy one does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use forebay_engine::ids::Timestamp;
+use forebay_engine::store::{ObjectInfo, Put};
+
+use crate::disk::FileData;
+
+/// What an object holds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// A manifest.
+    Bytes(Vec<u8>),
+    /// A database file.
+    File(Arc<FileData>),
+}
+
+impl Content {
+    fn size(&self) -> u64 {
+        match self {
+            Content::Bytes(bytes) => bytes.len() as u64,
+            Content::File(file) => file.size,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    content: Content,
+    modified: Timestamp,
+}
+
+/// The store.
+#[derive(Debug, Default)]
+pub struct SimStore {
+    objects: BTreeMap<String, Object>,
+}
+
+impl SimStore {
+    /// Creates an object; one that exists is left alone.
+    pub fn put(&mut self, key: &str, content: Content, now: Timestamp) -> Put {
+        if self.objects.contains_key(key) {
+            return Put::AlreadyThere;
+        }
+        self.objects.insert(key.to_owned(), Object { content, modified: now });
+        Put::Created
+    }
+
+    /// What an object holds.
+    pub fn get(&self, key: &str) -> Option<&Content> {
+        self.objects.get(key).map(|object| &object.content)
+    }
+
+    /// All objects under a prefix.
+    pub fn list(&self, prefix: &str) -> Vec<ObjectInfo> {
+        let of = self.objects.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        of.map(|(key, object)| ObjectInfo { key: key.clone(), size: object.content.size(), modified: object.modified }).collect()
+    }
+
+    /// Removes an object.
+    pub fn delete(&mut self, key: &str) {
+        self.objects.remove(key);
+    }
+
+    /// Damages a file so that its checksum is wrong (torn: its size as well).
+    pub fn damage(&mut self, key: &str, torn: bool) {
+        if let Some(Object { content: Content::File(file), .. }) = self.objects.get_mut(key) {
+            let mut damaged = FileData::clone(file);
+            damaged.crc32 ^= 1;
+            damaged.size -= u64::from(torn && damaged.size > 0);
+            *file = Arc::new(damaged);
+        }
+    }
+
+    /// Keys of all objects.
+    pub fn keys(&self) -> impl Iterator<Item = &String> {
+        self.objects.keys()
+    }
+}

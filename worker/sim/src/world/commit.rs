@@ -1,0 +1,242 @@
+//! A committer: one transactional producer, one request at a time. A commit is many requests; each may be lost, answered to nobody, or late.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use forebay_engine::ids::{Incarnation, OutputId, Partition, ShardId};
+use forebay_engine::journal;
+use forebay_engine::log::{InputPosition, Receipt};
+use forebay_engine::worker::{Contribution, Event};
+
+use super::{Orphan, World};
+use crate::coverage::Fault;
+use crate::log::{OutputBody, Refused, SimLog, TxnId};
+use crate::mutant::{Mutant, is};
+
+/// What a committer is told.
+#[derive(Debug)]
+pub(super) enum Order {
+    Open(Incarnation),
+    Commit(Incarnation, Contribution),
+}
+
+/// A request of a producer.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    Init,
+    Begin,
+    Outputs((OutputId, Partition), Vec<OutputBody>),
+    Journal(ShardId, Vec<Vec<u8>>),
+    Offsets(Vec<InputPosition>),
+    End,
+}
+
+impl Part {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Part::Init => "open-producer",
+            Part::Begin => "commit-begin",
+            Part::Outputs(..) => "commit-outputs",
+            Part::Journal(..) => "commit-journal",
+            Part::Offsets(_) => "commit-offsets",
+            Part::End => "commit-end",
+        }
+    }
+}
+
+/// What it is at.
+#[derive(Debug)]
+struct Current {
+    incarnation: Incarnation,
+    epoch: u32,
+    txn: Option<TxnId>,
+    parts: VecDeque<Part>,
+    receipt: Receipt,
+    /// The request was carried out; opening waits for markers.
+    sent: bool,
+    again: Vec<Part>,
+}
+
+/// The thread that it stands for.
+#[derive(Debug, Default)]
+pub struct Committer {
+    pub(super) orders: VecDeque<Order>,
+    current: Option<Current>,
+    producer: Option<(Incarnation, u32)>,
+}
+
+impl Committer {
+    pub(super) fn can_act(&self, log: &SimLog) -> bool {
+        match &self.current {
+            None => !self.orders.is_empty(),
+            Some(current) if current.sent || matches!(current.parts.front(), Some(Part::Begin)) => log.settled(&current.incarnation),
+            Some(_) => true,
+        }
+    }
+
+    pub(super) fn incarnation(&self) -> Option<&Incarnation> {
+        self.producer.as_ref().map(|(incarnation, _)| incarnation)
+    }
+
+    /// The request that it would send next.
+    pub(super) fn next_part(&self) -> Option<&Part> {
+        self.current.as_ref().filter(|current| !current.sent)?.parts.front()
+    }
+
+    /// The process died: the request that was on its way.
+    pub(super) fn last_words(&mut self) -> Option<(Incarnation, u32, Option<TxnId>, Part)> {
+        let current = self.current.take().filter(|current| !current.sent)?;
+        Some((current.incarnation, current.epoch, current.txn, current.parts.front()?.clone()))
+    }
+}
+
+impl World {
+    /// The committer takes its next order, or sends its next request.
+    pub(super) fn commit_step(&mut self, seat: usize) {
+        let Some(process) = &mut self.seats[seat].process else { return };
+        let committer = &mut process.committer;
+        let Some(current) = &committer.current else { return self.take_order(seat) };
+        if current.sent {
+            let current = committer.current.take().expect("just seen");
+            committer.producer = Some((current.incarnation.clone(), current.epoch));
+            return process.inbox.push_back(Event::ProducerOpened(current.incarnation));
+        }
+        let part = current.parts.front().expect("one without requests is over").clone();
+        let who = (current.incarnation.clone(), current.epoch, current.txn);
+        match self.call_fault(seat, part.name(), true) {
+            Some(Fault::Lost) => return self.producer_error(seat, "the request was lost", false),
+            Some(Fault::Late) => {
+                let id = self.id();
+                self.orphans.insert(id, Orphan::Producer(who.0, who.1, who.2, part));
+                return self.producer_error(seat, "no answer in time", false);
+            }
+            Some(Fault::ReplyLost) => {
+                let _ = self.carry_out(&who.0, who.1, who.2, &part);
+                if matches!(part, Part::End) {
+                    self.coverage.situation("a commit's outcome is unknown, and it is committed");
+                }
+                return self.producer_error(seat, "the reply was lost", false);
+            }
+            _ => {}
+        }
+        match self.carry_out(&who.0, who.1, who.2, &part) {
+            Ok(done) => self.part_done(seat, part, done),
+            Err(Refused::Busy) => {}
+            Err(Refused::Fenced | Refused::NoTransaction) => {
+                self.coverage.situation("a producer is fenced");
+                self.producer_error(seat, "barred", true);
+            }
+        }
+    }
+
+    fn take_order(&mut self, seat: usize) {
+        let process = self.seats[seat].process.as_mut().expect("it acts");
+        let committer = &mut process.committer;
+        let of = |incarnation, epoch, parts| Current { incarnation, epoch, txn: None, parts, receipt: Receipt::default(), sent: false, again: Vec::new() };
+        match committer.orders.pop_front() {
+            None => {}
+            Some(Order::Open(incarnation)) => {
+                committer.producer = None;
+                committer.current = Some(of(incarnation, 0, [Part::Init].into()));
+            }
+            Some(Order::Commit(incarnation, contribution)) => match &committer.producer {
+                Some((ours, epoch)) if *ours == incarnation => {
+                    let epoch = *epoch;
+                    let parts = self.parts(contribution);
+                    let again = if is(Mutant::CommitAgain) { parts.clone() } else { Vec::new() };
+                    let current = Current { again, ..of(incarnation, epoch, parts.into()) };
+                    self.seats[seat].process.as_mut().expect("it acts").committer.current = Some(current);
+                }
+                _ => process.inbox.push_back(Event::ProducerFailed(incarnation, "its producer is closed".into())),
+            },
+        }
+    }
+
+    /// A transaction as requests: partitions in any order, the offsets, the end.
+    fn parts(&mut self, contribution: Contribution) -> Vec<Part> {
+        let mut outputs: BTreeMap<(OutputId, Partition), Vec<OutputBody>> = BTreeMap::new();
+        let mut parts = Vec::new();
+        let mut offsets = Vec::new();
+        for epoch in contribution.epochs {
+            for record in epoch.outputs.iter() {
+                let body = OutputBody { key: record.key.map(<[u8]>::to_vec), value: record.value.map(<[u8]>::to_vec) };
+                outputs.entry((record.output, record.partition.expect("the pipeline names it"))).or_default().push(body);
+            }
+            offsets.extend(epoch.positions);
+            parts.push(Part::Journal(epoch.shard, epoch.journal));
+        }
+        parts.extend(contribution.claims.iter().map(|owner| Part::Journal(owner.shard, journal::encode_claim(owner))));
+        parts.extend(contribution.releases.iter().map(|owner| Part::Journal(owner.shard, journal::encode_release(owner))));
+        let outputs: Vec<Part> = outputs.into_iter().map(|(to, bodies)| Part::Outputs(to, bodies)).collect();
+        let mut all = vec![Part::Begin];
+        if is(Mutant::OutputsEarly) && !outputs.is_empty() {
+            all.extend(outputs.into_iter().chain([Part::End, Part::Begin]));
+        } else {
+            parts.extend(outputs);
+        }
+        while !parts.is_empty() {
+            all.push(parts.swap_remove(self.rng.below(parts.len())));
+        }
+        if !offsets.is_empty() {
+            all.push(Part::Offsets(offsets));
+        }
+        all.push(Part::End);
+        all
+    }
+
+    /// Does at the broker what a request asks for.
+    pub(super) fn carry_out(&mut self, incarnation: &Incarnation, epoch: u32, txn: Option<TxnId>, part: &Part) -> Result<Done, Refused> {
+        let who = (incarnation, epoch);
+        match part {
+            Part::Init => Ok(Done::Epoch(self.log.init(incarnation))),
+            Part::Begin => self.log.begin(incarnation, epoch).map(Done::Txn),
+            Part::Outputs(to, bodies) => self.log.produce(who, txn.ok_or(Refused::NoTransaction)?, *to, bodies.clone()).map(|()| Done::Nothing),
+            Part::Journal(shard, chunks) => self.log.journal(who, txn.ok_or(Refused::NoTransaction)?, *shard, chunks).map(Done::Journal),
+            Part::Offsets(offsets) => self.log.add_offsets(who, txn.ok_or(Refused::NoTransaction)?, offsets).map(|()| Done::Nothing),
+            Part::End => self.log.end(who, true).map(|_| Done::Nothing),
+        }
+    }
+
+    fn part_done(&mut self, seat: usize, part: Part, done: Done) {
+        let process = self.seats[seat].process.as_mut().expect("it acts");
+        let committer = &mut process.committer;
+        let current = committer.current.as_mut().expect("it sent a request");
+        current.parts.pop_front();
+        match (part, done) {
+            (Part::Init, Done::Epoch(epoch)) => (current.epoch, current.sent) = (epoch, true),
+            (Part::Begin, Done::Txn(txn)) => current.txn = Some(txn),
+            (Part::Journal(shard, _), Done::Journal(range)) => {
+                let entry = current.receipt.journal.entry(shard).or_insert(range);
+                entry.1 = entry.1.max(range.1);
+            }
+            _ => {}
+        }
+        if current.parts.is_empty() && !current.sent {
+            let current = committer.current.take().expect("just seen");
+            process.inbox.push_back(Event::Committed(current.incarnation, current.receipt));
+        }
+    }
+
+    fn producer_error(&mut self, seat: usize, reason: &str, fenced: bool) {
+        let process = self.seats[seat].process.as_mut().expect("it acts");
+        let committer = &mut process.committer;
+        let mut current = committer.current.take().expect("it sent a request");
+        if !fenced && !current.again.is_empty() {
+            // The mutant: aborts what may be open, and sends everything once more.
+            let _ = self.log.end((&current.incarnation, current.epoch), false);
+            current.parts = std::mem::take(&mut current.again).into();
+            (current.txn, current.receipt) = (None, Receipt::default());
+            committer.current = Some(current);
+            return;
+        }
+        committer.producer = None;
+        process.inbox.push_back(Event::ProducerFailed(current.incarnation, reason.to_owned()));
+    }
+}
+
+/// What a request brought.
+pub(super) enum Done {
+    Nothing,
+    Epoch(u32),
+    Txn(TxnId),
+    Journal((forebay_engine::ids::JournalOffset, forebay_engine::ids::JournalOffset)),
+}

@@ -1,0 +1,209 @@
+//! The thread that runs the engine's state machine: takes events, does what it says by handing it on, waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use forebay_engine::claim::Scan;
+use forebay_engine::ids::{JournalOffset, ShardId, Timestamp};
+use forebay_engine::journal;
+use forebay_engine::log::{JournalRange, Log, LogError, View};
+use forebay_engine::pipeline::Pipeline;
+use forebay_engine::state::StateStore;
+use forebay_engine::worker::{Action, Attempt, Event, Report, Worker};
+
+use crate::clock;
+use crate::committer::Order;
+use crate::executor::Command;
+use crate::helpers::Task;
+use crate::status::{Counters, Status};
+
+/// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
+pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::claim::Claimed) -> Restoration<P, S> + Send + Sync>;
+
+/// What came of it.
+pub(crate) enum Restoration<P: Pipeline, S: StateStore> {
+    Done(Box<forebay_engine::shard::Shard<P, S>>, Scan),
+    Outrun,
+    Failed(String),
+}
+
+/// Reads the newest manifest of a shard.
+pub(crate) type ManifestReader = Arc<dyn Fn(ShardId) -> Result<Option<forebay_engine::claim::ManifestMark>, String> + Send + Sync>;
+/// Deletes objects that a committed epoch named as garbage.
+pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + Sync>;
+
+pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
+    pub worker: Worker,
+    pub log: Arc<L>,
+    pub status: Arc<Status>,
+    pub events: Sender<Event>,
+    pub inbox: Receiver<Event>,
+    pub orders: Sender<Order>,
+    pub executors: Vec<Sender<Command<P, S>>>,
+    pub helpers: Sender<Task>,
+    pub restorer: Restorer<P, S>,
+    pub manifests: ManifestReader,
+    pub deleter: Deleter,
+}
+
+impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S> {
+    /// Runs until all shards are released after an [`Event::Stop`].
+    pub(crate) fn run(mut self) {
+        let mut now = clock::now();
+        loop {
+            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(now, at));
+            let event = match self.inbox.recv_timeout(wait) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => Event::Tick,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // A clock that was set back must not move the engine's time back.
+            now = now.max(clock::now());
+            for action in self.worker.step(now, event) {
+                if matches!(action, Action::Stopped) {
+                    self.status.stopped.store(true, std::sync::atomic::Ordering::Release);
+                    return;
+                }
+                self.perform(action);
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::OpenProducer(incarnation) => self.order(Order::Open(incarnation)),
+            Action::Commit(incarnation, contribution) => self.order(Order::Commit(incarnation, contribution)),
+            Action::ReadManifest(shard, attempt) => {
+                self.show(shard, "claiming");
+                let manifests = self.manifests.clone();
+                self.help(shard, attempt, move || Ok(Event::ManifestRead(shard, attempt, manifests(shard)?)));
+            }
+            Action::Scan(shard, attempt, from, view) => {
+                let log = self.log.clone();
+                self.help(shard, attempt, move || match scan(&*log, shard, from, view) {
+                    Ok((scan, range)) => Ok(Event::Scanned(shard, attempt, scan, range)),
+                    Err(ScanError::Log(LogError::Cut { start, .. })) => Ok(Event::Cut(shard, attempt, JournalOffset::new(start))),
+                    Err(error) => Err(error.to_string()),
+                });
+            }
+            Action::Bar(shard, attempt, incarnation) => {
+                let log = self.log.clone();
+                self.help(shard, attempt, move || {
+                    log.bar(&incarnation).map_err(|error| error.to_string())?;
+                    Ok(Event::Barred(shard, attempt, incarnation))
+                });
+            }
+            Action::Restore(shard, attempt, claimed) => self.restore(shard, attempt, claimed),
+            Action::Start(shard, attempt) => self.command(shard, Command::Start(shard, attempt)),
+            Action::Seal(shard, attempt, owner, annotations) => self.command(shard, Command::Seal(shard, attempt, owner, annotations)),
+            Action::Confirm(shard, epoch, journal) => self.command(shard, Command::Confirm(shard, epoch, journal)),
+            Action::Drop(shard) => self.command(shard, Command::Drop(shard)),
+            Action::Close(shard) => self.command(shard, Command::Close(shard)),
+            Action::Discard { shard, before, objects } => self.discard(shard, before, objects),
+            Action::Report(report) => self.report(report),
+            Action::Stopped => unreachable!("the loop ends on it"),
+        }
+    }
+
+    fn restore(&self, shard: ShardId, attempt: Attempt, claimed: forebay_engine::claim::Claimed) {
+        self.show(shard, "restoring");
+        Counters::add(&self.status.counters.restores, 1);
+        let (restorer, executor) = (self.restorer.clone(), self.executor(shard).clone());
+        self.help(shard, attempt, move || match restorer(shard, attempt, claimed) {
+            Restoration::Done(state, scan) => {
+                let head = state.head().clone();
+                let _ = executor.send(Command::Adopt(shard, attempt, state));
+                Ok(Event::Restored(shard, attempt, Box::new(head), scan))
+            }
+            Restoration::Outrun => Ok(Event::RestoreOutrun(shard, attempt)),
+            Restoration::Failed(reason) => Err(reason),
+        });
+    }
+
+    fn discard(&self, shard: ShardId, before: Option<JournalOffset>, objects: Vec<String>) {
+        let (log, deleter) = (self.log.clone(), self.deleter.clone());
+        let task = move || {
+            if let Some(before) = before
+                && let Err(error) = log.cut_journal(shard, before)
+            {
+                tracing::warn!(%shard, %error, "the journal was not cut; the next checkpoint tries again");
+            }
+            if !objects.is_empty()
+                && let Err(error) = deleter(&objects)
+            {
+                tracing::warn!(%shard, %error, "objects were not deleted; they are found again");
+            }
+        };
+        let _ = self.helpers.send(Box::new(task));
+    }
+
+    fn report(&self, report: Report) {
+        match &report {
+            Report::Owned(shard, epoch) => tracing::info!(%shard, %epoch, "shard is owned"),
+            Report::GaveUp(shard, gave_up) => {
+                tracing::warn!(%shard, version = %gave_up.version, winner = %gave_up.winner, "shard is given up to a worker with a better right");
+            }
+            Report::Failed(shard, reason) | Report::Stalled(shard, reason) => {
+                tracing::error!(%shard, reason, "shard failed");
+                self.status.update(*shard, |status| (status.phase, status.failure) = ("failed", Some(reason.clone())));
+            }
+            Report::IncarnationOver(incarnation, reason) => {
+                Counters::add(&self.status.counters.incarnations_over, 1);
+                tracing::warn!(%incarnation, reason, "incarnation is over; all shards are claimed again");
+            }
+        }
+        self.status.report(report);
+    }
+
+    fn help(&self, shard: ShardId, attempt: Attempt, act: impl FnOnce() -> Result<Event, String> + Send + 'static) {
+        let events = self.events.clone();
+        let task = move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
+            let outcome = outcome.unwrap_or_else(|panic| Err(format!("shard {shard} panicked: {}", crate::helpers::panic_text(&*panic))));
+            let _ = events.send(outcome.unwrap_or_else(|reason| Event::ClaimFailed(shard, attempt, reason)));
+        };
+        let _ = self.helpers.send(Box::new(task));
+    }
+
+    fn show(&self, shard: ShardId, phase: &'static str) {
+        self.status.update(shard, |status| status.phase = phase);
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).expect("the committer lives as long as the coordinator");
+    }
+
+    fn command(&self, shard: ShardId, command: Command<P, S>) {
+        self.executor(shard).send(command).expect("executors live as long as the coordinator");
+    }
+
+    fn executor(&self, shard: ShardId) -> &Sender<Command<P, S>> {
+        &self.executors[shard.get() as usize % self.executors.len()]
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScanError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Journal(#[from] journal::JournalError),
+}
+
+/// Folds the heads of a piece of journal.
+pub(crate) fn scan<L: Log>(log: &L, shard: ShardId, from: JournalOffset, view: View) -> Result<(Scan, JournalRange), ScanError> {
+    let mut scan = Scan::default();
+    let mut outcome = Ok(());
+    let range = log.read_journal(shard, from, view, &mut |entry| {
+        if outcome.is_ok() {
+            outcome = journal::head(&entry).map(|head| scan.add(entry.offset, &head));
+        }
+    })?;
+    outcome?;
+    Ok((scan, range))
+}
+
+fn until(now: Timestamp, at: Timestamp) -> Duration {
+    Duration::from_millis(u64::try_from(at.as_millis() - now.max(clock::now()).as_millis()).unwrap_or(0))
+}

@@ -1,0 +1,218 @@
+//! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use forebay_engine::ids::{Epoch, JournalOffset, ShardId};
+use forebay_engine::journal::Owner;
+use forebay_engine::log::{InputReader, Log};
+use forebay_engine::pipeline::Pipeline;
+use forebay_engine::shard::{Annotations, Shard};
+use forebay_engine::state::StateStore;
+use forebay_engine::worker::{Attempt, Event};
+
+use crate::clock;
+use crate::helpers::panic_text;
+use crate::snapshots::Snapshots;
+use crate::status::Status;
+
+/// Records of one shard that are processed before messages are looked at again: a few milliseconds' worth.
+const BATCH_RECORDS: usize = 1024;
+/// An idle executor looks for records after this long, then ever more slowly.
+const IDLE_WAIT_MIN: Duration = Duration::from_millis(1);
+/// The slowest that an idle executor looks for records: what an idle shard costs against what a first record waits.
+const IDLE_WAIT_MAX: Duration = Duration::from_millis(8);
+
+pub(crate) enum Command<P: Pipeline, S: StateStore> {
+    Adopt(ShardId, Attempt, Box<Shard<P, S>>),
+    Start(ShardId, Attempt),
+    Seal(ShardId, Attempt, Owner, Annotations),
+    Confirm(ShardId, Epoch, JournalOffset),
+    Drop(ShardId),
+    Close(ShardId),
+}
+
+/// What all executors of a worker share.
+pub(crate) struct Shared<L: Log, S: StateStore> {
+    pub log: Arc<L>,
+    pub status: Arc<Status>,
+    pub events: Sender<Event>,
+    pub snapshots: Snapshots<S>,
+    /// Bytes of inputs and outputs that one shard's open epoch may hold.
+    pub epoch_bytes_max: usize,
+}
+
+struct Slot<P: Pipeline, S: StateStore, I> {
+    attempt: Attempt,
+    shard: Box<Shard<P, S>>,
+    input: Option<I>,
+    dirty: bool,
+    full: bool,
+}
+
+struct Executor<L: Log, P: Pipeline, S: StateStore> {
+    shared: Arc<Shared<L, S>>,
+    slots: BTreeMap<ShardId, Slot<P, S, L::Input>>,
+}
+
+/// Starts the thread; it ends when the sender is dropped.
+pub(crate) fn start<L, P, S>(number: usize, shared: Arc<Shared<L, S>>) -> (Sender<Command<P, S>>, JoinHandle<()>)
+where
+    L: Log,
+    P: Pipeline + 'static,
+    S: StateStore + 'static,
+{
+    let (commands, inbox) = unbounded();
+    let builder = std::thread::Builder::new().name(format!("executor-{number}"));
+    let thread = builder.spawn(move || Executor { shared, slots: BTreeMap::new() }.run(&inbox));
+    (commands, thread.expect("the system refuses a thread at the start"))
+}
+
+impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
+    fn run(&mut self, inbox: &Receiver<Command<P, S>>) {
+        let mut idle = IDLE_WAIT_MIN;
+        loop {
+            while let Ok(command) = inbox.try_recv() {
+                self.obey(command);
+            }
+            let mut records = 0;
+            let shards: Vec<ShardId> = self.slots.keys().copied().collect();
+            for shard in shards {
+                records += self.guarded(shard, Self::work).unwrap_or(0);
+            }
+            if records > 0 {
+                idle = IDLE_WAIT_MIN;
+                continue;
+            }
+            let wait = if self.slots.values().any(|slot| slot.input.is_some() && !slot.full) { idle } else { Duration::from_secs(3600) };
+            idle = (idle * 2).min(IDLE_WAIT_MAX);
+            match inbox.recv_timeout(wait) {
+                Ok(command) => self.obey(command),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command<P, S>) {
+        match command {
+            Command::Adopt(shard, attempt, state) => {
+                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false });
+            }
+            Command::Start(shard, attempt) => {
+                let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
+            }
+            Command::Seal(shard, attempt, owner, annotations) => {
+                let _ = self.guarded(shard, |executor, shard| executor.seal(shard, attempt, &owner, annotations));
+            }
+            Command::Confirm(shard, epoch, journal) => {
+                let _ = self.guarded(shard, |executor, shard| executor.confirm(shard, epoch, journal));
+            }
+            Command::Drop(shard) => {
+                self.slots.remove(&shard);
+            }
+            Command::Close(shard) => {
+                self.slots.remove(&shard);
+                self.shared.status.forget(shard);
+            }
+        }
+    }
+
+    /// Does something with one shard; whatever goes wrong, a panic included, ends this shard's attempt and nothing else.
+    fn guarded<T>(&mut self, shard: ShardId, act: impl FnOnce(&mut Self, ShardId) -> Result<T, String>) -> Option<T> {
+        let attempt = self.slots.get(&shard)?.attempt;
+        let outcome = catch_unwind(AssertUnwindSafe(|| act(self, shard)));
+        let reason = match outcome {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(reason)) => reason,
+            Err(panic) => format!("shard {shard} panicked: {}", panic_text(&*panic)),
+        };
+        self.slots.remove(&shard);
+        let _ = self.shared.events.send(Event::ShardFailed(shard, attempt, reason));
+        None
+    }
+
+    fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), String> {
+        let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
+        slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions()).map_err(|error| error.to_string())?);
+        let head = slot.shard.head();
+        self.shared.status.update(shard, |status| {
+            (status.phase, status.epoch, status.books, status.failure) = ("running", head.epoch, head.books, None);
+            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+        });
+        Ok(())
+    }
+
+    /// Reads and processes one batch of a shard. Returns the number of records.
+    fn work(&mut self, shard: ShardId) -> Result<usize, String> {
+        let slot = self.slots.get_mut(&shard).expect("the caller just listed it");
+        let Some(input) = &mut slot.input else { return Ok(0) };
+        if slot.full {
+            return Ok(0);
+        }
+        let now = clock::now();
+        let state = &mut slot.shard;
+        let mut failure = None;
+        let read = input.poll(Duration::ZERO, BATCH_RECORDS, &mut |record| {
+            if failure.is_none()
+                && let Err(error) = state.process(record, now)
+            {
+                failure = Some(error);
+            }
+        });
+        if let Some(error) = failure {
+            return Err(error.to_string());
+        }
+        let records = read.map_err(|error| error.to_string())?;
+        if records > 0 && !slot.dirty {
+            slot.dirty = true;
+            let _ = self.shared.events.send(Event::Dirty(shard));
+        }
+        if state.open_bytes() >= self.shared.epoch_bytes_max {
+            slot.full = true;
+            let _ = self.shared.events.send(Event::Full(shard));
+        }
+        let (uncommitted, cache_bytes) = (uncommitted(state), state.cache_bytes());
+        let progress = input.progress();
+        self.shared.status.update(shard, |status| {
+            (status.progress, status.uncommitted_records, status.cache_bytes) = (progress, uncommitted, cache_bytes);
+        });
+        Ok(records)
+    }
+
+    fn seal(&mut self, shard: ShardId, attempt: Attempt, owner: &Owner, annotations: Annotations) -> Result<(), String> {
+        let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
+        if let Some(input) = &mut slot.input {
+            for progress in input.progress() {
+                slot.shard.reached(&progress.position);
+            }
+        }
+        let sealed = slot.shard.seal(owner, clock::now(), annotations);
+        let uncommitted = uncommitted(&slot.shard);
+        self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
+        (slot.dirty, slot.full) = (false, false);
+        let _ = self.shared.events.send(Event::Sealed(shard, attempt, sealed));
+        Ok(())
+    }
+
+    fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), String> {
+        let slot = self.slots.get_mut(&shard).expect("the caller just looked it up");
+        slot.shard.committed(epoch, journal).map_err(|error| error.to_string())?;
+        let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
+        self.shared.status.update(shard, |status| {
+            status.uncommitted_records = uncommitted;
+            (status.epoch, status.books) = (head.epoch, head.books);
+            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+        });
+        self.shared.snapshots.committed(shard, slot.attempt, &slot.shard);
+        Ok(())
+    }
+}
+
+fn uncommitted<P: Pipeline, S: StateStore>(shard: &Shard<P, S>) -> usize {
+    shard.open_records() + shard.unconfirmed_records()
+}

@@ -1,0 +1,117 @@
+//! `/metrics` (Prometheus), `/healthz` and `/readyz`. Reads the status and nothing else. Metrics are listed in `docs/metrics.md`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+use axum::routing::get;
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::status::{ShardStatus, Status};
+
+/// A running server; it ends with the process.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens: the port is known even if 0 was asked for.
+    pub address: SocketAddr,
+}
+
+/// Serves on `address` from a thread of its own. `Err` when the address cannot be had.
+pub fn serve(address: SocketAddr, status: Arc<Status>) -> std::io::Result<Server> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let (metrics, ready) = (status.clone(), status);
+    let app = axum::Router::new()
+        .route("/metrics", get(move || async move { render(&metrics) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { readiness(&ready) }));
+    let thread = std::thread::Builder::new().name("http".into());
+    thread.spawn(move || {
+        runtime.block_on(async move {
+            let served = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => axum::serve(listener, app).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = served {
+                tracing::error!(%error, "metrics are no longer served");
+            }
+        });
+    })?;
+    Ok(Server { address })
+}
+
+/// Ready: every shard of this worker processes.
+fn readiness(status: &Status) -> (StatusCode, String) {
+    let shards = status.shards();
+    let waiting: Vec<String> = shards.iter().filter(|(_, shard)| shard.phase != "running").map(|(id, shard)| format!("shard {id} is {}", shard.phase)).collect();
+    if waiting.is_empty() && !shards.is_empty() { (StatusCode::OK, "ready\n".into()) } else { (StatusCode::SERVICE_UNAVAILABLE, waiting.join("\n") + "\n") }
+}
+
+fn render(status: &Status) -> (StatusCode, String) {
+    let mut buffer = Vec::new();
+    let rendered = gather(status).and_then(|registry| TextEncoder::new().encode(&registry.gather(), &mut buffer));
+    match rendered {
+        Ok(()) => (StatusCode::OK, String::from_utf8_lossy(&buffer).into_owned()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+/// A fresh registry per scrape: the status holds the truth, so nothing can be left over from a shard that is gone.
+fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
+    let registry = Registry::new();
+    let counters = &status.counters;
+    let total: [(&str, &str, &AtomicU64); 9] = [
+        ("forebay_transactions_total", "Transactions committed.", &counters.transactions),
+        ("forebay_commit_microseconds_total", "Microseconds spent in commits.", &counters.commit_micros),
+        ("forebay_output_records_total", "Records put out.", &counters.output_records),
+        ("forebay_output_bytes_total", "Bytes of keys, values and headers put out.", &counters.output_bytes),
+        ("forebay_journal_bytes_total", "Bytes of journal records written.", &counters.journal_bytes),
+        ("forebay_checkpoints_total", "Checkpoints uploaded.", &counters.checkpoints),
+        ("forebay_checkpoint_failures_total", "Checkpoints that failed; the journal grows until one succeeds.", &counters.checkpoint_failures),
+        ("forebay_incarnations_over_total", "Incarnations that ended by an error of the producer.", &counters.incarnations_over),
+        ("forebay_restores_total", "Restores of shards.", &counters.restores),
+    ];
+    for (name, help, value) in total {
+        let counter = IntCounter::new(name, help)?;
+        counter.inc_by(value.load(Ordering::Relaxed));
+        registry.register(Box::new(counter))?;
+    }
+    let gauges: [(&str, &str, fn(&ShardStatus) -> u64); 6] = [
+        ("forebay_shard_running", "1 while the shard processes.", |shard| u64::from(shard.phase == "running")),
+        ("forebay_shard_epoch", "The last committed epoch.", |shard| shard.epoch.get()),
+        ("forebay_shard_lag_records", "Records between what was read and the end of the input.", ShardStatus::lag_records),
+        ("forebay_shard_uncommitted_records", "Records processed and not committed yet.", |shard| shard.uncommitted_records as u64),
+        ("forebay_shard_cache_bytes", "Decoded state in memory.", |shard| shard.cache_bytes as u64),
+        ("forebay_shard_checkpoint_epoch", "The epoch of the newest checkpoint that counts.", |shard| shard.checkpoint.map_or(0, |epoch| epoch.get())),
+    ];
+    let shards = status.shards();
+    for (name, help, value) in gauges {
+        let gauge = IntGaugeVec::new(Opts::new(name, help), &["shard"])?;
+        for (id, shard) in &shards {
+            gauge.with_label_values(&[id.to_string()]).set(i64::try_from(value(shard)).unwrap_or(i64::MAX));
+        }
+        registry.register(Box::new(gauge))?;
+    }
+    let books = IntCounterVec::new(
+        Opts::new("forebay_records_total", "Records since the job began, by what became of them; they sum up to the records read."),
+        &["shard", "verdict"],
+    )?;
+    for (id, shard) in &shards {
+        let of = &shard.books;
+        let verdicts = [
+            ("processed", of.processed),
+            ("rejected", of.rejected),
+            ("duplicate", of.duplicate),
+            ("filtered", of.filtered),
+            ("throttled", of.throttled),
+        ];
+        for (verdict, count) in verdicts {
+            books.with_label_values(&[id.to_string().as_str(), verdict]).inc_by(count);
+        }
+    }
+    registry.register(Box::new(books))?;
+    Ok(registry)
+}

@@ -1,0 +1,268 @@
+//! Starting and stopping a worker.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, unbounded};
+use forebay_engine::claim::{Claimed, VersionRule};
+use forebay_engine::ids::{Epoch, InputId, JournalOffset, Revision, ShardId, Timestamp};
+use forebay_engine::journal::{Books, Stamp};
+use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, View};
+use forebay_engine::pipeline::Pipeline;
+use forebay_engine::restore::{RestoreError, restore};
+use forebay_engine::shard::{Shard, shard_of};
+use forebay_engine::store::ObjectStore;
+use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOptions};
+use forebay_state::{RocksState, SharedMemory};
+
+use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
+use crate::executor::Shared;
+use crate::restorer::{ShardPorts, newest_mark, shard_folder};
+use crate::snapshots::Snapshots;
+use crate::status::Status;
+use crate::{committer, executor, helpers};
+
+/// The outside world of a worker: the log, the object store, the pipeline.
+pub struct Engine<L, P> {
+    /// The log.
+    pub log: Arc<L>,
+    /// The object store, rooted at the job's prefix and timeline.
+    pub store: Arc<dyn ObjectStore>,
+    /// Makes a shard's pipeline.
+    pub pipeline: Arc<dyn Fn(ShardId) -> P + Send + Sync>,
+}
+
+/// What decides how a worker runs.
+#[derive(Clone, Debug)]
+pub struct RuntimeOptions {
+    /// The engine's part.
+    pub worker: WorkerOptions,
+    /// Never comes twice: made when the process starts.
+    pub process: String,
+    /// The shards to own, and under which version.
+    pub assignment: (VersionRule, BTreeSet<ShardId>),
+    /// How many shards the job has.
+    pub shards: u32,
+    /// What the pipeline is.
+    pub revision: Revision,
+    /// Where to start per input when there is neither journal nor snapshot.
+    pub start_from: Vec<StartFrom>,
+    /// Where the databases lie; made if it is not there.
+    pub state_dir: PathBuf,
+    /// Threads that process records.
+    pub executors: usize,
+    /// How often each shard takes a checkpoint.
+    pub checkpoint_interval: Duration,
+    /// How many checkpoints of this worker may be taken at once.
+    pub checkpoints_concurrent: usize,
+    /// What all databases, caches and open epochs of the worker may hold together, in bytes.
+    pub memory_bytes_max: usize,
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The state folder or the database.
+    #[error(transparent)]
+    State(#[from] forebay_engine::state::StateError),
+    /// The state folder.
+    #[error("create the state folder {path}: {reason}; name another by --state-dir")]
+    Folder {
+        /// The folder.
+        path: String,
+        /// The system's words.
+        reason: String,
+    },
+}
+
+/// A running worker. Dropping it does not stop it: [`Runtime::stop`], then [`Runtime::join`].
+pub struct Runtime {
+    events: Sender<Event>,
+    status: Arc<Status>,
+    coordinator: JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Runtime {
+    /// Starts all threads; shards are claimed in the background, as [`Runtime::status`] tells.
+    pub fn start<L: Log, P: Pipeline + 'static>(engine: Engine<L, P>, options: RuntimeOptions) -> Result<Self, RuntimeError> {
+        std::fs::create_dir_all(&options.state_dir)
+            .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
+        engine.log.ensure_journal()?;
+        let topic_ids: Vec<String> = engine.log.describe()?.into_iter().take(options.start_from.len()).map(|topic| topic.id).collect();
+        let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
+        let memory = SharedMemory::new(budget.database_bytes, 2)?;
+        let status = Arc::new(Status::default());
+        let (events, inbox) = unbounded();
+        let (orders, committer) = committer::start(engine.log.clone(), status.clone(), events.clone());
+        let (helper_tasks, mut threads) = helpers::start("helper", 4);
+        let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
+        threads.push(committer);
+        threads.extend(snapshotters);
+        let shared = Arc::new(Shared {
+            log: engine.log.clone(),
+            status: status.clone(),
+            events: events.clone(),
+            snapshots: Snapshots::<RocksState>::new(
+                engine.store.clone(),
+                options.state_dir.clone(),
+                options.checkpoint_interval,
+                status.clone(),
+                events.clone(),
+                snapshot_tasks,
+            ),
+            epoch_bytes_max: budget.epoch_bytes,
+        });
+        let mut executors = Vec::new();
+        for number in 0..options.executors.max(1) {
+            let (commands, thread) = executor::start(number, shared.clone());
+            executors.push(commands);
+            threads.push(thread);
+        }
+        let (marks, objects) = (engine.store.clone(), engine.store.clone());
+        let coordinator = Coordinator {
+            worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
+            log: engine.log.clone(),
+            status: status.clone(),
+            events: events.clone(),
+            inbox,
+            orders,
+            executors,
+            helpers: helper_tasks,
+            manifests: Arc::new(move |shard| newest_mark(&*marks, shard)),
+            deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
+            restorer: restorer(engine, options.clone(), topic_ids, memory, budget.cache_bytes),
+        };
+        let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
+        let coordinator = thread.expect("the system refuses a thread at the start");
+        let (rule, shards) = options.assignment;
+        let _ = events.send(Event::Assigned(rule, shards));
+        Ok(Self { events, status, coordinator, threads })
+    }
+
+    /// What is known of the shards.
+    pub fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
+    /// Finishes the open epochs and releases all shards; [`Runtime::join`] waits for it.
+    pub fn stop(&self) {
+        let _ = self.events.send(Event::Stop);
+    }
+
+    /// Whether all shards are released and the threads are ending.
+    pub fn is_over(&self) -> bool {
+        self.coordinator.is_finished()
+    }
+
+    /// Waits for the end. `Err` is the text of a panic: a bug.
+    pub fn join(self) -> Result<(), String> {
+        let text = |panic: Box<dyn std::any::Any + Send>| helpers::panic_text(&*panic);
+        let Self { events, coordinator, threads, .. } = self;
+        coordinator.join().map_err(text)?;
+        drop(events);
+        for thread in threads {
+            thread.join().map_err(text)?;
+        }
+        Ok(())
+    }
+}
+
+/// How the memory of a worker is shared out (I9).
+struct Budget {
+    database_bytes: usize,
+    cache_bytes: usize,
+    epoch_bytes: usize,
+}
+
+impl Budget {
+    /// A quarter for the databases (block cache and write buffers), a quarter for decoded state, a quarter for epochs: two of a shard are in
+    /// memory at once, and a producer holds a copy of one. The rest is for fetch buffers, the allocator and the program.
+    fn of(bytes: usize, shards: usize) -> Self {
+        let shards = shards.max(1);
+        let quarter = bytes / 4;
+        // 16 MiB are about 100 ms of a shard at full speed; larger epochs gain nothing.
+        let epoch_bytes = (quarter / 3 / shards).clamp(256 << 10, 16 << 20);
+        Self { database_bytes: quarter.max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: quarter / shards, epoch_bytes }
+    }
+}
+
+fn restorer<L: Log, P: Pipeline + 'static>(
+    engine: Engine<L, P>,
+    options: RuntimeOptions,
+    topic_ids: Vec<String>,
+    memory: SharedMemory,
+    cache_bytes: usize,
+) -> Restorer<P, RocksState> {
+    let engine = Arc::new(engine);
+    Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
+        let mut ports = ShardPorts {
+            log: engine.log.clone(),
+            store: engine.store.clone(),
+            folder: shard_folder(&options.state_dir, shard),
+            memory: memory.clone(),
+            shard,
+        };
+        let restored = match restore(&mut ports, shard) {
+            Ok(restored) => restored,
+            Err(RestoreError::Outrun) => return Restoration::Outrun,
+            Err(error) => return Restoration::Failed(error.to_string()),
+        };
+        let head = match restored.head {
+            Some(head) => go_on(head, &options.revision, &topic_ids),
+            None => genesis(&*engine.log, &claimed, &options, &topic_ids),
+        };
+        let head = match head {
+            Ok(head) => head,
+            Err(reason) => return Restoration::Failed(reason),
+        };
+        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes);
+        match scan(&*engine.log, shard, claimed.offset(), View::Uncommitted) {
+            Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
+            Err(error) => Restoration::Failed(error.to_string()),
+        }
+    })
+}
+
+/// A revision takes effect with the next epoch. A topic that was made anew under its name has other records at the same offsets.
+fn go_on(mut head: Stamp, revision: &Revision, topic_ids: &[String]) -> Result<Stamp, String> {
+    if head.topic_ids != topic_ids && !head.topic_ids.iter().chain(topic_ids).any(String::is_empty) {
+        return Err(format!(
+            "shard {}: an input topic was deleted and made anew (ids {:?}, now {:?}); its offsets mean other records. Bring the topic back, or \
+             start the job anew under another name",
+            head.owner.shard, head.topic_ids, topic_ids
+        ));
+    }
+    head.revision = revision.clone();
+    head.topic_ids = topic_ids.to_vec();
+    Ok(head)
+}
+
+/// The state before the first epoch.
+fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, topic_ids: &[String]) -> Result<Stamp, String> {
+    let owner = claimed.owner().clone();
+    let mut positions: Vec<InputPosition> = Vec::new();
+    for (input, from) in (0..).zip(&options.start_from) {
+        let all = log.start_positions(InputId::new(input), *from).map_err(|error| error.to_string())?;
+        positions.extend(all.into_iter().filter(|position| shard_of(position.partition, options.shards) == owner.shard));
+    }
+    positions.sort();
+    Ok(Stamp {
+        owner,
+        epoch: Epoch::default(),
+        revision: options.revision.clone(),
+        clock: Timestamp::default(),
+        positions,
+        topic_ids: topic_ids.to_vec(),
+        books: Books::default(),
+        retained: Vec::new(),
+        garbage: Vec::new(),
+        journal: JournalOffset::default(),
+    })
+}

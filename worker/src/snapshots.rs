@@ -1,0 +1,196 @@
+//! When to take checkpoints, and taking them on helper threads while the shards go on.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use forebay_engine::ids::{Incarnation, ShardId, Timestamp};
+use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix};
+use forebay_engine::pipeline::Pipeline;
+use forebay_engine::shard::Shard;
+use forebay_engine::snapshot::{ChecksumFile, KnownFiles, SnapshotError, find_garbage, upload};
+use forebay_engine::state::{Checkpointer, StateError, StateStore};
+use forebay_engine::store::{ObjectStore, StoreError};
+use forebay_engine::worker::{Attempt, Event};
+
+use crate::helpers::Task;
+use crate::restorer::{checksum, read_manifest};
+use crate::status::{Counters, Status};
+
+/// Objects on no list are left alone for so long: a checkpoint that is being uploaded is on no list yet.
+const GARBAGE_GRACE: Duration = Duration::from_secs(600);
+/// Objects named as garbage in one epoch: keeps its journal record small; the rest is found with the next checkpoint.
+const GARBAGE_MAX: usize = 500;
+
+/// Shared by the executors of a worker.
+pub(crate) struct Snapshots<S> {
+    inner: Arc<Inner>,
+    _store: std::marker::PhantomData<fn(S)>,
+}
+
+struct Inner {
+    store: Arc<dyn ObjectStore>,
+    state_dir: PathBuf,
+    interval: Duration,
+    status: Arc<Status>,
+    events: Sender<Event>,
+    tasks: Sender<Task>,
+    shards: Mutex<BTreeMap<ShardId, Due>>,
+}
+
+struct Due {
+    at: Instant,
+    running: bool,
+    attempt: Attempt,
+    /// Checksums of the files of the database that is open now, by name: a table file's name is used once in a database's life.
+    checksums: BTreeMap<String, u32>,
+}
+
+impl<S: StateStore> Snapshots<S> {
+    pub(crate) fn new(
+        store: Arc<dyn ObjectStore>,
+        state_dir: PathBuf,
+        interval: Duration,
+        status: Arc<Status>,
+        events: Sender<Event>,
+        tasks: Sender<Task>,
+    ) -> Self {
+        let inner = Inner { store, state_dir, interval, status, events, tasks, shards: Mutex::default() };
+        Self { inner: Arc::new(inner), _store: std::marker::PhantomData }
+    }
+
+    /// An epoch of the shard was committed and applied: takes a checkpoint if one is due and none is on its way.
+    pub(crate) fn committed<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
+        let mut shards = self.inner.lock();
+        let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
+        // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
+        let first = self.inner.interval.mul_f64(1.0 - 1.0 / f64::from(count + 1));
+        let due = shards.entry(shard).or_insert_with(|| Due { at: Instant::now() + first, running: false, attempt, checksums: BTreeMap::new() });
+        if due.attempt != attempt {
+            due.attempt = attempt;
+            due.checksums.clear();
+        }
+        if due.running || Instant::now() < due.at {
+            return;
+        }
+        due.running = true;
+        let job = Job {
+            shard,
+            attempt,
+            incarnation: state.head().owner.incarnation.clone(),
+            retained: state.head().retained.clone(),
+            checksums: std::mem::take(&mut due.checksums),
+        };
+        let (inner, checkpointer) = (self.inner.clone(), state.checkpointer());
+        let _ = self.inner.tasks.send(Box::new(move || inner.take(job, checkpointer)));
+    }
+}
+
+struct Job {
+    shard: ShardId,
+    attempt: Attempt,
+    incarnation: Incarnation,
+    retained: Vec<RetainedCheckpoint>,
+    checksums: BTreeMap<String, u32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("{0}")]
+    Manifest(String),
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> Self {
+        Self::Snapshot(error.into())
+    }
+}
+
+impl Inner {
+    fn take(&self, mut job: Job, checkpointer: Checkpointer) {
+        let (shard, attempt) = (job.shard, job.attempt);
+        let folder = self.state_dir.join(format!("checkpoint-{shard}-{}", uuid::Uuid::new_v4().simple()));
+        let outcome = self.upload(&mut job, checkpointer, &folder);
+        let _ = std::fs::remove_dir_all(&folder);
+        match outcome {
+            Ok((named, garbage)) => {
+                Counters::add(&self.status.counters.checkpoints, 1);
+                let _ = self.events.send(Event::GarbageFound(shard, attempt, named, garbage));
+            }
+            Err(error) => {
+                Counters::add(&self.status.counters.checkpoint_failures, 1);
+                tracing::warn!(%shard, %error, "no checkpoint was taken; work goes on and the journal grows until one succeeds");
+            }
+        }
+        let mut shards = self.lock();
+        if let Some(due) = shards.get_mut(&shard) {
+            due.running = false;
+            due.at = Instant::now() + self.interval;
+            if due.attempt == attempt {
+                due.checksums = job.checksums;
+            }
+        }
+    }
+
+    fn upload(&self, job: &mut Job, checkpointer: Checkpointer, folder: &Path) -> Result<(Vec<RetainedCheckpoint>, Vec<String>), JobError> {
+        let checkpoint = checkpointer(folder)?;
+        let mut listed = Vec::new();
+        for retained in &job.retained {
+            match read_manifest(&*self.store, job.shard, retained) {
+                Ok(manifest) => listed.push(manifest),
+                // What it names is not known, so nothing may be called garbage; the checkpoint itself is none the worse.
+                Err(error) => return Err(JobError::Manifest(error.to_string())),
+            }
+        }
+        if listed.last().is_some_and(|newest: &Manifest| newest.stamp.epoch == checkpoint.stamp.epoch) {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let known = listed.last().map(KnownFiles::of).unwrap_or_default();
+        let mut checksum = CachedChecksums { known: &mut job.checksums };
+        let mut unique = || uuid::Uuid::new_v4().simple().to_string();
+        let manifest = upload(&*self.store, &mut checksum, folder, &checkpoint, &known, &job.incarnation, &mut unique)?;
+        job.checksums.retain(|name, _| checkpoint.files.iter().any(|file| file.name == *name));
+        let retained = manifest.retained();
+        tracing::info!(shard = %job.shard, epoch = %retained.epoch, files = manifest.files.len(), "checkpoint uploaded");
+        let _ = self.events.send(Event::CheckpointUploaded(job.shard, job.attempt, retained.clone()));
+        listed.push(manifest);
+        let now = self.store_clock(job.shard, &retained)?;
+        let garbage = find_garbage(&*self.store, job.shard, &listed, now, GARBAGE_GRACE, GARBAGE_MAX)?;
+        Ok((listed.iter().map(Manifest::retained).collect(), garbage))
+    }
+
+    /// The store's own clock, read off the manifest that was just put.
+    fn store_clock(&self, shard: ShardId, checkpoint: &RetainedCheckpoint) -> Result<Timestamp, StoreError> {
+        let key = manifest_key(shard, checkpoint.epoch, &checkpoint.incarnation);
+        let listing = self.store.list(&manifest_prefix(shard))?;
+        Ok(listing.into_iter().find(|object| object.key == key).map_or(Timestamp::default(), |object| object.modified))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Due>> {
+        self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+struct CachedChecksums<'a> {
+    known: &'a mut BTreeMap<String, u32>,
+}
+
+impl ChecksumFile for CachedChecksums<'_> {
+    fn crc32(&mut self, path: &Path) -> Result<u32, String> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if let Some(crc32) = self.known.get(&name) {
+            return Ok(*crc32);
+        }
+        let crc32 = checksum(path).map_err(|error| error.to_string())?;
+        if name.ends_with(".sst") {
+            self.known.insert(name, crc32);
+        }
+        Ok(crc32)
+    }
+}

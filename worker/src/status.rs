@@ -1,0 +1,120 @@
+//! What a worker tells about itself: read by progress bars, `/metrics`, health checks and, later, the operator.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use forebay_engine::ids::{Epoch, ShardId};
+use forebay_engine::journal::Books;
+use forebay_engine::log::InputProgress;
+use forebay_engine::worker::Report;
+
+/// One shard, as last seen.
+#[derive(Clone, Debug, Default)]
+pub struct ShardStatus {
+    /// A word of the engine: `claiming`, `restoring`, `running`...
+    pub phase: &'static str,
+    /// The last committed epoch.
+    pub epoch: Epoch,
+    /// Counts up to that epoch.
+    pub books: Books,
+    /// How far its partitions were read, and how far they reach.
+    pub progress: Vec<InputProgress>,
+    /// Records processed and not committed yet.
+    pub uncommitted_records: usize,
+    /// Decoded state in memory.
+    pub cache_bytes: usize,
+    /// The epoch of the newest checkpoint that counts.
+    pub checkpoint: Option<Epoch>,
+    /// The last failure, until it runs again.
+    pub failure: Option<String>,
+}
+
+impl ShardStatus {
+    /// Records between what was read and the end, as far as known.
+    pub fn lag_records(&self) -> u64 {
+        self.progress.iter().map(|p| p.end.get().saturating_sub(p.position.next.get())).sum()
+    }
+}
+
+/// Shared by all threads of a worker. Its locks are taken once per batch or epoch, never per record.
+#[derive(Debug, Default)]
+pub struct Status {
+    shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    reports: Mutex<Vec<Report>>,
+    /// Counters since the process started.
+    pub counters: Counters,
+    /// Set once every shard is released.
+    pub stopped: AtomicBool,
+}
+
+/// Counters since the process started.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Transactions committed.
+    pub transactions: AtomicU64,
+    /// Microseconds spent in commits.
+    pub commit_micros: AtomicU64,
+    /// Records put out.
+    pub output_records: AtomicU64,
+    /// Bytes of keys, values and headers put out.
+    pub output_bytes: AtomicU64,
+    /// Bytes of journal records.
+    pub journal_bytes: AtomicU64,
+    /// Checkpoints uploaded.
+    pub checkpoints: AtomicU64,
+    /// Checkpoints that failed: the object store is down, or refuses.
+    pub checkpoint_failures: AtomicU64,
+    /// Incarnations that ended by an error.
+    pub incarnations_over: AtomicU64,
+    /// Restores, by any means.
+    pub restores: AtomicU64,
+}
+
+impl Counters {
+    /// Adds to a counter.
+    pub fn add(counter: &AtomicU64, value: u64) {
+        counter.fetch_add(value, Ordering::Relaxed);
+    }
+}
+
+impl Status {
+    /// Changes what is known of a shard.
+    pub fn update(&self, shard: ShardId, change: impl FnOnce(&mut ShardStatus)) {
+        change(lock(&self.shards).entry(shard).or_default());
+    }
+
+    /// A shard that is no longer this worker's.
+    pub fn forget(&self, shard: ShardId) {
+        lock(&self.shards).remove(&shard);
+    }
+
+    /// All shards, as last seen.
+    pub fn shards(&self) -> BTreeMap<ShardId, ShardStatus> {
+        lock(&self.shards).clone()
+    }
+
+    /// The sum of all shards' books.
+    pub fn books(&self) -> Books {
+        lock(&self.shards).values().fold(Books::default(), |sum, shard| sum.plus(&shard.books))
+    }
+
+    /// News since the last call. Bounded: the oldest are dropped when nobody asks.
+    pub fn take_reports(&self) -> Vec<Report> {
+        std::mem::take(&mut lock(&self.reports))
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        const REPORTS_MAX: usize = 1000;
+        let mut reports = lock(&self.reports);
+        if reports.len() == REPORTS_MAX {
+            reports.remove(0);
+        }
+        reports.push(report);
+    }
+}
+
+/// A poisoned lock means that a thread panicked while it wrote a status: what is there is still the best there is.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
