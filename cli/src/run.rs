@@ -174,6 +174,7 @@ impl Goal {
                 }
             }
         }
+        tracing::info!(records, ?ends, "runs until the inputs' ends");
         Ok(Self { ends, records })
     }
 

@@ -283,9 +283,7 @@ impl Claim {
 
     /// After the restore: the uncommitted journal behind the claim, read once more (step 5). Anything foreign there: start again.
     pub fn verify(&mut self, scan: &Scan) -> Result<(), Vec<ClaimAction>> {
-        let Phase::Standing { claim } = self.phase else {
-            panic!("claim of shard {}: verify in phase {}", self.owner.shard, self.phase())
-        };
+        let Phase::Standing { claim } = self.phase else { panic!("claim of shard {}: verify in phase {}", self.owner.shard, self.phase()) };
         if scan.foreign_behind(&self.owner.incarnation, claim) { Err(self.again()) } else { Ok(()) }
     }
 
@@ -367,7 +365,11 @@ impl Claim {
     fn better_right(&self, scan: &Scan) -> Option<GaveUp> {
         let mine = (self.owner.assignment, &self.owner.worker);
         let beats = |version: AssignmentVersion, worker: &WorkerName| version > mine.0 || (version == mine.0 && worker != mine.1);
-        let met = scan.seen.iter().filter(|(incarnation, _)| **incarnation != self.owner.incarnation).map(|(_, seen)| (seen.assignment, &seen.worker));
+        let met = scan
+            .seen
+            .iter()
+            .filter(|(incarnation, _)| **incarnation != self.owner.incarnation)
+            .map(|(_, seen)| (seen.assignment, &seen.worker));
         let named = self.manifest.iter().map(|manifest| (manifest.assignment, &manifest.worker));
         let (version, winner) = met.chain(named).filter(|(version, worker)| beats(*version, worker)).max()?;
         Some(GaveUp { version, winner: winner.clone(), claimed: self.last_claim.is_some() })

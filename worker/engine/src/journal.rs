@@ -212,7 +212,9 @@ impl Assembler {
             Kind::Epoch => {
                 let whole = match self.pending.take() {
                     None if head.chunk == 0 => payload.to_vec(),
-                    Some((before, mut bytes)) if before.owner == head.owner && before.chunk + 1 == head.chunk && before.chunks == head.chunks => {
+                    Some((before, mut bytes))
+                        if before.owner == head.owner && before.chunk + 1 == head.chunk && before.chunks == head.chunks =>
+                    {
                         bytes.extend_from_slice(payload);
                         bytes
                     }

@@ -212,7 +212,13 @@ pub trait Log: Send + Sync + 'static {
 
     /// Reads a shard's journal from `from` to the end (taken when the call begins) and hands each record of the view to `each`, in order.
     /// `Cut` when `from` lies before the start, `Beyond` behind the end, `Unavailable` when the end does not become stable in time.
-    fn read_journal(&self, shard: ShardId, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError>;
+    fn read_journal(
+        &self,
+        shard: ShardId,
+        from: JournalOffset,
+        view: View,
+        each: &mut dyn FnMut(JournalEntry),
+    ) -> Result<JournalRange, LogError>;
 
     /// The oldest and the next offset of a shard's journal (uncommitted).
     fn journal_range(&self, shard: ShardId) -> Result<JournalRange, LogError>;

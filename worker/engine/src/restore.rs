@@ -147,7 +147,11 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
 
 /// Reads the journal once: finds its last epoch, and brings the local database along if it turns out to belong to this history.
 #[allow(clippy::type_complexity, reason = "the pair is taken apart at once")]
-fn follow_local<P: RestorePorts>(ports: &mut P, start: JournalOffset, local: Option<P::Store>) -> Result<(Option<Stamp>, Option<Restored<P::Store>>), RestoreError> {
+fn follow_local<P: RestorePorts>(
+    ports: &mut P,
+    start: JournalOffset,
+    local: Option<P::Store>,
+) -> Result<(Option<Stamp>, Option<Restored<P::Store>>), RestoreError> {
     let mut follower = Follower { store: local, stamp: None, belongs: false, last: None };
     if let Some(store) = &follower.store {
         follower.stamp = store.stamp()?;
@@ -195,7 +199,11 @@ impl<S: StateStore> Follower<S> {
 }
 
 /// `None`: damaged or too old, try the one before.
-fn from_checkpoint<P: RestorePorts>(ports: &mut P, checkpoint: &RetainedCheckpoint, start: JournalOffset) -> Result<Option<Restored<P::Store>>, RestoreError> {
+fn from_checkpoint<P: RestorePorts>(
+    ports: &mut P,
+    checkpoint: &RetainedCheckpoint,
+    start: JournalOffset,
+) -> Result<Option<Restored<P::Store>>, RestoreError> {
     if checkpoint.journal < start {
         let reason = format!("it needs the journal from offset {}, which now starts at {start}", checkpoint.journal);
         ports.note(RestoreNote::Damaged(checkpoint.clone(), reason));
@@ -219,7 +227,12 @@ fn from_checkpoint<P: RestorePorts>(ports: &mut P, checkpoint: &RetainedCheckpoi
     replay(ports, store, Some(stamp), from).map(Some)
 }
 
-fn replay<P: RestorePorts>(ports: &mut P, store: P::Store, stamp: Option<Stamp>, from: JournalOffset) -> Result<Restored<P::Store>, RestoreError> {
+fn replay<P: RestorePorts>(
+    ports: &mut P,
+    store: P::Store,
+    stamp: Option<Stamp>,
+    from: JournalOffset,
+) -> Result<Restored<P::Store>, RestoreError> {
     let mut restored = Restored { store, head: stamp };
     read(ports, from, |record| {
         let JournalRecord::Epoch(epoch, changes) = record else { return Ok(()) };
@@ -233,7 +246,11 @@ fn replay<P: RestorePorts>(ports: &mut P, store: P::Store, stamp: Option<Stamp>,
 }
 
 /// Reads committed records to the end. The first error stops `each`, not the reading, and is returned.
-fn read<P: RestorePorts>(ports: &mut P, from: JournalOffset, mut each: impl FnMut(JournalRecord) -> Result<(), RestoreError>) -> Result<(), RestoreError> {
+fn read<P: RestorePorts>(
+    ports: &mut P,
+    from: JournalOffset,
+    mut each: impl FnMut(JournalRecord) -> Result<(), RestoreError>,
+) -> Result<(), RestoreError> {
     let mut assembler = Assembler::default();
     let mut outcome = Ok(());
     let result = ports.read_journal(from, View::CommittedToEnd, &mut |entry| {

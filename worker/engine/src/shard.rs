@@ -168,7 +168,12 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
 
     /// Ends the open epoch, for `owner` to commit; the next one is open afterwards. `None` when there is nothing to commit.
     pub fn seal(&mut self, owner: &Owner, now: Timestamp, annotations: Annotations) -> Option<SealedEpoch> {
-        assert!(self.sealed.is_none(), "I4: epoch {} is sealed while {:?} is unconfirmed", self.open.epoch, self.sealed.as_ref().map(|s| s.stamp.epoch));
+        assert!(
+            self.sealed.is_none(),
+            "I4: epoch {} is sealed while {:?} is unconfirmed",
+            self.open.epoch,
+            self.sealed.as_ref().map(|s| s.stamp.epoch)
+        );
         if self.open.records == 0 && annotations.is_empty() {
             return None;
         }

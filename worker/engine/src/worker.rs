@@ -261,7 +261,9 @@ impl Worker {
             Event::Scanned(shard, attempt, scan, range) => self.claim_event(shard, attempt, ClaimEvent::Scanned(scan, range)),
             Event::Cut(shard, attempt, start) => self.claim_event(shard, attempt, ClaimEvent::Cut(start)),
             Event::Barred(shard, attempt, incarnation) => self.claim_event(shard, attempt, ClaimEvent::Barred(incarnation)),
-            Event::ClaimFailed(shard, attempt, reason) | Event::ShardFailed(shard, attempt, reason) => self.shard_failed(shard, attempt, reason),
+            Event::ClaimFailed(shard, attempt, reason) | Event::ShardFailed(shard, attempt, reason) => {
+                self.shard_failed(shard, attempt, reason)
+            }
             Event::Restored(shard, attempt, head, scan) => self.restored(shard, attempt, *head, &scan),
             Event::RestoreOutrun(shard, attempt) => self.restore_outrun(shard, attempt),
             Event::Dirty(shard) => self.mark(shard, |state| state.dirty = true),
@@ -274,7 +276,8 @@ impl Worker {
         }
         self.retry_what_is_due();
         self.begin_round_if_due();
-        if self.stopping && self.shards.values().all(|state| matches!(state.phase, Phase::Left)) && matches!(self.round, Round::Idle { .. }) {
+        if self.stopping && self.shards.values().all(|state| matches!(state.phase, Phase::Left)) && matches!(self.round, Round::Idle { .. })
+        {
             self.stopping = false;
             self.out.push(Action::Stopped);
         }
@@ -421,7 +424,8 @@ impl Worker {
     fn claim_waiting(&mut self) {
         let Producer::Ready(incarnation) = &self.producer else { return };
         let incarnation = incarnation.clone();
-        let waiting: Vec<_> = self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Waiting)).map(|(shard, _)| *shard).collect();
+        let waiting: Vec<_> =
+            self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Waiting)).map(|(shard, _)| *shard).collect();
         for shard in waiting {
             let owner = self.owner(shard, &incarnation);
             let state = self.shards.get_mut(&shard).expect("it was just listed");

@@ -173,7 +173,9 @@ impl Claimant {
                     self.go_on(actions);
                 }
                 Ok((scan, _)) => match self.claim.as_mut().expect("it claims").verify(&scan) {
-                    Err(actions) if !is(Mutant::NoVerify) => self.go_on(actions),
+                    Err(actions) if ![Mutant::NoVerify, Mutant::NoBackUnverified, Mutant::BehindUnverified].into_iter().any(is) => {
+                        self.go_on(actions)
+                    }
                     _ => self.next = Next::Own,
                 },
             },

@@ -29,7 +29,10 @@ pub struct FileData {
 impl FileData {
     fn sealed(mut self) -> Arc<Self> {
         let parts = self.entries.iter().map(|(key, value)| digest_of(key, value.as_deref().unwrap_or(b"\0deleted")));
-        let stamp = self.stamp.as_ref().map_or(0, |stamp| digest_of(stamp.owner.incarnation.as_str().as_bytes(), &stamp.journal.get().to_be_bytes()));
+        let stamp = self
+            .stamp
+            .as_ref()
+            .map_or(0, |stamp| digest_of(stamp.owner.incarnation.as_str().as_bytes(), &stamp.journal.get().to_be_bytes()));
         let sum = parts.fold(stamp, u64::wrapping_add);
         self.crc32 = (sum ^ (sum >> 32)) as u32 ^ self.entries.len() as u32;
         self.size = 8 + self.entries.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Vec::len)) as u64).sum::<u64>();
@@ -285,9 +288,16 @@ impl StateStore for SimState {
                 db.flush(db.memory.len());
                 db.files()
             })?;
-            let stamp = files[MANIFEST].stamp.clone().ok_or_else(|| StateError::Io { action: "take a checkpoint".into(), reason: "nothing was applied yet".into() })?;
+            let stamp = files[MANIFEST]
+                .stamp
+                .clone()
+                .ok_or_else(|| StateError::Io { action: "take a checkpoint".into(), reason: "nothing was applied yet".into() })?;
             let mut inner = state.disk.lock();
-            let row = |(name, file): (&String, &Arc<FileData>)| CheckpointFile { name: name.clone(), size: file.size, immutable: name != MANIFEST };
+            let row = |(name, file): (&String, &Arc<FileData>)| CheckpointFile {
+                name: name.clone(),
+                size: file.size,
+                immutable: name != MANIFEST,
+            };
             let rows = files.iter().map(row).collect();
             inner.files.extend(files.into_iter().map(|(name, file)| (to.join(name), file)));
             Ok(Checkpoint { stamp, files: rows })

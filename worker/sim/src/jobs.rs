@@ -50,14 +50,18 @@ pub struct SnapshotPlan {
 impl Job<'_> {
     /// See [`forebay_engine::worker::Action::ReadManifest`].
     pub fn read_manifest(&self) -> Outcome {
-        self.claim_event(newest_manifest(self).map(|manifest| Event::ManifestRead(self.shard, self.attempt, manifest.as_ref().map(ManifestMark::from))))
+        self.claim_event(
+            newest_manifest(self).map(|manifest| Event::ManifestRead(self.shard, self.attempt, manifest.as_ref().map(ManifestMark::from))),
+        )
     }
 
     /// See [`forebay_engine::worker::Action::Scan`].
     pub fn scan(&self, from: JournalOffset, view: View) -> Outcome {
         let view = if is(Mutant::ReleaseUncommitted) { View::Uncommitted } else { view };
         match self.scan_journal(from, view) {
-            Err(LogError::Cut { start, .. }) if is(Mutant::NoGap) => self.claim_event(self.scan_journal(JournalOffset::new(start), view).map(|(scan, range)| self.scanned(scan, range))),
+            Err(LogError::Cut { start, .. }) if is(Mutant::NoGap) => {
+                self.claim_event(self.scan_journal(JournalOffset::new(start), view).map(|(scan, range)| self.scanned(scan, range)))
+            }
             Err(LogError::Cut { start, .. }) => Outcome::Say(Box::new(Event::Cut(self.shard, self.attempt, JournalOffset::new(start)))),
             scanned => self.claim_event(scanned.map(|(scan, range)| self.scanned(scan, range))),
         }
@@ -78,7 +82,11 @@ impl Job<'_> {
             Err(error) => return self.claim_event(Err(error)),
         };
         let head = restored.head.unwrap_or_else(|| genesis(claimed, partitions));
-        let scan = if is(Mutant::NoVerify) { Ok((Scan::default(), JournalRange { start: JournalOffset::new(0), end: JournalOffset::new(0) })) } else { self.scan_journal(claimed.offset(), View::Uncommitted) };
+        let scan = if is(Mutant::NoVerify) {
+            Ok((Scan::default(), JournalRange { start: JournalOffset::new(0), end: JournalOffset::new(0) }))
+        } else {
+            self.scan_journal(claimed.offset(), View::Uncommitted)
+        };
         let scan = match scan {
             Ok((scan, _)) => scan,
             Err(LogError::Cut { .. }) => return Outcome::Say(Box::new(Event::RestoreOutrun(self.shard, self.attempt))),
@@ -113,7 +121,8 @@ impl Job<'_> {
             if is(Mutant::FileIdTwice) { number.to_string() } else { format!("{}-{number}", plan.unique) }
         };
         let mut checksum = Checksums(&self.disk);
-        let manifest = upload(self, &mut checksum, &folder, &checkpoint, &known, &plan.incarnation, &mut unique).map_err(|e| e.to_string())?;
+        let manifest =
+            upload(self, &mut checksum, &folder, &checkpoint, &known, &plan.incarnation, &mut unique).map_err(|e| e.to_string())?;
         let retained = manifest.retained();
         self.remote.say(Event::CheckpointUploaded(self.shard, self.attempt, retained.clone()));
         listed.push(manifest);

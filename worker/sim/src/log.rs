@@ -150,12 +150,24 @@ impl SimLog {
         }
         producer.current = Some(next);
         let none = BTreeSet::new();
-        self.txns.push(Txn { owner: incarnation.clone(), decision: Decision::Open, touched: none.clone(), unmarked: none, offsets: Vec::new() });
+        self.txns.push(Txn {
+            owner: incarnation.clone(),
+            decision: Decision::Open,
+            touched: none.clone(),
+            unmarked: none,
+            offsets: Vec::new(),
+        });
         Ok(next)
     }
 
     /// Appends to an output partition.
-    pub fn produce(&mut self, who: (&Incarnation, u32), txn: TxnId, to: (OutputId, Partition), bodies: Vec<OutputBody>) -> Result<(), Refused> {
+    pub fn produce(
+        &mut self,
+        who: (&Incarnation, u32),
+        txn: TxnId,
+        to: (OutputId, Partition),
+        bodies: Vec<OutputBody>,
+    ) -> Result<(), Refused> {
         self.touch(who, txn, Target::Output(to.0, to.1))?;
         let partition = self.outputs.get_mut(&to).expect("the pipeline names existing partitions only");
         bodies.into_iter().for_each(|body| partition.append(txn, body));
@@ -163,7 +175,13 @@ impl SimLog {
     }
 
     /// Appends to a journal. Returns where the first record lies and the offset behind the last.
-    pub fn journal(&mut self, who: (&Incarnation, u32), txn: TxnId, shard: ShardId, chunks: &[Vec<u8>]) -> Result<(JournalOffset, JournalOffset), Refused> {
+    pub fn journal(
+        &mut self,
+        who: (&Incarnation, u32),
+        txn: TxnId,
+        shard: ShardId,
+        chunks: &[Vec<u8>],
+    ) -> Result<(JournalOffset, JournalOffset), Refused> {
         self.touch(who, txn, Target::Journal(shard))?;
         let journal = &mut self.journals[shard.get() as usize];
         let first = journal.end();

@@ -106,7 +106,8 @@ impl Model {
     }
 
     fn set(&mut self, key: Vec<u8>, new: Option<(u32, u64, u64)>) {
-        let encoded = |(count, digest, last): (u32, u64, u64)| [&[1][..], &count.to_be_bytes(), &digest.to_be_bytes(), &last.to_be_bytes()].concat();
+        let encoded =
+            |(count, digest, last): (u32, u64, u64)| [&[1][..], &count.to_be_bytes(), &digest.to_be_bytes(), &last.to_be_bytes()].concat();
         if let Some(old) = self.tallies.remove(&key) {
             self.digest = self.digest.wrapping_sub(digest_of(&key, &encoded(old)));
         }

@@ -170,7 +170,10 @@ impl Oracle {
                         for position in &stamp.positions {
                             let committed = offsets.remove(&position.partition);
                             self.demand(committed == Some(position.next), Invariant::I1ExactlyOnce, || {
-                                format!("epoch {} of shard {shard}: the group's offset is {committed:?}, the epoch's {position:?}", stamp.epoch)
+                                format!(
+                                    "epoch {} of shard {shard}: the group's offset is {committed:?}, the epoch's {position:?}",
+                                    stamp.epoch
+                                )
                             });
                         }
                         self.epoch(shard, &stamp, &changes, log, &mut outputs);
@@ -183,14 +186,27 @@ impl Oracle {
                 }
             }
         }
-        self.demand(outputs.is_empty() && offsets.is_empty(), Invariant::I1ExactlyOnce, || format!("outputs {outputs:?} or offsets {offsets:?} without an epoch"));
+        self.demand(outputs.is_empty() && offsets.is_empty(), Invariant::I1ExactlyOnce, || {
+            format!("outputs {outputs:?} or offsets {offsets:?} without an epoch")
+        });
     }
 
-    fn epoch(&mut self, shard: ShardId, stamp: &Stamp, changes: &StateBatch, log: &SimLog, outputs: &mut BTreeMap<Partition, [Vec<OutputBody>; 2]>) {
+    fn epoch(
+        &mut self,
+        shard: ShardId,
+        stamp: &Stamp,
+        changes: &StateBatch,
+        log: &SimLog,
+        outputs: &mut BTreeMap<Partition, [Vec<OutputBody>; 2]>,
+    ) {
         let mut found = Vec::new();
         let truth = &mut self.shards[shard.get() as usize];
         let who = format!("epoch {} of shard {shard} by {}", stamp.epoch, stamp.owner.incarnation);
-        let mut demand = |holds: bool, invariant, what: String| if !holds { found.push((invariant, format!("{who}: {what}"))) };
+        let mut demand = |holds: bool, invariant, what: String| {
+            if !holds {
+                found.push((invariant, format!("{who}: {what}")))
+            }
+        };
         let last = truth.epochs.len() as u64;
         demand(stamp.epoch == Epoch::new(last + 1), Invariant::I4Owners, format!("the last one was {last}"));
         let claim = truth.claims.get(&stamp.owner.incarnation).copied();
@@ -207,9 +223,15 @@ impl Oracle {
             let (partition, next) = (position.partition, position.next.get());
             let from = truth.positions.insert(partition, next).unwrap_or(0);
             let input = &log.inputs[partition.get() as usize];
-            demand(from <= next && next <= input.len() as u64, Invariant::I7Clock, format!("partition {partition} goes from {from} to {next} of {}", input.len()));
+            demand(
+                from <= next && next <= input.len() as u64,
+                Invariant::I7Clock,
+                format!("partition {partition} goes from {from} to {next} of {}", input.len()),
+            );
             let mut expected = Vec::new();
-            for (offset, record) in input.iter().zip(0u64..).map(|(record, offset)| (offset, record)).take(next as usize).skip(from as usize) {
+            for (offset, record) in
+                input.iter().zip(0u64..).map(|(record, offset)| (offset, record)).take(next as usize).skip(from as usize)
+            {
                 if let Some(record) = record {
                     truth.model.apply(partition, offset, record, &mut expected);
                 }
@@ -219,7 +241,11 @@ impl Oracle {
                 demand(false, invariant, format!("partition {partition}, {from} to {next}: {what}"));
             }
         }
-        demand(stamp.books == truth.model.books && stamp.books.balance(), Invariant::I8Books, format!("{:?} instead of {:?}", stamp.books, truth.model.books));
+        demand(
+            stamp.books == truth.model.books && stamp.books.balance(),
+            Invariant::I8Books,
+            format!("{:?} instead of {:?}", stamp.books, truth.model.books),
+        );
         for (key, value) in changes.iter() {
             match value {
                 Some(value) => truth.journal_state.insert(key.to_vec(), digest_of(key, value)),
@@ -242,13 +268,18 @@ impl Oracle {
         let ordered = old[old.len() - kept.min(old.len())..] == new[..kept] && new.windows(2).all(|pair| pair[0].journal < pair[1].journal);
         let bounded = new.len() <= self.checkpoints_retained.max(old.len()) && new.len() >= old.len().min(self.checkpoints_retained);
         let (old, new) = (format!("{old:?}"), new.clone());
-        self.demand(ordered && bounded, Invariant::I6Garbage, || format!("shard {shard}, epoch {}: the list goes from {old} to {new:?}", stamp.epoch));
+        self.demand(ordered && bounded, Invariant::I6Garbage, || {
+            format!("shard {shard}, epoch {}: the list goes from {old} to {new:?}", stamp.epoch)
+        });
         for checkpoint in new {
             let key = manifest_key(shard, checkpoint.epoch, &checkpoint.incarnation);
             let files = self.manifests.get(&key).map(|manifest| manifest.files.iter().map(|file| file.object.clone()).collect::<Vec<_>>());
-            let missing = files.map_or(vec![key.clone()], |files| files.into_iter().chain([key.clone()]).filter(|key| store.get(key).is_none()).collect());
+            let missing = files
+                .map_or(vec![key.clone()], |files| files.into_iter().chain([key.clone()]).filter(|key| store.get(key).is_none()).collect());
             let missing: Vec<_> = missing.into_iter().filter(|key| !self.lost.contains(key)).collect();
-            self.demand(missing.is_empty(), Invariant::I6Garbage, || format!("shard {shard}, epoch {}: listed, but not there: {missing:?}", stamp.epoch));
+            self.demand(missing.is_empty(), Invariant::I6Garbage, || {
+                format!("shard {shard}, epoch {}: listed, but not there: {missing:?}", stamp.epoch)
+            });
         }
     }
 
@@ -263,7 +294,8 @@ impl Oracle {
         for file in &manifest.files {
             if let Some(Content::File(data)) = store.get(&file.object) {
                 files.insert(file.name.clone(), data.clone());
-            } else if !self.lost.contains(&file.object) {
+            // A zombie's late manifest may name what was collected meanwhile: it is on no list.
+            } else if !self.lost.contains(&file.object) && !self.garbage.contains(&file.object) {
                 self.report(Invariant::I5Snapshots, format!("{key} names {}, which is not there", file.object));
             }
         }
@@ -273,7 +305,9 @@ impl Oracle {
             let held = digest_of_files(&files);
             let holds = known.is_some_and(|(known, digest)| known == stamp && held == Some((known.clone(), *digest)));
             let known = known.map(|(stamp, _)| format!("{stamp:?}"));
-            self.demand(holds, Invariant::I5Snapshots, || format!("{key}: {:?} with files of {held:?} is not what was committed: {known:?}", manifest.stamp));
+            self.demand(holds, Invariant::I5Snapshots, || {
+                format!("{key}: {:?} with files of {held:?} is not what was committed: {known:?}", manifest.stamp)
+            });
         }
         self.manifests.insert(key.to_owned(), manifest);
     }
@@ -283,7 +317,8 @@ impl Oracle {
         let named = |truth: &Truth, shard: u32| {
             truth.retained().iter().any(|checkpoint| {
                 let manifest = manifest_key(ShardId::new(shard), checkpoint.epoch, &checkpoint.incarnation);
-                manifest == key || self.manifests.get(&manifest).is_some_and(|manifest| manifest.files.iter().any(|file| file.object == key))
+                manifest == key
+                    || self.manifests.get(&manifest).is_some_and(|manifest| manifest.files.iter().any(|file| file.object == key))
             })
         };
         let named = self.shards.iter().zip(0..).any(|(truth, shard)| named(truth, shard));
@@ -296,7 +331,9 @@ impl Oracle {
     pub fn cut(&mut self, shard: ShardId, before: JournalOffset) {
         let retained = self.shards[shard.get() as usize].retained().to_vec();
         let allowed = retained.len() >= 2 && before <= retained[0].journal;
-        self.demand(allowed, Invariant::I6Garbage, || format!("the journal of shard {shard} is cut before {before} while the list is {retained:?}"));
+        self.demand(allowed, Invariant::I6Garbage, || {
+            format!("the journal of shard {shard} is cut before {before} while the list is {retained:?}")
+        });
     }
 
     /// A shard was restored: what its database holds.
@@ -310,7 +347,9 @@ impl Oracle {
     /// An owner begins to process: it must stand at the end of what was committed.
     pub fn started(&mut self, shard: ShardId, stamp: Option<&Stamp>) {
         let head = self.head(shard).cloned();
-        self.demand(head.as_ref() == stamp, Invariant::I4Owners, || format!("shard {shard} starts from {stamp:?}, but {head:?} is committed"));
+        self.demand(head.as_ref() == stamp, Invariant::I4Owners, || {
+            format!("shard {shard} starts from {stamp:?}, but {head:?} is committed")
+        });
     }
 }
 

@@ -16,6 +16,7 @@ use crate::task::{Call, Link, Pool};
 mod assign;
 mod calls;
 mod commit;
+mod direct;
 mod executor;
 mod faults;
 mod finish;
@@ -113,6 +114,8 @@ pub struct World {
     store_down: bool,
     /// Shards whose newest checkpoint was damaged.
     damaged: BTreeSet<ShardId>,
+    /// What goes wrong next, in a scenario.
+    forced: Option<(&'static str, Fault)>,
     /// Nothing goes wrong any more.
     healed: bool,
     schedule: schedule::Schedule,
@@ -150,6 +153,7 @@ impl World {
             version_seen: AssignmentVersion::default(),
             store_down: false,
             damaged: BTreeSet::new(),
+            forced: None,
             healed: false,
             schedule,
             records_made: 0,

@@ -1,13 +1,53 @@
-//! Method: switch one deliberate bug on, run seeds of the normal test run until one of them fails. A bug that none finds is a hole in the net.
+//! Method: switch one deliberate bug on, and run the seeds of the normal test run until one fails. A bug that none of them finds is a hole in
+//! the net.
 
-use forebay_sim::mutant::ALL;
-use forebay_sim::run;
+use forebay_engine::mutants::Bug;
+use forebay_sim::mutant::{self, Mutant};
+use forebay_sim::{claims, panics, run};
 
-#[test]
-fn tmp() {
-    for mutant in ALL {
-        let start = std::time::Instant::now();
-        let found = (0..2000u64).find_map(|seed| run::run(seed, Some(*mutant)).1.err().map(|v| (seed, v)));
-        println!("{mutant:?}: {:?} {:?}", found.map(|(s, v)| (s, { let s = v.to_string(); s[..s.len().min(150)].to_owned() })), start.elapsed());
-    }
+/// As many as the normal run has.
+const RUNS: u64 = 4_000;
+const CLAIM_RUNS: u64 = 100_000;
+
+fn found_by_runs(mutant: Mutant) {
+    let found = (0..RUNS).find(|seed| run::run(*seed, Some(mutant)).1.is_err());
+    assert!(found.is_some(), "{mutant:?} is found by none of {RUNS} seeds");
+}
+
+fn found_by_claims(mutant: Mutant) {
+    mutant::set(Some(mutant));
+    let found = (0..CLAIM_RUNS).find(|seed| panics::caught(|| claims::run(*seed)).unwrap_or_else(Err).is_err());
+    mutant::set(None);
+    assert!(found.is_some(), "{mutant:?} is found by none of {CLAIM_RUNS} seeds of the claims");
+}
+
+macro_rules! mutants {
+    ($($name:ident: $check:ident($mutant:expr);)*) => {
+        $(#[test]
+        fn $name() {
+            $check($mutant);
+        })*
+    };
+}
+
+mutants! {
+    earlier_owners_are_not_barred: found_by_runs(Mutant::NoBar);
+    earlier_owners_are_not_barred_in_claims_alone: found_by_claims(Mutant::NoBar);
+    a_cut_journal_goes_unnoticed: found_by_claims(Mutant::NoGap);
+    an_uncommitted_release_counts: found_by_claims(Mutant::ReleaseUncommitted);
+    a_claim_does_not_go_back_to_its_third_step: found_by_claims(Mutant::NoBackUnverified);
+    records_of_others_behind_a_claim_do_not_matter: found_by_claims(Mutant::BehindUnverified);
+    outputs_are_put_out_before_the_commit_is_known: found_by_runs(Mutant::OutputsEarly);
+    garbage_is_deleted_before_its_epoch_is_committed: found_by_runs(Mutant::DeleteAtOnce);
+    a_snapshot_is_taken_of_an_uncommitted_epoch: found_by_runs(Mutant::SnapshotUncommitted);
+    the_restored_state_is_not_verified: found_by_runs(Mutant::NoVerify);
+    a_file_id_comes_twice: found_by_runs(Mutant::FileIdTwice);
+    a_failed_commit_is_tried_again_with_the_same_producer: found_by_runs(Mutant::CommitAgain);
+    the_overlay_is_kept_after_an_abort: found_by_runs(Mutant::OverlayKept);
+    the_journal_is_cut_before_the_list_is_committed: found_by_runs(Mutant::CutEarly);
+    the_list_is_never_trimmed: found_by_runs(Mutant::Engine(Bug::ListNotTrimmed));
+    the_list_is_trimmed_to_one: found_by_runs(Mutant::Engine(Bug::ListTrimmedToOne));
+    a_file_is_reused_by_its_name_only: found_by_runs(Mutant::Engine(Bug::FileByName));
+    the_clock_goes_back: found_by_runs(Mutant::Engine(Bug::ClockBack));
+    garbage_counts_although_the_list_grew: found_by_runs(Mutant::Engine(Bug::StaleGarbage));
 }

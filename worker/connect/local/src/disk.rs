@@ -25,7 +25,7 @@ use forebay_engine::log::{LogError, TopicInfo};
 use forebay_engine::record::Header;
 
 pub(crate) use draft::Draft;
-pub(crate) use format::{BatchHead, Change, RecordParts, TopicNumber, record_bytes, take_record};
+pub(crate) use format::{BatchHead, Change, CommittedOffset, RecordParts, TopicNumber, record_bytes, take_record};
 use lock::FolderLock;
 use segment::Segment;
 use state::BatchPlace;

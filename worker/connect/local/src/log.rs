@@ -19,7 +19,7 @@ use forebay_engine::record::{OutputRecord, Outputs};
 use input::Cursor;
 pub use input::LocalInput;
 
-use crate::disk::{self, Change, Draft, LogFolder, OpenError, RecordParts, State, TopicNumber};
+use crate::disk::{self, Change, CommittedOffset, Draft, LogFolder, OpenError, RecordParts, State, TopicNumber};
 use crate::partitioner::partition_for_key;
 
 /// What to open.
@@ -300,7 +300,7 @@ impl Targets {
         })
     }
 
-    fn offsets(&self, action: &str, topics: &JobTopics, positions: &[InputPosition]) -> Result<Vec<(TopicNumber, u32, u64)>, LogError> {
+    fn offsets(&self, action: &str, topics: &JobTopics, positions: &[InputPosition]) -> Result<Vec<CommittedOffset>, LogError> {
         let mut offsets = BTreeMap::new();
         for position in positions {
             let input = usize::from(position.input.get());

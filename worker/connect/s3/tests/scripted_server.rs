@@ -66,6 +66,21 @@ fn an_upload_in_parts_whose_completion_meets_a_conflict_is_aborted_and_begun_ane
 }
 
 #[test]
+fn an_upload_that_is_gone_when_it_is_completed_again_was_ours_if_its_object_is_there() {
+    let ours = format!("{:08x}", crc32fast::hash(&[5; PART_BYTES + 10]));
+    for (there, expected) in [(ours, Put::Created), ("00000000".to_owned(), Put::AlreadyThere)] {
+        let server = Server::answering(move |request, _| match request.method.as_str() {
+            "POST" if request.path.contains("uploads") => Some(Reply::new(200, UPLOAD_BEGUN)),
+            "POST" => Some(Reply::error(404, "NoSuchUpload")),
+            "PUT" => Some(Reply::new(200, "").header("etag", "\"e\"")),
+            "HEAD" => Some(Reply::new(200, vec![5; PART_BYTES + 10]).header("x-amz-meta-crc32", there.clone())),
+            _ => Some(Reply::error(404, "NoSuchUpload")),
+        });
+        assert_eq!(store(&server).put("k", &part_and_a_bit()).unwrap(), expected);
+    }
+}
+
+#[test]
 fn an_upload_in_parts_that_fails_is_aborted() {
     let server = Server::answering(|request, _| match request.method.as_str() {
         "POST" => Some(Reply::new(200, UPLOAD_BEGUN)),

@@ -55,7 +55,8 @@ impl Round {
 impl Worker {
     /// Whether a transaction would carry anything.
     pub(super) fn has_work(&self) -> bool {
-        matches!(self.producer, Producer::Ready(_)) && self.shards.values().any(|state| state.dirty && matches!(state.phase, Phase::Running(_)) || state.is_urgent())
+        matches!(self.producer, Producer::Ready(_))
+            && self.shards.values().any(|state| state.dirty && matches!(state.phase, Phase::Running(_)) || state.is_urgent())
     }
 
     pub(super) fn begin_round_if_due(&mut self) {
@@ -109,7 +110,10 @@ impl Worker {
 
     /// Keeps the broker's memory of this incarnation fresh: one shard's claim record once more, which changes nothing.
     fn beat(&mut self) {
-        let owner = self.shards.values().find_map(|state| if let Phase::Running(claim) = &state.phase { Some(claim.owner().clone()) } else { None });
+        let owner = self
+            .shards
+            .values()
+            .find_map(|state| if let Phase::Running(claim) = &state.phase { Some(claim.owner().clone()) } else { None });
         if let (Some(owner), Producer::Ready(_)) = (owner, &self.producer) {
             let contribution = Contribution { claims: vec![owner], ..Contribution::default() };
             self.round = Round::Sealing { began: self.now, waiting: BTreeSet::new(), contribution, sealed: Vec::new() };

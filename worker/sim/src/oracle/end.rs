@@ -13,7 +13,9 @@ impl Oracle {
         for (partition, input) in (0u32..).map(Partition::new).zip(&log.inputs) {
             let group = log.group.get(&partition).map_or(0, |offset| offset.get());
             let rest = input.iter().skip(group as usize).filter(|record| record.is_some()).count();
-            self.demand(rest == 0, Invariant::I1ExactlyOnce, || format!("partition {partition}: {rest} records lie behind the group's offset {group}"));
+            self.demand(rest == 0, Invariant::I1ExactlyOnce, || {
+                format!("partition {partition}: {rest} records lie behind the group's offset {group}")
+            });
             let mut expected = Vec::new();
             let mut model = Model::default();
             for (offset, record) in (0u64..).zip(input).filter_map(|(offset, record)| Some((offset, record.as_ref()?))) {

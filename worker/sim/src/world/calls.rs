@@ -173,7 +173,10 @@ impl World {
     }
 
     fn barred(&mut self, incarnation: &forebay_engine::ids::Incarnation) {
-        let alive = self.seats.iter().position(|seat| seat.process.as_ref().is_some_and(|process| process.committer.incarnation() == Some(incarnation)));
+        let alive = self
+            .seats
+            .iter()
+            .position(|seat| seat.process.as_ref().is_some_and(|process| process.committer.incarnation() == Some(incarnation)));
         if let (Some(seat), true) = (alive, self.log.is_live(incarnation)) {
             self.coverage.situation("a live incarnation is barred");
             self.cover(seat, Fault::Barred);
@@ -276,10 +279,14 @@ pub(super) fn label(task: &Task) -> &'static str {
 fn failure(call: &Call, reason: &str) -> Answer {
     let reason = reason.to_owned();
     match call {
-        Call::Put(key, _) | Call::Get(key) | Call::Download(key) | Call::List(key) => Answer::Store(StoreError::Unavailable { action: "ask for", key: key.clone(), reason }),
+        Call::Put(key, _) | Call::Get(key) | Call::Download(key) | Call::List(key) => {
+            Answer::Store(StoreError::Unavailable { action: "ask for", key: key.clone(), reason })
+        }
         Call::Delete(_) => Answer::Store(StoreError::Unavailable { action: "delete", key: String::new(), reason }),
         Call::Begin => Answer::Done,
-        Call::Journal(..) | Call::Range | Call::Bar(_) | Call::Cut(_) => Answer::Log(LogError::Unavailable { action: "ask the broker".into(), reason }),
+        Call::Journal(..) | Call::Range | Call::Bar(_) | Call::Cut(_) => {
+            Answer::Log(LogError::Unavailable { action: "ask the broker".into(), reason })
+        }
     }
 }
 

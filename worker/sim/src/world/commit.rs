@@ -131,7 +131,15 @@ impl World {
     fn take_order(&mut self, seat: usize) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
         let committer = &mut process.committer;
-        let of = |incarnation, epoch, parts| Current { incarnation, epoch, txn: None, parts, receipt: Receipt::default(), sent: false, again: Vec::new() };
+        let of = |incarnation, epoch, parts| Current {
+            incarnation,
+            epoch,
+            txn: None,
+            parts,
+            receipt: Receipt::default(),
+            sent: false,
+            again: Vec::new(),
+        };
         match committer.orders.pop_front() {
             None => {}
             Some(Order::Open(incarnation)) => {
@@ -189,7 +197,9 @@ impl World {
         match part {
             Part::Init => Ok(Done::Epoch(self.log.init(incarnation))),
             Part::Begin => self.log.begin(incarnation, epoch).map(Done::Txn),
-            Part::Outputs(to, bodies) => self.log.produce(who, txn.ok_or(Refused::NoTransaction)?, *to, bodies.clone()).map(|()| Done::Nothing),
+            Part::Outputs(to, bodies) => {
+                self.log.produce(who, txn.ok_or(Refused::NoTransaction)?, *to, bodies.clone()).map(|()| Done::Nothing)
+            }
             Part::Journal(shard, chunks) => self.log.journal(who, txn.ok_or(Refused::NoTransaction)?, *shard, chunks).map(Done::Journal),
             Part::Offsets(offsets) => self.log.add_offsets(who, txn.ok_or(Refused::NoTransaction)?, offsets).map(|()| Done::Nothing),
             Part::End => self.log.end(who, true).map(|_| Done::Nothing),

@@ -83,7 +83,10 @@ impl World {
                     return;
                 }
                 executor.slots.remove(&shard);
-                executor.slots.insert(shard, Slot { attempt, shard: state, reader: BTreeMap::new(), dirty: false, full: false, applied_early: false });
+                executor.slots.insert(
+                    shard,
+                    Slot { attempt, shard: state, reader: BTreeMap::new(), dirty: false, full: false, applied_early: false },
+                );
             }
             Command::Start(shard, attempt) => self.begin(seat, number, shard, attempt),
             Command::Seal(shard, attempt, owner, annotations) => {
@@ -95,7 +98,10 @@ impl World {
                 (slot.dirty, slot.full) = (false, false);
                 match sealed {
                     Ok(sealed) => {
-                        let early = sealed.as_ref().filter(|_| is(Mutant::SnapshotUncommitted)).map(|sealed| (sealed.epoch, sealed.journal.len() as u64));
+                        let early = sealed
+                            .as_ref()
+                            .filter(|_| is(Mutant::SnapshotUncommitted))
+                            .map(|sealed| (sealed.epoch, sealed.journal.len() as u64));
                         process.inbox.push_back(Event::Sealed(shard, attempt, sealed));
                         if let Some((epoch, chunks)) = early {
                             slot.applied_early = true;
@@ -198,7 +204,8 @@ fn read(slot: &mut Slot, log: &SimLog, records_max: usize, time: Timestamp) -> R
             let Some(body) = &input[*at - 1] else { continue };
             records += 1;
             let (key, value) = (body.key.as_deref(), body.value.as_deref());
-            let record = InputRecord { input: InputId::new(0), partition: *partition, offset, timestamp: body.timestamp, key, value, headers: &[] };
+            let record =
+                InputRecord { input: InputId::new(0), partition: *partition, offset, timestamp: body.timestamp, key, value, headers: &[] };
             slot.shard.process(&record, time).map_err(|error| error.to_string())?;
         }
     }

@@ -12,8 +12,9 @@ use crate::oracle::Invariant;
 impl World {
     /// Perhaps something goes wrong.
     pub(super) fn maybe_fault(&mut self) {
-        for seat in 0..self.seats.len() {
-            self.seats[seat].stalled = self.seats[seat].stalled.saturating_sub(1);
+        // A scenario's hold has no end.
+        for seat in self.seats.iter_mut().filter(|seat| seat.stalled < usize::MAX) {
+            seat.stalled = seat.stalled.saturating_sub(1);
         }
         if let Some((phase, fault)) = self.setup.directed {
             self.aim(phase, fault);
@@ -46,8 +47,13 @@ impl World {
     }
 
     fn aim(&mut self, phase: &'static str, fault: Fault) {
+        // Restores from the store need a disk that is gone.
+        if phase.starts_with("restore-") && self.rng.chance(0.005) {
+            let seat = self.rng.below(self.seats.len());
+            self.crash(seat, true);
+        }
         let hit: Vec<usize> = (0..self.seats.len()).filter(|seat| self.phases(*seat).contains(&phase)).collect();
-        if hit.is_empty() || !self.rng.chance(0.04) {
+        if hit.is_empty() || !self.rng.chance(0.06) {
             return;
         }
         let seat = *self.rng.pick(&hit);
@@ -65,6 +71,9 @@ impl World {
     pub(super) fn call_fault(&mut self, seat: usize, label: &'static str, writes: bool) -> Option<Fault> {
         if self.healed {
             return None;
+        }
+        if let Some((_, fault)) = self.forced.take_if(|(forced, _)| *forced == label) {
+            return Some(fault);
         }
         let aimed = self.setup.directed.filter(|(phase, _)| *phase == label).map(|(_, fault)| fault);
         let aimed = aimed.filter(|fault| matches!(fault, Fault::Lost | Fault::ReplyLost | Fault::Late));
@@ -130,10 +139,17 @@ impl World {
     /// The newest checkpoint of a shard is damaged; once per shard, so that one is always left.
     fn damage(&mut self) {
         let shard = ShardId::new(self.rng.below(self.setup.shards as usize) as u32);
+        self.damage_of(shard);
+    }
+
+    pub(super) fn damage_of(&mut self, shard: ShardId) {
         if self.damaged.contains(&shard) {
             return;
         }
-        let Some(newest) = self.oracle.head(shard).filter(|head| head.retained.len() >= 2).and_then(|head| head.retained.last().cloned()) else { return };
+        let Some(newest) = self.oracle.head(shard).filter(|head| head.retained.len() >= 2).and_then(|head| head.retained.last().cloned())
+        else {
+            return;
+        };
         let key = manifest_key(shard, newest.epoch, &newest.incarnation);
         // The file that is never reused: damage that spreads to later checkpoints is not survivable by anybody.
         let Some(object) = self.oracle.database_manifest(&key) else { return };

@@ -60,13 +60,16 @@ impl World {
     }
 
     fn is_caught_up(&self) -> bool {
-        self.letters.is_empty()
-            && self.records_later == 0
-            && self.log.inputs.iter().zip(0u32..).all(|(input, partition)| {
-                let group = self.log.group.get(&forebay_engine::ids::Partition::new(partition)).map_or(0, |offset| offset.get() as usize);
-                input.iter().skip(group).all(Option::is_none)
-            })
-            && self.shards().into_iter().all(|shard| self.owners(shard) == 1)
+        let owned = self.shards().into_iter().all(|shard| self.owners(shard) == 1);
+        self.letters.is_empty() && self.records_later == 0 && self.is_worked_off() && owned
+    }
+
+    /// Whether every record that is there is committed.
+    pub fn is_worked_off(&self) -> bool {
+        self.log.inputs.iter().zip(0u32..).all(|(input, partition)| {
+            let group = self.log.group.get(&forebay_engine::ids::Partition::new(partition)).map_or(0, |offset| offset.get() as usize);
+            input.iter().skip(group).all(Option::is_none)
+        })
     }
 
     fn owners(&self, shard: forebay_engine::ids::ShardId) -> usize {

@@ -91,7 +91,8 @@ impl Process {
     }
 
     pub(super) fn can_coordinate(&self, now: i64) -> bool {
-        !self.stopped && (!self.inbox.is_empty() || self.worker.wake_at().is_some_and(|at| at.as_millis() <= self.clock.max(now + self.skew)))
+        !self.stopped
+            && (!self.inbox.is_empty() || self.worker.wake_at().is_some_and(|at| at.as_millis() <= self.clock.max(now + self.skew)))
     }
 
     pub(super) fn can_commit(&self, log: &SimLog) -> bool {
@@ -108,7 +109,12 @@ impl Process {
     }
 
     pub(super) fn longest_queue(&self) -> usize {
-        self.executors.iter().map(|executor| executor.commands.len()).chain([self.inbox.len(), self.committer.orders.len()]).max().unwrap_or(0)
+        self.executors
+            .iter()
+            .map(|executor| executor.commands.len())
+            .chain([self.inbox.len(), self.committer.orders.len()])
+            .max()
+            .unwrap_or(0)
     }
 
     /// Shards that an executor holds.
@@ -179,7 +185,9 @@ impl World {
         match action {
             Action::OpenProducer(incarnation) => process.committer.orders.push_back(Order::Open(incarnation)),
             Action::Commit(incarnation, contribution) => process.committer.orders.push_back(Order::Commit(incarnation, contribution)),
-            Action::ReadManifest(shard, attempt) => self.help(seat, shard, "read-manifest", move |job| Job { attempt, ..job }.read_manifest()),
+            Action::ReadManifest(shard, attempt) => {
+                self.help(seat, shard, "read-manifest", move |job| Job { attempt, ..job }.read_manifest())
+            }
             Action::Scan(shard, attempt, from, view) => self.help(seat, shard, "scan", move |job| Job { attempt, ..job }.scan(from, view)),
             Action::Bar(shard, attempt, incarnation) => self.help(seat, shard, "bar", move |job| Job { attempt, ..job }.bar(incarnation)),
             Action::Restore(shard, attempt, claimed) => {
@@ -188,7 +196,8 @@ impl World {
             }
             Action::Start(shard, attempt) => process.executor(shard).commands.push_back(Command::Start(shard, attempt)),
             Action::Seal(shard, attempt, owner, annotations) => {
-                let early = annotations.retained.as_ref().filter(|list| list.len() >= 2 && is(Mutant::CutEarly)).map(|list| list[0].journal);
+                let early =
+                    annotations.retained.as_ref().filter(|list| list.len() >= 2 && is(Mutant::CutEarly)).map(|list| list[0].journal);
                 process.executor(shard).commands.push_back(Command::Seal(shard, attempt, owner, annotations));
                 if early.is_some() {
                     self.help(seat, shard, "discard", move |job| job.discard(early, &[]));
@@ -208,7 +217,11 @@ impl World {
             Report::Owned(..) => self.coverage.situation("a shard is owned"),
             Report::GaveUp(_, gave_up) => {
                 self.version_seen = self.version_seen.max(gave_up.version);
-                self.coverage.situation(if gave_up.claimed { "a claim is given up after its record was committed" } else { "a claim is given up before its record" });
+                self.coverage.situation(if gave_up.claimed {
+                    "a claim is given up after its record was committed"
+                } else {
+                    "a claim is given up before its record"
+                });
             }
             Report::Failed(..) => self.coverage.situation("a shard fails"),
             Report::Stalled(..) => self.coverage.situation("a shard stalls"),
@@ -229,7 +242,8 @@ impl World {
         (due.running, due.epochs) = (true, 0);
         let Some((attempt, state)) = process.executor(shard).slot(shard) else { return };
         let checkpointer = state.checkpointer();
-        let plan = SnapshotPlan { unique, incarnation: state.head().owner.incarnation.clone(), retained: state.head().retained.clone(), grace };
+        let plan =
+            SnapshotPlan { unique, incarnation: state.head().owner.incarnation.clone(), retained: state.head().retained.clone(), grace };
         self.help(seat, shard, "snapshot", move |job| {
             job.remote.call(crate::task::Call::Begin);
             Job { attempt, ..job }.snapshot(checkpointer, &plan)

@@ -51,13 +51,19 @@ enum Key {
 impl Schedule {
     pub(super) fn new(rng: &mut Rng) -> Self {
         let by_priority = rng.chance(0.6);
-        Self { by_priority, change: *rng.pick(&[0.02, 0.06, 0.15]), priorities: BTreeMap::new(), last: None, burst: *rng.pick(&[0.0, 0.5, 0.8]) }
+        Self {
+            by_priority,
+            change: *rng.pick(&[0.02, 0.06, 0.15]),
+            priorities: BTreeMap::new(),
+            last: None,
+            burst: *rng.pick(&[0.0, 0.5, 0.8]),
+        }
     }
 }
 
 impl World {
     /// Everybody who can act.
-    pub(super) fn actors(&self) -> Vec<Actor> {
+    pub fn actors(&self) -> Vec<Actor> {
         let mut all = Vec::with_capacity(32);
         for (number, seat) in self.seats.iter().enumerate() {
             let Some(process) = seat.process.as_ref().filter(|_| seat.stalled == 0) else { continue };

@@ -44,6 +44,9 @@ impl TopicNumber {
     }
 }
 
+/// Topic, partition and a group's next offset in it.
+pub(crate) type CommittedOffset = (TopicNumber, u32, u64);
+
 /// A change of what is known beside the records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Change {
@@ -56,7 +59,7 @@ pub(crate) enum Change {
     /// A topic has more partitions now, the new ones empty.
     PartitionsAdded { number: TopicNumber, partitions: u32 },
     /// A group's next offsets.
-    OffsetsCommitted { group: String, offsets: Vec<(TopicNumber, u32, u64)> },
+    OffsetsCommitted { group: String, offsets: Vec<CommittedOffset> },
     /// A transactional id can never commit again.
     Barred { transactional_id: String },
     /// The records of a partition before an offset are deleted.
@@ -71,7 +74,7 @@ pub(crate) struct Snapshot {
     /// By number.
     pub topics: Vec<SnapshotTopic>,
     /// Group and its offsets, both sorted.
-    pub groups: Vec<(String, Vec<(TopicNumber, u32, u64)>)>,
+    pub groups: Vec<(String, Vec<CommittedOffset>)>,
     /// Barred transactional ids, sorted.
     pub barred: Vec<String>,
 }

@@ -13,6 +13,9 @@ use super::OpenError;
 use super::format::{self, Change, FRAME_HEAD_BYTES, SEGMENT_HEAD, Snapshot};
 use crate::durable::sync_folder;
 
+/// Takes the position and bytes of a frame's body; `Err` says what is wrong with them.
+pub(crate) type EachFrame<'a> = dyn FnMut(u64, &[u8]) -> Result<(), String> + 'a;
+
 /// A segment file, open. Batches in memory share it, so that it can still be read after it was deleted.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -49,7 +52,7 @@ impl Segment {
 
     /// Hands the body of each frame and its position in the file to `each`, in order. Returns the length of what is whole: the file's,
     /// unless this is the last segment and its last frame is torn.
-    pub(crate) fn scan(&self, last: bool, each: &mut dyn FnMut(u64, &[u8]) -> Result<(), String>) -> Result<u64, OpenError> {
+    pub(crate) fn scan(&self, last: bool, each: &mut EachFrame<'_>) -> Result<u64, OpenError> {
         let length = self.file.metadata().map_err(OpenError::io("measure", &self.path))?.len();
         let mut reader = BufReader::with_capacity(1 << 20, &self.file);
         let mut head = [0; SEGMENT_HEAD.len()];

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use super::format::{BatchHead, Change, Snapshot, SnapshotTopic, TopicNumber};
+use super::format::{BatchHead, Change, CommittedOffset, Snapshot, SnapshotTopic, TopicNumber};
 use super::segment::Segment;
 
 /// Everything that is known of a log.
@@ -96,7 +96,7 @@ impl State {
     }
 
     /// A group's offsets.
-    pub(crate) fn group(&self, group: &str) -> impl Iterator<Item = (TopicNumber, u32, u64)> {
+    pub(crate) fn group(&self, group: &str) -> impl Iterator<Item = CommittedOffset> {
         self.groups.get(group).into_iter().flatten().map(|((number, partition), next)| (*number, *partition, *next))
     }
 
@@ -249,9 +249,8 @@ impl State {
         for batch in before.values().flat_map(|topic| &topic.partitions).flat_map(|partition| &partition.batches) {
             release(&mut self.segments, batch);
         }
-        let offsets = |offsets: Vec<(TopicNumber, u32, u64)>| {
-            offsets.into_iter().map(|(number, partition, next)| ((number, partition), next)).collect()
-        };
+        let offsets =
+            |offsets: Vec<CommittedOffset>| offsets.into_iter().map(|(number, partition, next)| ((number, partition), next)).collect();
         self.groups = snapshot.groups.into_iter().map(|(group, of)| (group, offsets(of))).collect();
         self.barred = snapshot.barred.into_iter().collect();
         Ok(())

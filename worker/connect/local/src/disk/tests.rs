@@ -13,6 +13,14 @@ fn produce(folder: &LogFolder, topic: &str, values: &[&str]) {
     assert_eq!(folder.produce(topic, records).unwrap(), values.len() as u64);
 }
 
+fn bar(folder: &LogFolder, id: &str) {
+    let plan = |_: &State, draft: &mut Draft| {
+        draft.changes.push(Change::Barred { transactional_id: id.to_owned() });
+        Ok(())
+    };
+    folder.append("bar", Draft::default(), plan).unwrap();
+}
+
 /// Offset and value of each record of partition 0.
 fn read(folder: &LogFolder, topic: &str) -> Vec<(u64, String)> {
     let mut reader = folder.consume(topic, StartFrom::Earliest, "").unwrap();
@@ -178,8 +186,7 @@ fn segments_that_hold_nothing_any_more_are_removed_and_what_else_they_said_stays
     let dir = tempfile::tempdir().unwrap();
     let folder = LogFolder::open_with(dir.path(), 1).unwrap();
     folder.create_topic("t", 1).unwrap();
-    let bar = |draft: &mut Draft| draft.changes.push(Change::Barred { transactional_id: "x".into() });
-    folder.append("bar", Draft::default(), |_, draft| Ok(bar(draft))).unwrap();
+    bar(&folder, "x");
     folder.set_group_offsets("g", &[GroupOffset { topic: "t".into(), partition: Partition::new(0), next: Offset::new(1) }]).unwrap();
     for value in ["a", "b", "c", "d"] {
         produce(&folder, "t", &[value]);
@@ -321,11 +328,7 @@ impl Model {
                 *start = before.max(*start);
             }
             Step::Bar(id) => {
-                log.append("bar", Draft::default(), |_, draft| {
-                    draft.changes.push(Change::Barred { transactional_id: id.to_string() });
-                    Ok(())
-                })
-                .unwrap();
+                bar(log, &id.to_string());
                 self.barred.insert(id.to_string());
             }
             Step::Offset(topic, next) => {
