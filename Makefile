@@ -68,7 +68,7 @@ unit: ## tests that need no servers, the simulations among them (TEST=part-of-a-
 .PHONY: sim
 sim: ## the simulations alone, with these seeds instead of the usual ones (SEEDS=..., TEST=part-of-a-name)
 	$(if $(SIM_TESTS),,$(error worker/sim/tests has no tests))
-	$(if $(SEEDS),FOREBAY_SIM_SEEDS='$(SEEDS)' )cargo test $(CARGO_FLAGS) $(SIM_TESTS:%=--test %) -- --nocapture $(TEST)
+	$(if $(SEEDS),SEEDS='$(SEEDS)' )cargo test $(CARGO_FLAGS) $(SIM_TESTS:%=--test %) -- --nocapture $(TEST)
 
 .PHONY: e2e
 e2e: build ## tests on a real Kafka and S3, which are started for them and stopped afterwards (TEST=part-of-a-name)

@@ -130,7 +130,8 @@ impl Ls {
 impl Replay {
     fn replay<L: Log>(&self, loaded: &Loaded, log: &L) -> anyhow::Result<()> {
         let from = replayed_to(log)?;
-        let mut batch = Batch::default();
+        // All partitions, those without dead letters too: where the next replay starts is known only if it is known of each.
+        let mut batch = Batch { positions: from.iter().map(|position| (position.partition, position.next)).collect(), ..Batch::default() };
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         let bar = ProgressBar::new_spinner();
         let mut producer = None;

@@ -59,12 +59,34 @@ impl Loaded {
         places.store(&self.job, &format!("{}/{}/{}/{TIMELINE}", self.job.namespace, self.job.name, self.uid()))
     }
 
+    /// The same, after a probe of all that a job needs of it.
+    pub fn checked_store(&self, places: &Places) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        places.checked_store(&self.job, &format!("{}/{}/{}/{TIMELINE}", self.job.namespace, self.job.name, self.uid()))
+    }
+
     /// The job's identity, if it has ever run here.
     pub fn identity(&self, root: &dyn ObjectStore) -> anyhow::Result<Option<JobIdentity>> {
         let newest = root.list("identity/")?.into_iter().map(|object| object.key).max();
         let Some(key) = newest else { return Ok(None) };
         let identity = JobIdentity::decode(&root.get(&key)?).with_context(|| format!("object {key}"))?;
         Ok(Some(identity))
+    }
+
+    /// Puts the inputs into the order of the ids by which the state knows them, whatever their order in the manifest.
+    pub fn order_inputs(&mut self, places: &Places) -> anyhow::Result<()> {
+        let Some(identity) = self.identity(&*self.root(places)?)? else { return Ok(()) };
+        self.refuse_changes(&identity)?;
+        self.job.inputs = identity.inputs_by_id(&self.job).into_iter().cloned().collect();
+        Ok(())
+    }
+
+    fn refuse_changes(&self, identity: &JobIdentity) -> anyhow::Result<()> {
+        let mut findings = changed(identity, &self.job);
+        if findings.is_empty() {
+            return Ok(());
+        }
+        self.manifest.locator.locate(&mut findings);
+        Err(unusable(&findings).into())
     }
 
     /// The job's identity, made at the first start and extended by new tables; refuses a manifest that contradicts it.
@@ -76,11 +98,7 @@ impl Loaded {
             let (identity, fresh) = match known {
                 None => (JobIdentity::new(&self.uid(), shards, &self.job)?, true),
                 Some(mut identity) => {
-                    let mut findings = changed(&identity, &self.job);
-                    if !findings.is_empty() {
-                        self.manifest.locator.locate(&mut findings);
-                        return Err(unusable(&findings).into());
-                    }
+                    self.refuse_changes(&identity)?;
                     let fresh = identity.assign_tables(&self.job)?;
                     (identity, fresh)
                 }

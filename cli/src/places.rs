@@ -79,33 +79,61 @@ impl Places {
 
     /// The object store, rooted at `below` under the user's prefix.
     pub fn store(&self, job: &ValidatedJob, below: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
-        let declared = match (&self.store, &job.store) {
+        match self.s3(job, below)? {
+            Some(options) => Ok(Arc::new(S3Store::open(options)?)),
+            None => open_folder(self.folder(job)?.join(below)),
+        }
+    }
+
+    /// The same, after a probe of all that a job needs of it.
+    pub fn checked_store(&self, job: &ValidatedJob, below: &str) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        match self.s3(job, below)? {
+            Some(options) => {
+                let store = S3Store::open(options)?;
+                store.preflight().map_err(|error| Unusable(error.to_string()))?;
+                Ok(Arc::new(store))
+            }
+            None => open_folder(self.folder(job)?.join(below)),
+        }
+    }
+
+    /// The bucket, if it is one.
+    fn s3(&self, job: &ValidatedJob, below: &str) -> anyhow::Result<Option<S3Options>> {
+        let mut options = match (&self.store, &job.store) {
+            (Some(url), _) => match url.strip_prefix("s3://") {
+                Some(rest) => {
+                    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+                    S3Options::new(bucket, join(prefix, below))
+                }
+                None => return Ok(None),
+            },
             (None, Some(StoreSpec::S3(s3))) => {
                 let mut options = S3Options::new(s3.bucket.clone(), join(s3.prefix.as_deref().unwrap_or(""), below));
-                options.endpoint = self.s3_endpoint.clone().or_else(|| s3.endpoint.clone());
+                options.endpoint = s3.endpoint.clone();
                 options.region = s3.region.clone();
-                options.path_style = s3.path_style || self.s3_endpoint.is_some();
+                options.path_style = s3.path_style;
                 options.ca_file = s3.ca_file.clone().map(PathBuf::from);
                 if let Some(key_id) = s3.sse_kms_key_id.clone() {
                     options.encryption = Encryption::Kms { key_id };
                 }
-                return Ok(Arc::new(S3Store::open(options)?));
+                options
             }
-            (None, Some(StoreSpec::Folder(folder))) => Some(folder.path.clone()),
-            (Some(url), _) => Some(url.clone()),
-            (None, None) => None,
+            (None, Some(StoreSpec::Folder(_)) | None) => return Ok(None),
         };
-        match declared {
-            Some(url) if url.starts_with("s3://") => {
-                let (bucket, prefix) = url["s3://".len()..].split_once('/').unwrap_or((&url["s3://".len()..], ""));
-                let mut options = S3Options::new(bucket, join(prefix, below));
-                options.endpoint = self.s3_endpoint.clone();
-                options.path_style = self.s3_endpoint.is_some();
-                Ok(Arc::new(S3Store::open(options)?))
-            }
-            Some(url) if url.contains("://") => Err(Unusable(format!("--store {url}: write s3://BUCKET/PREFIX, or a folder")).into()),
-            Some(folder) => open_folder(PathBuf::from(folder).join(below)),
-            None => open_folder(self.dir.join("store").join(below)),
+        if let Some(endpoint) = &self.s3_endpoint {
+            options.endpoint = Some(endpoint.clone());
+            options.path_style = true;
+        }
+        Ok(Some(options))
+    }
+
+    /// The folder, if it is no bucket.
+    fn folder(&self, job: &ValidatedJob) -> anyhow::Result<PathBuf> {
+        match (&self.store, &job.store) {
+            (Some(url), _) if url.contains("://") => Err(Unusable(format!("--store {url}: write s3://BUCKET/PREFIX, or a folder")).into()),
+            (Some(folder), _) => Ok(PathBuf::from(folder)),
+            (None, Some(StoreSpec::Folder(folder))) => Ok(PathBuf::from(&folder.path)),
+            (None, _) => Ok(self.dir.join("store")),
         }
     }
 }

@@ -14,7 +14,7 @@ use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp, Worker
 use forebay_engine::log::{JobTopics, Log, StartFrom};
 use forebay_engine::shard::shard_of;
 use forebay_engine::worker::{Report, WorkerOptions};
-use forebay_kafka::{KafkaLog, KafkaOptions};
+use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use forebay_local::{LocalLog, LocalLogOptions};
 use forebay_pipeline::PipelineInstance;
 use forebay_worker::status::Status;
@@ -62,7 +62,7 @@ pub struct Run {
     #[arg(long, value_name = "ADDRESS", env = "FOREBAY_METRICS")]
     metrics: Option<std::net::SocketAddr>,
 
-    /// Log as JSON lines instead of text; RUST_LOG says how much (default: warn on a terminal, else info)
+    /// Log as JSON lines instead of text; RUST_LOG says how much (default: error on a terminal, else info)
     #[arg(long)]
     log_json: bool,
 }
@@ -70,14 +70,20 @@ pub struct Run {
 impl Run {
     pub fn execute(&self) -> anyhow::Result<()> {
         start_logging(self.log_json);
-        let loaded = job::load(&self.file)?;
+        let mut loaded = job::load(&self.file)?;
+        loaded.order_inputs(&self.places)?;
         match self.places.cluster(&loaded.job)? {
-            Some(cluster) => self.run(&loaded, |topics| open_kafka(&cluster, topics)),
+            Some(cluster) => {
+                let shards = loaded.job.shards.unwrap_or(1);
+                check_kafka(&open_kafka(&cluster, loaded.topics(shards))?)?;
+                self.run(&loaded, |topics| open_kafka(&cluster, topics))
+            }
             None => self.run(&loaded, |topics| open_local(&self.places, topics)),
         }
     }
 
     fn run<L: Log>(&self, loaded: &Loaded, open: impl Fn(JobTopics) -> anyhow::Result<L>) -> anyhow::Result<()> {
+        let store = loaded.checked_store(&self.places)?;
         let root = loaded.root(&self.places)?;
         // The number of shards may follow from the partitions, which only the log knows.
         let known = loaded.identity(&*root)?.map(|identity| identity.shards).or(loaded.job.shards);
@@ -98,7 +104,7 @@ impl Run {
         let compiled = loaded.compile(job::tables(&identity), partitions)?;
         let engine = Engine {
             log: log.clone(),
-            store: loaded.store(&self.places)?,
+            store,
             pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())),
         };
         let options = self.options(loaded, identity.shards)?;
@@ -133,7 +139,9 @@ impl Run {
             start_from: job.inputs.iter().map(|input| start(&input.start_from)).collect(),
             state_dir: self.places.state_dir(),
             executors: self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            epoch_bytes_max: usize::try_from(job.commit.bytes_max).unwrap_or(usize::MAX),
             checkpoint_interval: job.checkpoint.interval,
+            checkpoint_pause: job.checkpoint.min_pause,
             checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
             memory_bytes_max: usize::try_from(memory).unwrap_or(usize::MAX),
         })
@@ -152,6 +160,18 @@ pub fn open_kafka(cluster: &Cluster, topics: JobTopics) -> anyhow::Result<KafkaL
         options = options.property(name, value);
     }
     Ok(KafkaLog::open(options)?)
+}
+
+/// Warns of what may hurt, refuses what would break the guarantees.
+fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
+    let mut errors = Vec::new();
+    for finding in log.preflight() {
+        match finding.severity {
+            Severity::Warning => tracing::warn!(way_out = finding.way_out, "{}", finding.problem),
+            Severity::Error => errors.push(finding.to_string()),
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Unusable(format!("the Kafka cluster cannot run this job:\n{}", errors.join("\n"))).into()) }
 }
 
 /// Until when `--until-end` runs: the inputs' ends at the start.

@@ -1,5 +1,7 @@
 //! What users see when a manifest is wrong: every message, word for word.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
 use std::fmt::Write;
 
 use forebay_crds::Manifest;

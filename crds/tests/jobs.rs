@@ -1,5 +1,7 @@
 //! From a good manifest to a validated job, its revision, and places in the file.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
 use std::time::Duration;
 
 use forebay_crds::job::{InputPartitioner, StartFrom, StoreSpec};

@@ -68,8 +68,11 @@ fn commit(producer: &mut impl Producer, incarnation: Incarnation, contribution: 
     }
     transaction.journal.extend(contribution.claims.iter().map(|owner| (owner.shard, journal::encode_claim(owner))));
     transaction.journal.extend(contribution.releases.iter().map(|owner| (owner.shard, journal::encode_release(owner))));
+    tracing::debug!(epochs = transaction.journal.len(), records, "commit begins");
     let journal_bytes: usize = transaction.journal.iter().flat_map(|(_, chunks)| chunks).map(Vec::len).sum();
-    match producer.commit(&transaction) {
+    let outcome = producer.commit(&transaction);
+    tracing::debug!(committed = outcome.is_ok(), "commit ends");
+    match outcome {
         Ok(receipt) => {
             Counters::add(&counters.transactions, 1);
             Counters::add(&counters.commit_micros, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));

@@ -76,6 +76,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             Action::Commit(incarnation, contribution) => self.order(Order::Commit(incarnation, contribution)),
             Action::ReadManifest(shard, attempt) => {
                 self.show(shard, "claiming");
+                tracing::debug!(%shard, "claim begins");
                 let manifests = self.manifests.clone();
                 self.help(shard, attempt, move || Ok(Event::ManifestRead(shard, attempt, manifests(shard)?)));
             }
@@ -88,6 +89,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 });
             }
             Action::Bar(shard, attempt, incarnation) => {
+                tracing::debug!(%shard, %incarnation, "an earlier owner is barred");
                 let log = self.log.clone();
                 self.help(shard, attempt, move || {
                     log.bar(&incarnation).map_err(|error| error.to_string())?;
@@ -108,11 +110,13 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
 
     fn restore(&self, shard: ShardId, attempt: Attempt, claimed: forebay_engine::claim::Claimed) {
         self.show(shard, "restoring");
+        tracing::debug!(%shard, "restore begins");
         Counters::add(&self.status.counters.restores, 1);
         let (restorer, executor) = (self.restorer.clone(), self.executor(shard).clone());
         self.help(shard, attempt, move || match restorer(shard, attempt, claimed) {
             Restoration::Done(state, scan) => {
                 let head = state.head().clone();
+                tracing::debug!(%shard, epoch = %head.epoch, "restore ends");
                 let _ = executor.send(Command::Adopt(shard, attempt, state));
                 Ok(Event::Restored(shard, attempt, Box::new(head), scan))
             }

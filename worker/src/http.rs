@@ -22,6 +22,7 @@ pub fn serve(address: SocketAddr, status: Arc<Status>) -> std::io::Result<Server
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
+    tracing::info!(%address, "metrics are served");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let (metrics, ready) = (status.clone(), status);
     let app = axum::Router::new()

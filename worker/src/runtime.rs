@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use forebay_engine::claim::{Claimed, VersionRule};
-use forebay_engine::ids::{Epoch, InputId, JournalOffset, Revision, ShardId, Timestamp};
+use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
-use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, View};
+use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, TopicInfo, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::restore::{RestoreError, restore};
 use forebay_engine::shard::{Shard, shard_of};
@@ -21,7 +21,7 @@ use forebay_state::{RocksState, SharedMemory};
 use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
-use crate::snapshots::Snapshots;
+use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
 use crate::{committer, executor, helpers};
 
@@ -54,8 +54,12 @@ pub struct RuntimeOptions {
     pub state_dir: PathBuf,
     /// Threads that process records.
     pub executors: usize,
+    /// Bytes of inputs and outputs that end a shard's epoch before its time; the memory budget may set a lower limit.
+    pub epoch_bytes_max: usize,
     /// How often each shard takes a checkpoint.
     pub checkpoint_interval: Duration,
+    /// The least time between the end of one and the start of the next.
+    pub checkpoint_pause: Duration,
     /// How many checkpoints of this worker may be taken at once.
     pub checkpoints_concurrent: usize,
     /// What all databases, caches and open epochs of the worker may hold together, in bytes.
@@ -95,7 +99,7 @@ impl Runtime {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
         engine.log.ensure_journal()?;
-        let topic_ids: Vec<String> = engine.log.describe()?.into_iter().take(options.start_from.len()).map(|topic| topic.id).collect();
+        let inputs: Vec<TopicInfo> = engine.log.describe()?.into_iter().take(options.start_from.len()).collect();
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
         let memory = SharedMemory::new(budget.database_bytes, 2)?;
         let status = Arc::new(Status::default());
@@ -112,12 +116,12 @@ impl Runtime {
             snapshots: Snapshots::<RocksState>::new(
                 engine.store.clone(),
                 options.state_dir.clone(),
-                options.checkpoint_interval,
+                Pace { interval: options.checkpoint_interval, pause: options.checkpoint_pause },
                 status.clone(),
                 events.clone(),
                 snapshot_tasks,
             ),
-            epoch_bytes_max: budget.epoch_bytes,
+            epoch_bytes_max: budget.epoch_bytes.min(options.epoch_bytes_max),
         });
         let mut executors = Vec::new();
         for number in 0..options.executors.max(1) {
@@ -137,7 +141,7 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| newest_mark(&*marks, shard)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), topic_ids, memory, budget.cache_bytes),
+            restorer: restorer(engine, options.clone(), inputs, memory, budget.cache_bytes),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -196,7 +200,7 @@ impl Budget {
 fn restorer<L: Log, P: Pipeline + 'static>(
     engine: Engine<L, P>,
     options: RuntimeOptions,
-    topic_ids: Vec<String>,
+    inputs: Vec<TopicInfo>,
     memory: SharedMemory,
     cache_bytes: usize,
 ) -> Restorer<P, RocksState> {
@@ -215,8 +219,8 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             Err(error) => return Restoration::Failed(error.to_string()),
         };
         let head = match restored.head {
-            Some(head) => go_on(head, &options.revision, &topic_ids),
-            None => genesis(&*engine.log, &claimed, &options, &topic_ids),
+            Some(head) => go_on(head, &options, &inputs),
+            None => genesis(&*engine.log, &claimed, &options, &inputs),
         };
         let head = match head {
             Ok(head) => head,
@@ -230,22 +234,40 @@ fn restorer<L: Log, P: Pipeline + 'static>(
     })
 }
 
-/// A revision takes effect with the next epoch. A topic that was made anew under its name has other records at the same offsets.
-fn go_on(mut head: Stamp, revision: &Revision, topic_ids: &[String]) -> Result<Stamp, String> {
-    if head.topic_ids != topic_ids && !head.topic_ids.iter().chain(topic_ids).any(String::is_empty) {
+/// A revision takes effect with the next epoch. A topic that was made anew under its name has other records at the same offsets; partitions that
+/// were added hold keys whose state lies elsewhere.
+fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, String> {
+    let shard = head.owner.shard;
+    let topic_ids = ids(inputs);
+    if head.topic_ids != topic_ids && !head.topic_ids.iter().chain(&topic_ids).any(String::is_empty) {
         return Err(format!(
-            "shard {}: an input topic was deleted and made anew (ids {:?}, now {:?}); its offsets mean other records. Bring the topic back, or \
-             start the job anew under another name",
-            head.owner.shard, head.topic_ids, topic_ids
+            "shard {shard}: an input topic was deleted and made anew (ids {:?}, now {topic_ids:?}); its offsets mean other records. Bring the \
+             topic back, or start the job anew under another name",
+            head.topic_ids
         ));
     }
-    head.revision = revision.clone();
-    head.topic_ids = topic_ids.to_vec();
+    for (input, topic) in (0..).map(InputId::new).zip(inputs) {
+        let is_known = |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
+        let mut own = (0..topic.partitions).map(Partition::new).filter(|partition| shard_of(*partition, options.shards) == shard);
+        if let Some(added) = own.find(|partition| !is_known(partition)) {
+            return Err(format!(
+                "shard {shard}: topic {} has {} partitions, and partition {added} was not there when the state began. Its keys' state lies in other \
+                 partitions: start a job with another name from the beginning of the topic",
+                topic.name, topic.partitions
+            ));
+        }
+    }
+    head.revision = options.revision.clone();
+    head.topic_ids = topic_ids;
     Ok(head)
 }
 
+fn ids(inputs: &[TopicInfo]) -> Vec<String> {
+    inputs.iter().map(|topic| topic.id.clone()).collect()
+}
+
 /// The state before the first epoch.
-fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, topic_ids: &[String]) -> Result<Stamp, String> {
+fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, String> {
     let owner = claimed.owner().clone();
     let mut positions: Vec<InputPosition> = Vec::new();
     for (input, from) in (0..).zip(&options.start_from) {
@@ -259,7 +281,7 @@ fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, topic_i
         revision: options.revision.clone(),
         clock: Timestamp::default(),
         positions,
-        topic_ids: topic_ids.to_vec(),
+        topic_ids: ids(inputs),
         books: Books::default(),
         retained: Vec::new(),
         garbage: Vec::new(),

@@ -24,6 +24,15 @@ const GARBAGE_GRACE: Duration = Duration::from_secs(600);
 /// Objects named as garbage in one epoch: keeps its journal record small; the rest is found with the next checkpoint.
 const GARBAGE_MAX: usize = 500;
 
+/// How often checkpoints are taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// From the start of one to the start of the next.
+    pub interval: Duration,
+    /// At least so long from the end of one to the start of the next.
+    pub pause: Duration,
+}
+
 /// Shared by the executors of a worker.
 pub(crate) struct Snapshots<S> {
     inner: Arc<Inner>,
@@ -33,7 +42,7 @@ pub(crate) struct Snapshots<S> {
 struct Inner {
     store: Arc<dyn ObjectStore>,
     state_dir: PathBuf,
-    interval: Duration,
+    pace: Pace,
     status: Arc<Status>,
     events: Sender<Event>,
     tasks: Sender<Task>,
@@ -42,6 +51,7 @@ struct Inner {
 
 struct Due {
     at: Instant,
+    began: Instant,
     running: bool,
     attempt: Attempt,
     /// Checksums of the files of the database that is open now, by name: a table file's name is used once in a database's life.
@@ -52,12 +62,12 @@ impl<S: StateStore> Snapshots<S> {
     pub(crate) fn new(
         store: Arc<dyn ObjectStore>,
         state_dir: PathBuf,
-        interval: Duration,
+        pace: Pace,
         status: Arc<Status>,
         events: Sender<Event>,
         tasks: Sender<Task>,
     ) -> Self {
-        let inner = Inner { store, state_dir, interval, status, events, tasks, shards: Mutex::default() };
+        let inner = Inner { store, state_dir, pace, status, events, tasks, shards: Mutex::default() };
         Self { inner: Arc::new(inner), _store: std::marker::PhantomData }
     }
 
@@ -66,8 +76,8 @@ impl<S: StateStore> Snapshots<S> {
         let mut shards = self.inner.lock();
         let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
         // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
-        let first = self.inner.interval.mul_f64(1.0 - 1.0 / f64::from(count + 1));
-        let due = shards.entry(shard).or_insert_with(|| Due { at: Instant::now() + first, running: false, attempt, checksums: BTreeMap::new() });
+        let first = self.inner.pace.interval.mul_f64(1.0 - 1.0 / f64::from(count + 1));
+        let due = shards.entry(shard).or_insert_with(|| Due { at: Instant::now() + first, began: Instant::now(), running: false, attempt, checksums: BTreeMap::new() });
         if due.attempt != attempt {
             due.attempt = attempt;
             due.checksums.clear();
@@ -75,7 +85,7 @@ impl<S: StateStore> Snapshots<S> {
         if due.running || Instant::now() < due.at {
             return;
         }
-        due.running = true;
+        (due.running, due.began) = (true, Instant::now());
         let job = Job {
             shard,
             attempt,
@@ -116,7 +126,9 @@ impl Inner {
     fn take(&self, mut job: Job, checkpointer: Checkpointer) {
         let (shard, attempt) = (job.shard, job.attempt);
         let folder = self.state_dir.join(format!("checkpoint-{shard}-{}", uuid::Uuid::new_v4().simple()));
+        tracing::debug!(%shard, "checkpoint begins");
         let outcome = self.upload(&mut job, checkpointer, &folder);
+        tracing::debug!(%shard, taken = outcome.is_ok(), "checkpoint ends");
         let _ = std::fs::remove_dir_all(&folder);
         match outcome {
             Ok((named, garbage)) => {
@@ -131,7 +143,7 @@ impl Inner {
         let mut shards = self.lock();
         if let Some(due) = shards.get_mut(&shard) {
             due.running = false;
-            due.at = Instant::now() + self.interval;
+            due.at = (due.began + self.pace.interval).max(Instant::now() + self.pace.pause);
             if due.attempt == attempt {
                 due.checksums = job.checksums;
             }

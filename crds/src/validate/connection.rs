@@ -129,7 +129,7 @@ fn check_s3(s3: &S3Store, at: &Path, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(&at.key("prefix"), message).help("write it without / at its ends, and without //"));
     }
     if let Some(endpoint) = &s3.endpoint
-        && !endpoint.strip_prefix("https://").or(endpoint.strip_prefix("http://")).is_some_and(|host| !host.is_empty())
+        && endpoint.strip_prefix("https://").or(endpoint.strip_prefix("http://")).is_none_or(str::is_empty)
     {
         findings.push(Finding::new(&at.key("endpoint"), format!("{endpoint:?} is no URL")).help("start with https:// or http://"));
     }

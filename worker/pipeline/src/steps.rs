@@ -69,7 +69,7 @@ pub(crate) fn share_what_later_steps_see(steps: &mut [CompiledStep]) {
     for index in 0..steps.len() {
         let (this, later) = steps[index..].split_first_mut().expect("the index is below the length");
         if let CompiledStep::Enrich(enrich) = this {
-            enrich.seen_later = later.iter().any(|step| step.sees(&enrich.into));
+            enrich.seen_later = later.iter().any(|step| step.sees(enrich.into.as_str()));
         }
     }
 }

@@ -9,20 +9,56 @@ mod rebuild;
 #[cfg(test)]
 mod tests;
 
+use std::hash::Hasher;
 use std::sync::Arc;
+
+use rustc_hash::FxHasher;
 
 use crate::document::{Array, Fields, Text, Value, write_float, write_integer, write_string};
 
 pub(crate) use csv::CsvReader;
 
 /// The nodes, in the order of the text. An object's members are a key each, followed by its value.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tape {
     nodes: Vec<Node>,
+    /// Where a key of the document itself lies, by the hash of its name; 0 is none. Of two keys with the same slot the last is there.
+    slots: [u32; SLOTS],
     /// Strings that are not in the record's text.
     arena: String,
     /// Of the keys of the objects that are being parsed, innermost last.
     fingerprints: Vec<(u64, u32)>,
+}
+
+/// Four times the fields of a usual document, so that few share a slot; a cache line or four to clear.
+const SLOTS: usize = 64;
+
+/// A name to look for.
+#[derive(Debug)]
+pub(crate) struct Name {
+    text: Box<str>,
+    hash: u64,
+}
+
+impl Name {
+    pub(crate) fn new(text: &str) -> Self {
+        Self { text: text.into(), hash: hash(text) }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name.as_bytes());
+    hasher.finish()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+fn slot_of(hash: u64) -> usize {
+    hash as usize % SLOTS
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,17 +95,23 @@ fn narrow(at: usize) -> u32 {
     u32::try_from(at).ok().filter(|at| at & IN_ARENA == 0).expect("a record has less than 2 GiB")
 }
 
+impl Default for Tape {
+    fn default() -> Self {
+        Self { nodes: Vec::new(), slots: [0; SLOTS], arena: String::new(), fingerprints: Vec::new() }
+    }
+}
+
 impl Tape {
     pub(crate) fn clear(&mut self) {
         self.nodes.clear();
+        self.slots = [0; SLOTS];
         self.arena.clear();
         self.fingerprints.clear();
     }
 
     /// Adds a member to the document itself. The name must not be there.
     pub(crate) fn append_member(&mut self, name: &str, value: &Value) {
-        let key = self.intern(name);
-        self.nodes.push(Node::Key(key));
+        self.push_own_key(name);
         self.push_value(value);
         let end = narrow(self.nodes.len());
         self.nodes[0] = Node::Object { end };
@@ -80,8 +122,7 @@ impl Tape {
         let Some(members) = members else {
             return self.append_member(name, &Value::Null);
         };
-        let key = self.intern(name);
-        self.nodes.push(Node::Key(key));
+        self.push_own_key(name);
         let at = self.open();
         for (name, value) in members {
             let key = self.intern(name);
@@ -96,6 +137,13 @@ impl Tape {
     /// Takes a member of the document itself away.
     pub(crate) fn remove_member(&mut self, key_at: usize) {
         self.nodes[key_at] = Node::Removed;
+    }
+
+    /// Adds a key of the document itself.
+    fn push_own_key(&mut self, name: &str) {
+        let span = self.intern(name);
+        self.slots[slot_of(hash(name))] = narrow(self.nodes.len());
+        self.nodes.push(Node::Key(span));
     }
 
     fn intern(&mut self, text: &str) -> Span {
@@ -174,13 +222,23 @@ impl<'a> Doc<'a> {
     }
 
     /// The value at a path; `None` when a part of it is missing or no object.
-    pub(crate) fn find(self, path: &[Box<str>]) -> Option<Item<'a>> {
-        path.iter().try_fold(self.root(), |item, name| item.member(name))
+    pub(crate) fn find(self, path: &[Name]) -> Option<Item<'a>> {
+        let Some((first, rest)) = path.split_first() else {
+            return Some(self.root());
+        };
+        let own = Item { doc: self, at: self.key_at(first)? + 1 };
+        rest.iter().try_fold(own, |item, name| item.member(&name.text))
     }
 
     /// Where the key of a member of the document itself lies.
-    pub(crate) fn key_at(self, name: &str) -> Option<usize> {
-        self.root().find_member(name).map(|value_at| value_at - 1)
+    pub(crate) fn key_at(self, name: &Name) -> Option<usize> {
+        let at = self.tape.slots[slot_of(name.hash)] as usize;
+        match self.tape.nodes[at] {
+            // Every key of the document has left a mark in its slot.
+            _ if at == 0 => None,
+            Node::Key(span) if self.span(span) == &*name.text => Some(at),
+            _ => self.root().find_member(&name.text).map(|value_at| value_at - 1),
+        }
     }
 
     fn span(self, span: Span) -> &'a str {

@@ -36,7 +36,6 @@ mutants! {
     a_cut_journal_goes_unnoticed: found_by_claims(Mutant::NoGap);
     an_uncommitted_release_counts: found_by_claims(Mutant::ReleaseUncommitted);
     a_claim_does_not_go_back_to_its_third_step: found_by_claims(Mutant::NoBackUnverified);
-    records_of_others_behind_a_claim_do_not_matter: found_by_claims(Mutant::BehindUnverified);
     outputs_are_put_out_before_the_commit_is_known: found_by_runs(Mutant::OutputsEarly);
     garbage_is_deleted_before_its_epoch_is_committed: found_by_runs(Mutant::DeleteAtOnce);
     a_snapshot_is_taken_of_an_uncommitted_epoch: found_by_runs(Mutant::SnapshotUncommitted);

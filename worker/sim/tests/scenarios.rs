@@ -314,6 +314,22 @@ fn an_idle_owner_commits_a_heartbeat_and_stays_owner() {
 }
 
 #[test]
+fn a_shard_that_fails_while_its_heartbeat_is_committed_is_claimed_again() {
+    let mut world = owned(Setup { heartbeat: Duration::from_secs(10), ..Setup::quiet() });
+    world.until("all is quiet", |world| world.actors().is_empty());
+    world.pass(Duration::from_secs(11));
+    world.until("the heartbeat is on its way", |world| world.is_at(0, "commit-begin"));
+    world.delay_commits(0, true);
+    world.poison_shard(0, SHARD);
+    world.produce(1);
+    world.until("the shard fails", |world| world.is_at(0, "failed"));
+    world.until("it is claimed again", |world| world.is_at(0, "scanning"));
+    world.delay_commits(0, false);
+    world.work_off(3);
+    world.end();
+}
+
+#[test]
 fn a_worker_that_owns_nothing_sleeps() {
     let mut world = owned(Setup { heartbeat: Duration::from_secs(10), ..Setup::quiet() });
     let version = world.next_version();

@@ -110,11 +110,11 @@ impl KafkaInput {
             for index in 0..count {
                 let lane = &mut self.lanes[(self.first + index) % count];
                 let most = turn.min(limit - handed);
-                let taken = lane.take(most, &mut self.scratch, each).map_err(|error| (error, lane.place.clone(), lane.next));
-                let taken = match taken {
-                    Ok(taken) => taken,
-                    Err((error, place, next)) => self.judge(&error, &place, next).map(|()| 0)?,
-                };
+                let (taken, error) = lane.take(most, &mut self.scratch, each);
+                if let Some(error) = error {
+                    let (place, next) = (lane.place.clone(), lane.next);
+                    self.judge(&error, &place, next)?;
+                }
                 handed += taken;
                 more |= taken == most;
             }
@@ -169,13 +169,13 @@ impl KafkaInput {
 }
 
 impl Lane {
-    /// Hands out at most `limit` records; fewer when the queue is empty. An error is that of the next event.
+    /// Hands out at most `limit` records; fewer when the queue is empty or an error comes up. Says how many.
     fn take(
         &mut self,
         limit: usize,
         scratch: &mut Vec<Header<'static>>,
         each: &mut dyn FnMut(&InputRecord<'_>),
-    ) -> Result<usize, KafkaError> {
+    ) -> (usize, Option<KafkaError>) {
         let mut handed = 0;
         while handed < limit {
             match self.queue.poll(Duration::ZERO) {
@@ -189,11 +189,11 @@ impl Lane {
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.at_end = true,
-                Some(Err(error)) => return Err(error),
+                Some(Err(error)) => return (handed, Some(error)),
                 None => break,
             }
         }
-        Ok(handed)
+        (handed, None)
     }
 }
 

@@ -288,7 +288,10 @@ fn initialise(
     action: &str,
     incarnation: &Incarnation,
 ) -> Result<(), LogError> {
-    producer.init_transactions(options.request_timeout).map_err(|error| {
+    let deadline = Instant::now() + options.request_timeout;
+    // Waits for a connection. Asked without one, librdkafka looks for the coordinator again only half a second later.
+    let _cluster = producer.client().fetch_cluster_id(options.request_timeout);
+    producer.init_transactions(left(deadline)).map_err(|error| {
         // Takes in what librdkafka has said meanwhile, so that the error can say why.
         producer.poll(Duration::from_millis(1));
         let what = transactional_id(&options.topics.uid, incarnation);

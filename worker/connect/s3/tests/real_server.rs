@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Barrier;
+use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
@@ -34,8 +35,8 @@ impl Lab {
     /// `None` when there is no server to test against.
     fn new(test: &str) -> Option<Self> {
         let Ok(endpoint) = std::env::var("FOREBAY_TEST_S3") else {
-            // Past the test harness, which hides what a passing test prints.
-            writeln!(std::io::stderr(), "NOT TESTED: {test}: FOREBAY_TEST_S3 names no server").unwrap();
+            // Not by `eprintln!`: the harness hides what a passing test prints.
+            std::io::stderr().write_all(format!("NOT TESTED: {test}: FOREBAY_TEST_S3 names no server\n").as_bytes()).unwrap();
             return None;
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -58,6 +59,8 @@ impl Lab {
             endpoint: Some(self.endpoint.clone()),
             path_style: true,
             credentials: Credentials::Static { access_key: "test".into(), secret_key: Secret::new(SECRET) },
+            // What is tested here is not how busy the machine is.
+            attempt_timeout: Duration::from_secs(120),
             ..S3Options::new(BUCKET, &self.prefix)
         }
     }
@@ -159,7 +162,7 @@ fn a_large_file_comes_back_byte_for_byte_and_is_not_replaced() {
 fn a_listing_of_more_than_a_page_is_whole_and_in_order_and_can_be_deleted() {
     let lab = lab!("pages");
     let store = lab.store();
-    let keys: Vec<String> = (0..2100).map(|i| format!("files/1/{i:04}")).collect();
+    let keys: Vec<String> = (0..1100).map(|i| format!("files/1/{i:04}")).collect();
     std::thread::scope(|scope| {
         for part in keys.chunks(keys.len().div_ceil(8)) {
             let store = &store;

@@ -17,7 +17,7 @@ pub(super) enum Round {
     /// Waits for shards to hand in what they sealed.
     Sealing { began: Timestamp, waiting: BTreeSet<ShardId>, contribution: Contribution, sealed: Vec<SealedMark> },
     /// The transaction is on its way.
-    Committing { began: Timestamp, claims: Vec<ShardId>, releases: Vec<ShardId>, sealed: Vec<SealedMark> },
+    Committing { began: Timestamp, claims: Vec<(ShardId, Attempt)>, releases: Vec<ShardId>, sealed: Vec<SealedMark> },
 }
 
 /// What is to be done about a shard when the round is committed.
@@ -168,7 +168,8 @@ impl Worker {
             return;
         }
         let shards = |owners: &[crate::journal::Owner]| owners.iter().map(|owner| owner.shard).collect();
-        self.round = Round::Committing { began, claims: shards(&contribution.claims), releases: shards(&contribution.releases), sealed };
+        let claims = contribution.claims.iter().map(|owner| (owner.shard, self.shards[&owner.shard].attempt)).collect();
+        self.round = Round::Committing { began, claims, releases: shards(&contribution.releases), sealed };
         for shard in contribution.claims.iter().map(|owner| owner.shard) {
             let state = self.shards.get_mut(&shard).expect("it contributed");
             // From here on the claim waits for its own record; a retry of the round would need a new incarnation anyway.
@@ -203,9 +204,9 @@ impl Worker {
                 self.out.push(Action::Close(shard));
             }
         }
-        for shard in claims {
+        // A heartbeat's record, or one of an attempt that failed meanwhile, is nobody's answer.
+        for (shard, attempt) in claims {
             let (first, _) = receipt.journal[&shard];
-            let attempt = self.shards[&shard].attempt;
             self.claim_event(shard, attempt, ClaimEvent::Claimed(first));
         }
     }

@@ -6,10 +6,11 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use super::{Operand, Scope};
+use crate::tape::Name;
 
 #[derive(Debug)]
 pub(super) enum Native {
-    Path(Vec<Box<str>>),
+    Path(Vec<Name>),
     Record(Field),
     Null,
     Bool(bool),
@@ -83,7 +84,7 @@ impl Native {
 
     pub(super) fn sees(&self, field: &str) -> bool {
         match self {
-            Native::Path(path) => path.first().is_none_or(|first| **first == *field),
+            Native::Path(path) => path.first().is_none_or(|first| first.as_str() == field),
             Native::Not(inner) => inner.sees(field),
             Native::And(left, right) | Native::Or(left, right) | Native::Compare(_, left, right) => left.sees(field) || right.sees(field),
             Native::Record(_) | Native::Null | Native::Bool(_) | Native::Int(_) | Native::Float(_) | Native::Text(_) => false,
@@ -216,7 +217,7 @@ impl<'t> Parser<'t> {
         let mut path = Vec::new();
         while let Some(rest) = self.rest.strip_prefix('.') {
             self.rest = rest;
-            path.push(self.word()?.into());
+            path.push(Name::new(self.word()?));
         }
         self.ends_cleanly().then_some(Native::Path(path))
     }

@@ -1,10 +1,10 @@
-use forebay_crds::pipeline::FieldRule;
+use forebay_crds::pipeline::{FieldRule, FieldType};
 use forebay_engine::ids::{InputId, Offset, Partition};
 use forebay_engine::record::Header;
 use proptest::prelude::*;
 
 use super::*;
-use crate::tape::Tape;
+use crate::tape::{Name, Tape};
 
 const DOCUMENT: &str = r#"{"n":61,"f":1.5,"s":"abc","t":true,"z":null,"list":[1,2],"o":{"x":{"y":"deep"}},"empty":""}"#;
 
@@ -170,15 +170,13 @@ fn types_that_were_validated_need_no_handling_of_errors_in_a_remap() {
     let compile = |types: &Types| Program::compile_remap(program, &mut types.clone()).map(|_| ());
     assert!(compile(&Types::default()).unwrap_err().help.contains("handle"));
     let mut types = Types::default();
-    types.learn(&["n".into()], &integer(false));
+    types.learn(&[Name::new("n")], &integer(false));
     assert!(compile(&types).is_err());
-    types.learn(&["n".into()], &integer(true));
+    types.learn(&[Name::new("n")], &integer(true));
     assert_eq!(compile(&types), Ok(()));
     types.forget("n");
     assert!(compile(&types).is_err());
 }
-
-use forebay_crds::pipeline::FieldType;
 
 /// Expressions of the native part, over fields that are there, are null, or are of another type.
 fn any_native() -> impl Strategy<Value = String> {

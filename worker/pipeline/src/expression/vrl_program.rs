@@ -14,7 +14,7 @@ use vrl::value::kind::Collection;
 use vrl::value::{Kind, ObjectMap, Secrets, Value};
 
 use super::{ExpressionError, Operand, Scope, functions};
-use crate::tape::{self, Item};
+use crate::tape::{self, Item, Name};
 
 /// The code of VRL's "this may fail and nothing handles it".
 const UNHANDLED: usize = 100;
@@ -57,7 +57,7 @@ impl Default for Types {
 
 impl Types {
     /// From here on the field is as the rule says.
-    pub(crate) fn learn(&mut self, path: &[Box<str>], rule: &FieldRule) {
+    pub(crate) fn learn(&mut self, path: &[Name], rule: &FieldRule) {
         let Some(kind) = rule.kind else { return };
         let kind = match kind {
             FieldType::String | FieldType::Timestamp => Kind::bytes(),
@@ -69,7 +69,7 @@ impl Types {
         };
         let kind = if rule.required { kind } else { kind.or_null().or_undefined() };
         let mut value_path = OwnedValuePath::root();
-        path.iter().for_each(|name| value_path.push_field(name));
+        path.iter().for_each(|name| value_path.push_field(name.as_str()));
         // A field inside an object that may not be there says nothing about the object.
         if path.len() == 1 || rule.required {
             self.set(&value_path, kind);
@@ -96,7 +96,7 @@ impl Program {
             Ok(program) => Ok(Self::new(program, false)),
             // VRL wants every error handled; here the dead-letter topic handles them.
             Err(errors) if errors.iter().all(|error| error.code == UNHANDLED) => {
-                let paired = format!("forebay_result, forebay_error = (\n{source}\n)\n[forebay_result, forebay_error]");
+                let paired = format!("forebay_result, forebay_error = {{\n{source}\n}}\n[forebay_result, forebay_error]");
                 let program = compile(&paired, types, &read_only).map_err(|_| describe(&errors, source))?;
                 Ok(Self::new(program, true))
             }

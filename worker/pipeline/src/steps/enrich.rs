@@ -10,12 +10,13 @@ use crate::compile::Compiler;
 use crate::document::{Document, Fields, Text, write_bytes_string, write_string};
 use crate::expression::Expression;
 use crate::instance::{Failure, Form, Hand, entity_key, scope};
+use crate::tape::Name;
 
 #[derive(Debug)]
 pub(crate) struct Enrich {
     table: TableId,
     key: Option<Expression>,
-    pub(super) into: Box<str>,
+    pub(super) into: Name,
     /// The member's name as JSON.
     into_json: Box<[u8]>,
     /// Names, also as JSON; none for all.
@@ -30,7 +31,7 @@ impl Enrich {
         compiler.types.forget(&spec.into);
         let fields = spec.fields.iter().map(|name| (name.as_str().into(), name_json(name))).collect();
         let table = compiler.table(".table", &spec.table)?;
-        Some(Self { table, key, into: spec.into.as_str().into(), into_json: name_json(&spec.into), fields, seen_later: false })
+        Some(Self { table, key, into: Name::new(&spec.into), into_json: name_json(&spec.into), fields, seen_later: false })
     }
 
     pub(super) fn apply(&self, hand: &mut Hand<'_>, workspace: &mut Workspace<'_, Document>) -> Result<(), Failure> {
@@ -101,13 +102,13 @@ impl Enrich {
         let tape = &mut hand.buffers.tape;
         match fields {
             Some(fields) if self.fields.is_empty() => {
-                tape.append_object(&self.into, Some(fields.iter().map(|(name, value): (&Text, _)| (name.as_str(), value))));
+                tape.append_object(self.into.as_str(), Some(fields.iter().map(|(name, value): (&Text, _)| (name.as_str(), value))));
             }
             Some(fields) => {
                 let wanted = self.fields.iter().filter_map(|(name, _)| Some((&**name, fields.get(name)?)));
-                tape.append_object(&self.into, Some(wanted));
+                tape.append_object(self.into.as_str(), Some(wanted));
             }
-            None => tape.append_member(&self.into, &crate::document::Value::Null),
+            None => tape.append_member(self.into.as_str(), &crate::document::Value::Null),
         }
     }
 }

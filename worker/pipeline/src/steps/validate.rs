@@ -7,7 +7,7 @@ use forebay_crds::pipeline::{self as spec, FieldRule, FieldType, Scalar};
 use crate::compile::Compiler;
 use crate::expression::{Operand, instant_of, shorten};
 use crate::instance::{Failure, Hand, scope};
-use crate::tape::{Item, Kind};
+use crate::tape::{Item, Kind, Name};
 
 /// A dead letter has no room for more.
 const REASONS_BYTES_MAX: usize = 512;
@@ -19,7 +19,7 @@ pub(crate) struct Validate {
 
 #[derive(Debug)]
 struct Field {
-    path: Vec<Box<str>>,
+    path: Vec<Name>,
     /// As it stands in the manifest.
     name: String,
     rule: FieldRule,
@@ -31,8 +31,8 @@ impl Validate {
     pub(super) fn compile(spec: &spec::Validate, compiler: &mut Compiler<'_>) -> Option<Self> {
         let mut fields = Vec::with_capacity(spec.fields.len());
         for (name, rule) in &spec.fields {
-            let path: Vec<Box<str>> = name.strip_prefix('.').unwrap_or(name).split('.').map(Into::into).collect();
-            if path.iter().any(|part| part.is_empty()) {
+            let path: Vec<Name> = name.strip_prefix('.').unwrap_or(name).split('.').map(Name::new).collect();
+            if path.iter().any(|part| part.as_str().is_empty()) {
                 compiler.error(&format!(".fields.{name}"), format!("{name:?} is no path"), "write for example `user.address.zip`");
                 continue;
             }
@@ -61,7 +61,7 @@ impl Validate {
     }
 
     pub(super) fn sees(&self, name: &str) -> bool {
-        self.fields.iter().any(|field| *field.path[0] == *name)
+        self.fields.iter().any(|field| field.path[0].as_str() == name)
     }
 }
 

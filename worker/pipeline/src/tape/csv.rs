@@ -38,8 +38,7 @@ impl CsvReader {
         for ((name, kind), end) in self.columns.iter().zip(&self.ends) {
             let cell = std::str::from_utf8(&self.cells[from..*end]).map_err(|_| format!("column {name} is cut inside a character"))?;
             from = *end;
-            let key = tape.intern(name);
-            tape.nodes.push(Node::Key(key));
+            tape.push_own_key(name);
             let node = convert(cell, *kind, tape).ok_or_else(|| format!("column {name}: {cell:?} is not {}", describe(*kind)))?;
             tape.nodes.push(node);
         }

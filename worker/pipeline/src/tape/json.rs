@@ -2,15 +2,16 @@
 //! means, and a document that means two things is no fact to count.
 
 use std::fmt;
-use std::hash::Hasher;
 
-use rustc_hash::FxHasher;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{Doc, Kind, Node, Span, Tape, narrow};
+use super::{Doc, Kind, Node, Span, Tape, hash, narrow, slot_of};
 
 /// More than any document needs; recursion over a document stays far from the end of a thread's stack.
 const DEPTH_MAX: usize = 128;
+
+/// The depth at which the members of the document itself are read.
+const OWN_DEPTH: usize = 1;
 
 impl Tape {
     /// Reads one JSON object, and nothing behind it but white space. `Err` says what is wrong with the text.
@@ -165,10 +166,12 @@ struct KeyBuilder<'t>(Builder<'t>);
 
 impl KeyBuilder<'_> {
     fn push(self, name: &str, span: Span) {
-        let tape = self.0.tape;
-        let mut hasher = FxHasher::default();
-        hasher.write(name.as_bytes());
-        tape.fingerprints.push((hasher.finish(), narrow(tape.nodes.len())));
+        let Builder { tape, depth, .. } = self.0;
+        let (hash, at) = (hash(name), narrow(tape.nodes.len()));
+        tape.fingerprints.push((hash, at));
+        if depth == OWN_DEPTH {
+            tape.slots[slot_of(hash)] = at;
+        }
         tape.nodes.push(Node::Key(span));
     }
 }

@@ -104,6 +104,25 @@ fn a_name_that_comes_twice_in_an_object_is_refused() {
 }
 
 #[test]
+fn every_field_is_found_however_many_there_are() {
+    let names: Vec<String> = (0..300).map(|n| format!("f{n}")).collect();
+    let members: Vec<String> = names.iter().enumerate().map(|(n, name)| format!("\"{name}\":{{\"f{}\":{n}}}", n + 1)).collect();
+    let text = format!("{{{}}}", members.join(","));
+    let mut tape = Tape::default();
+    tape.parse_json(&text).unwrap();
+    let doc = Doc { text: &text, tape: &tape };
+    for (n, name) in names.iter().enumerate() {
+        let path = [Name::new(name), Name::new(&format!("f{}", n + 1))];
+        assert!(matches!(doc.find(&path).unwrap().kind(), Kind::Int(found) if found == i64::try_from(n).unwrap()));
+        assert!(doc.find(&[Name::new(&format!("g{n}"))]).is_none());
+    }
+    // Those of a record before must not be found in the next.
+    tape.parse_json("{\"f1\":1}").unwrap();
+    let doc = Doc { text: "{\"f1\":1}", tape: &tape };
+    assert_eq!(names.iter().filter(|name| doc.find(&[Name::new(name)]).is_some()).count(), 1);
+}
+
+#[test]
 fn nesting_has_a_limit() {
     let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
     assert!(reparsed(&nested(120)).is_ok());
@@ -124,12 +143,12 @@ fn a_member_that_was_taken_away_is_gone_and_one_that_was_added_comes_last() {
     let text = r#"{"a":{"x":[1,2]},"b":2}"#;
     let mut tape = Tape::default();
     tape.parse_json(text).unwrap();
-    let key_at = Doc { text, tape: &tape }.key_at("a").unwrap();
+    let key_at = Doc { text, tape: &tape }.key_at(&Name::new("a")).unwrap();
     tape.remove_member(key_at);
     tape.append_member("a", &Value::Int(3));
     assert_eq!(json_of(&tape, text), r#"{"b":2,"a":3}"#);
-    assert_eq!(Doc { text, tape: &tape }.find(&["a".into()]).unwrap().to_value(), Value::Int(3));
-    assert!(Doc { text, tape: &tape }.find(&["a".into(), "x".into()]).is_none());
+    assert_eq!(Doc { text, tape: &tape }.find(&[Name::new("a")]).unwrap().to_value(), Value::Int(3));
+    assert!(Doc { text, tape: &tape }.find(&[Name::new("a"), Name::new("x")]).is_none());
 }
 
 fn csv(delimiter: &str, columns: &[(&str, CsvType)]) -> CsvReader {

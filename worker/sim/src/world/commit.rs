@@ -62,11 +62,14 @@ pub struct Committer {
     pub(super) orders: VecDeque<Order>,
     current: Option<Current>,
     producer: Option<(Incarnation, u32)>,
+    /// A scenario makes it wait.
+    pub(super) hangs: bool,
 }
 
 impl Committer {
     pub(super) fn can_act(&self, log: &SimLog) -> bool {
         match &self.current {
+            _ if self.hangs => false,
             None => !self.orders.is_empty(),
             Some(current) if current.sent || matches!(current.parts.front(), Some(Part::Begin)) => log.settled(&current.incarnation),
             Some(_) => true,

@@ -125,6 +125,13 @@ impl World {
         }
     }
 
+    /// A worker's committer hangs in its request, or goes on.
+    pub fn delay_commits(&mut self, seat: usize, delay: bool) {
+        if let Some(process) = &mut self.seats[seat].process {
+            process.committer.hangs = delay;
+        }
+    }
+
     /// Lets time pass.
     pub fn pass(&mut self, time: Duration) {
         self.now += time.as_millis() as i64;

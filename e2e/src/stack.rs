@@ -1,0 +1,68 @@
+//! Servers of a test's own, which it may kill: instances of `e2e/stack/stack`.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::kafka::Broker;
+use crate::s3::S3;
+
+/// One server; dropping it stops it and deletes its data.
+pub struct Instance {
+    kind: &'static str,
+    name: String,
+    environment: BTreeMap<String, String>,
+}
+
+impl Instance {
+    /// Starts a server and waits until it is ready. `kind` is `kafka` or `s3`.
+    pub fn up(kind: &'static str, test: &str) -> Result<Self> {
+        let mut instance = Self { kind, name: crate::unique(test), environment: BTreeMap::new() };
+        instance.start()?;
+        Ok(instance)
+    }
+
+    /// Starts it again, on its data and its port.
+    pub fn start(&mut self) -> Result<()> {
+        let printed = self.stack("up")?;
+        let pairs = printed.lines().filter_map(|line| line.split_once('='));
+        self.environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(())
+    }
+
+    /// Ends it at once, by SIGKILL.
+    pub fn kill(&self) -> Result<()> {
+        self.stack("kill").map(drop)
+    }
+
+    /// A client of this broker.
+    pub fn broker(&self) -> Result<Broker> {
+        Broker::at(self.get("FOREBAY_TEST_KAFKA")?)
+    }
+
+    /// A client of this S3 server.
+    pub fn s3(&self) -> Result<S3> {
+        S3::at(self.get("FOREBAY_TEST_S3")?, self.get("FOREBAY_TEST_S3_ACCESS_KEY")?, self.get("FOREBAY_TEST_S3_SECRET_KEY")?)
+    }
+
+    fn get(&self, name: &str) -> Result<&str> {
+        self.environment.get(name).map(String::as_str).with_context(|| format!("{}/{} said no {name}", self.kind, self.name))
+    }
+
+    fn stack(&self, command: &str) -> Result<String> {
+        let stack = crate::repository().join("e2e/stack/stack");
+        let output =
+            Command::new(&stack).args([command, self.kind, &self.name]).output().with_context(|| format!("run {}", stack.display()))?;
+        ensure!(output.status.success(), "stack {command} {} {}: {}", self.kind, self.name, String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Err(error) = self.stack("kill").and_then(|_| self.stack("remove")) {
+            eprintln!("{error:#}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Promise: while a broker or the object store is away nothing is lost; damaged checkpoints are survived; what is gone for good is said, never
+//! skipped.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use forebay_e2e::flights::{Flights, SHARDS, records, replaced};
+use forebay_e2e::job::Process;
+use forebay_e2e::kafka::Broker;
+use forebay_e2e::s3::S3;
+use forebay_e2e::stack::Instance;
+use forebay_e2e::{PATIENCE, in_folder, until};
+
+/// Method: a broker of the test's own is killed in the middle of a commit, and started again on its data.
+#[test]
+fn a_broker_that_dies_and_comes_back_loses_nothing() -> Result<()> {
+    in_folder("broker", |folder| {
+        let mut kafka = Instance::up("kafka", "outage")?;
+        let flights = Flights::new(folder, kafka.broker()?, &S3::of_environment()?, Ok)?;
+        let records = records(60_000)?;
+        flights.feed(&records[..30_000])?;
+        let job = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug").run("one", &flights.state_dir("one"), &[])?;
+        let (_, behind) = job.wait_for_after(0, "a shard of its own", |line| line.message() == "shard is owned")?;
+        job.wait_for_after(behind, "a commit", |line| line.message() == "commit begins")?;
+        kafka.kill()?;
+        kafka.start()?;
+        flights.feed(&records[30_000..])?;
+        wait_until_worked_off(&job, records.len())?;
+        job.stop()?;
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: an S3 server of the test's own is killed; the job must go on, count what it cannot upload, and upload again once it can.
+#[test]
+fn work_goes_on_while_the_object_store_is_down() -> Result<()> {
+    in_folder("store", |folder| {
+        let mut server = Instance::up("s3", "outage")?;
+        let flights = Flights::new(folder, Broker::of_environment()?, &server.s3()?, every_second)?;
+        let records = records(60_000)?;
+        flights.feed(&records[..20_000])?;
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        wait_until_worked_off(&job, 20_000)?;
+        feed_until(&flights, &job, &records[20_000..30_000], "forebay_checkpoints_total", f64::from(SHARDS))?;
+        server.kill()?;
+        feed_until(&flights, &job, &records[30_000..40_000], "forebay_checkpoint_failures_total", 1.0)?;
+        wait_until_worked_off(&job, 40_000)?;
+        server.start()?;
+        let before = job.metric("forebay_checkpoints_total")?;
+        feed_until(&flights, &job, &records[40_000..], "forebay_checkpoints_total", before + f64::from(SHARDS))?;
+        wait_until_worked_off(&job, records.len())?;
+        job.stop()?;
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: records that the job has not read yet are deleted from one partition.
+#[test]
+fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
+    in_folder("deleted", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(20_000)?;
+        flights.feed(&records[..10_000])?;
+        flights.run_until_end("one")?;
+        let before = flights.shards(&flights.state_dir("one"))?;
+        let position = flights.broker.ranges(&flights.input())?[3].1;
+        flights.feed(&records[10_000..])?;
+        let end = flights.broker.ranges(&flights.input())?[3].1;
+        ensure!(end > position + 10, "too few records for this test: {position} to {end}");
+        flights.broker.delete_records(&flights.input(), 3, position + 10)?;
+
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        let said = job.wait_for("the shard's failure", |line| line.message() == "shard failed")?;
+        let reason = said.field("reason").unwrap_or_default().to_owned();
+        for needed in [format!("{}-3", flights.input()), position.to_string(), (position + 10).to_string()] {
+            ensure!(reason.contains(&needed), "{needed} is not named: {reason}");
+        }
+        // The other shards are held up by nothing.
+        let others = records.len() - usize::try_from(end - position)?;
+        until("the other shards have worked off theirs", PATIENCE, || Ok((job.metric("forebay_shard_lag_records")? == 0.0).then_some(())))?;
+        ensure!(
+            job.metric("forebay_shard_running")? == f64::from(SHARDS - 1),
+            "{} shards run; {others}",
+            job.metric("forebay_shard_running")?
+        );
+        job.stop()?;
+        let after = flights.shards(&flights.state_dir("one"))?;
+        ensure!(after.get(&3) == before.get(&3), "shard 3 went on: {:?}, before {:?}", after.get(&3), before.get(&3));
+        ensure!((0..3).all(|shard| after.get(&shard) != before.get(&shard)), "a shard did not go on: {after:?}, before {before:?}");
+        Ok(())
+    })
+}
+
+/// Method: of each shard's newest checkpoint a file that no other checkpoint names is overwritten, and the local disk is lost.
+#[test]
+fn a_damaged_checkpoint_has_a_predecessor() -> Result<()> {
+    in_folder("damaged", |folder| {
+        let s3 = S3::of_environment()?;
+        let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
+        let records = records(40_000)?;
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        job.wait_until_running(SHARDS as usize)?;
+        feed_until(&flights, &job, &records[..30_000], "forebay_checkpoints_total", f64::from(3 * SHARDS))?;
+        job.stop()?;
+        for shard in 0..SHARDS {
+            damage_newest(&flights, &s3, shard)?;
+        }
+        let verdict = flights.forebay.call(&["snapshot", "verify"])?;
+        ensure!(verdict.status.code() == Some(1), "`snapshot verify` found nothing: {}", String::from_utf8_lossy(&verdict.stdout));
+
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        flights.feed(&records[30_000..])?;
+        let mut again = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
+        again.success()?;
+        let said = |message: &str| again.lines().iter().filter(|line| line.message() == message).count();
+        let fell_back = said("checkpoint cannot be used; falling back to the one before");
+        ensure!(fell_back == SHARDS as usize, "{fell_back} shards fell back to an earlier checkpoint");
+        ensure!(said("restored from a checkpoint") == SHARDS as usize, "not all shards were restored from a checkpoint");
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Puts the records in, a hundredth at a time, until a metric is high enough; then the rest at once.
+fn feed_until(flights: &Flights, job: &Process, records: &[forebay_e2e::kafka::Record], metric: &str, at_least: f64) -> Result<()> {
+    let mut chunks = records.chunks(records.len().div_ceil(100));
+    until(&format!("{metric} is {at_least}"), PATIENCE, || {
+        if let Some(chunk) = chunks.next() {
+            flights.feed(chunk)?;
+        }
+        Ok((job.metric(metric)? >= at_least).then_some(()))
+    })?;
+    chunks.try_for_each(|chunk| flights.feed(chunk))
+}
+
+fn damage_newest(flights: &Flights, s3: &S3, shard: u32) -> Result<()> {
+    let keys = s3.list(&flights.prefix())?;
+    let of_shard = |key: &&String| key.contains(&format!("/checkpoints/{shard}/"));
+    let manifests: Vec<&String> = keys.iter().filter(of_shard).collect();
+    ensure!(manifests.len() >= 2, "shard {shard} has these checkpoints only: {manifests:?}; all keys: {keys:?}");
+    let mut objects = Vec::new();
+    for manifest in &manifests {
+        let parsed: serde_json::Value = serde_json::from_slice(&s3.get(manifest)?)?;
+        let files = parsed["files"].as_array().with_context(|| format!("{manifest} names no files"))?;
+        objects.push(files.iter().filter_map(|file| file["object"].as_str().map(str::to_owned)).collect::<Vec<_>>());
+    }
+    let newest = objects.pop().unwrap_or_default();
+    let own = newest.iter().find(|object| !objects.iter().any(|others| others.contains(object))).context("it shares all its files")?;
+    let root = manifests[0].split("checkpoints/").next().unwrap_or_default();
+    let key = format!("{root}{own}");
+    let mut bytes = s3.get(&key)?;
+    let middle = bytes.len() / 2;
+    *bytes.get_mut(middle).with_context(|| format!("{key} is empty"))? ^= 0x40;
+    s3.put(&key, bytes)
+}
+
+fn every_second(manifest: String) -> Result<String> {
+    replaced(manifest, "interval: 30s", "interval: 1s")
+}
+
+fn wait_until_worked_off(job: &Process, records: usize) -> Result<()> {
+    job.wait_until_metric("forebay_records_total", records as f64).map(drop)
+}

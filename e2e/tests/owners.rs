@@ -1,0 +1,96 @@
+//! Promise: a shard has one owner. Who starts later wins, the other says so and ends; a process that slept through its own end does no harm.
+
+use anyhow::{Context, Result, ensure};
+use forebay_e2e::flights::{Flights, SHARDS, records};
+use forebay_e2e::job::Process;
+use forebay_e2e::kafka::Record;
+use forebay_e2e::{PATIENCE, in_folder, until};
+
+/// The exit code of a process that lost its shards.
+const LOST: Option<i32> = Some(3);
+
+/// Method: a second process claims all shards of a first one that is at work.
+#[test]
+fn the_later_start_wins_and_the_loser_names_it() -> Result<()> {
+    in_folder("owners", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(60_000)?;
+        flights.feed(&records[..30_000])?;
+        let mut first = flights.forebay.run("first", &flights.state_dir("first"), &[])?;
+        first.wait_until_metric("forebay_records_total", 1_000.0)?;
+        let second = flights.forebay.run("second", &flights.state_dir("second"), &[])?;
+        ensure_lost_to(&mut first, "second")?;
+        second.wait_until_running(SHARDS as usize)?;
+        flights.feed(&records[30_000..])?;
+        wait_until_worked_off(&second, &records)?;
+        second.stop()?;
+        flights.check(&records, &["first", "second"])
+    })
+}
+
+/// Method: a process is stopped in the middle of a transaction, the broker ends that by its time-out, another process takes over and works on;
+/// then the first one wakes up in the belief that it still owns all.
+#[test]
+fn a_process_that_wakes_up_after_it_was_replaced_does_no_harm() -> Result<()> {
+    in_folder("zombie", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(60_000)?;
+        let mut zombie = start_and_stop_in_a_transaction(&flights, &records[..30_000])?;
+        let other = flights.forebay.run("other", &flights.state_dir("other"), &[])?;
+        other.wait_until_running(SHARDS as usize)?;
+        flights.feed(&records[30_000..45_000])?;
+        wait_until_worked_off(&other, &records[..45_000])?;
+        zombie.signal("CONT")?;
+        flights.feed(&records[45_000..])?;
+        ensure_lost_to(&mut zombie, "other")?;
+        wait_until_worked_off(&other, &records)?;
+        other.stop()?;
+        flights.check(&records, &["zombie", "other"])
+    })
+}
+
+/// Method: the same, and nobody else is there: what was in the aborted transaction must be done again, once.
+#[test]
+fn a_process_that_slept_past_its_transaction_goes_on_by_itself() -> Result<()> {
+    in_folder("sleeper", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(60_000)?;
+        let sleeper = start_and_stop_in_a_transaction(&flights, &records[..30_000])?;
+        sleeper.signal("CONT")?;
+        sleeper.wait_until_metric("forebay_incarnations_over_total", 1.0)?;
+        flights.feed(&records[30_000..])?;
+        wait_until_worked_off(&sleeper, &records)?;
+        sleeper.stop()?;
+        flights.check(&records, &["zombie"])
+    })
+}
+
+/// Starts a worker `zombie` on these records and stops it while it has a transaction open; returns once the broker has aborted that.
+fn start_and_stop_in_a_transaction(flights: &Flights, records: &[Record]) -> Result<Process> {
+    flights.feed(records)?;
+    let zombie = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug").run("zombie", &flights.state_dir("zombie"), &[])?;
+    let (_, mut behind) = zombie.wait_for_after(0, "a shard of its own", |line| line.message() == "shard is owned")?;
+    loop {
+        (_, behind) =
+            zombie.wait_for_after(behind, "a commit", |line| line.message() == "commit begins").context("all commits were too fast")?;
+        zombie.signal("STOP")?;
+        if !flights.broker.is_settled(&flights.output("enriched"))? {
+            break;
+        }
+        zombie.signal("CONT")?;
+    }
+    until("the broker aborts the transaction", PATIENCE, || Ok(flights.broker.is_settled(&flights.output("enriched"))?.then_some(())))?;
+    Ok(zombie)
+}
+
+fn ensure_lost_to(loser: &mut Process, winner: &str) -> Result<()> {
+    let code = loser.exit()?;
+    ensure!(code == LOST, "the loser ended with {code:?} instead of {LOST:?}:\n{}", loser.tail());
+    let last = loser.lines().pop().context("it said nothing")?;
+    ensure!(last.text.contains(&format!("to {winner} ")) && last.text.contains("the later start wins"), "its last words: {}", last.text);
+    Ok(())
+}
+
+fn wait_until_worked_off(process: &Process, records: &[Record]) -> Result<()> {
+    process.wait_until_metric("forebay_records_total", records.len() as f64).map(drop)
+}
