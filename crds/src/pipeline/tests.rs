@@ -1,3 +1,5 @@
+//! The steps' shapes: what is read, what is refused, what is written back.
+
 use super::*;
 
 /// Calls `each` with the path and the schema of every property.

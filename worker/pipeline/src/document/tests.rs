@@ -1,3 +1,5 @@
+//! Documents: encoding, sets, windows, and deltas that rebuild them.
+
 use std::collections::HashMap;
 
 use proptest::collection::vec;

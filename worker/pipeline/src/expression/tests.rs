@@ -1,3 +1,5 @@
+//! Expressions: the native ones agree with VRL, and errors point at their place.
+
 use forebay_crds::pipeline::{FieldRule, FieldType};
 use forebay_engine::ids::{InputId, Offset, Partition};
 use forebay_engine::record::Header;

@@ -1,3 +1,5 @@
+//! The parsed record: reading, changing and writing it without losing a byte.
+
 use forebay_crds::pipeline::{Csv, CsvColumn, CsvType};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The log's folder: transactions, topics, crashes at every byte, and what is refused.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! The folder as an object store: create-only, atomic, inside its root.
+
 use super::*;
 use std::sync::Barrier;
 

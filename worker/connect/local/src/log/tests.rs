@@ -1,3 +1,5 @@
+//! A job's view of the embedded log, beyond what the port's conformance tests ask.
+
 use super::*;
 use crate::conformance::{LogBench, RawRecord};
 use crate::disk::NewRecord;

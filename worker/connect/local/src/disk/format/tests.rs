@@ -1,3 +1,5 @@
+//! Frames: what is written comes back, and torn or foreign bytes never do.
+
 use super::*;
 
 /// A frame with one entry of each kind, as format 1 has it. If this fails, logs that people have cannot be read any more.
