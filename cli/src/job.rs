@@ -64,6 +64,27 @@ impl Loaded {
         places.checked_store(&self.job, &format!("{}/{}/{}/{TIMELINE}", self.job.namespace, self.job.name, self.uid()))
     }
 
+    /// Refuses a folder with databases of another job, which a restore of this one would wipe, and marks one that nobody has as this job's.
+    pub fn take_state_dir(&self, dir: &Path) -> anyhow::Result<()> {
+        let (mark, uid) = (dir.join("job"), self.uid());
+        match std::fs::read_to_string(&mark) {
+            Ok(owner) if owner.trim() == uid => Ok(()),
+            // An empty mark is one that was being written when the process died.
+            Ok(owner) if !owner.trim().is_empty() => {
+                let reason = format!(
+                    "the state folder {} is that of job {}, not of {uid}; name another by --state-dir",
+                    dir.display(),
+                    owner.trim()
+                );
+                Err(Unusable(reason).into())
+            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("read {}", mark.display())),
+            Ok(_) | Err(_) => std::fs::create_dir_all(dir)
+                .and_then(|()| std::fs::write(&mark, uid + "\n"))
+                .with_context(|| format!("write {}; name another state folder by --state-dir", mark.display())),
+        }
+    }
+
     /// The job's identity, if it has ever run here.
     pub fn identity(&self, root: &dyn ObjectStore) -> anyhow::Result<Option<JobIdentity>> {
         let newest = root.list("identity/")?.into_iter().map(|object| object.key).max();
@@ -136,7 +157,8 @@ impl Loaded {
 
     /// Compiles the pipeline; errors point at the manifest.
     pub fn compile(&self, tables: BTreeMap<String, TableId>, partitions: u32) -> anyhow::Result<Arc<CompiledPipeline>> {
-        let outputs = (0..).map(OutputId::new).zip(&self.job.output_topics).map(|(id, topic)| (topic.clone(), id)).collect::<BTreeMap<_, _>>();
+        let outputs =
+            (0..).map(OutputId::new).zip(&self.job.output_topics).map(|(id, topic)| (topic.clone(), id)).collect::<BTreeMap<_, _>>();
         let context = CompileContext {
             dead_letter: outputs[&self.job.dead_letter],
             outputs,

@@ -108,6 +108,7 @@ impl Run {
             pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())),
         };
         let options = self.options(loaded, identity.shards)?;
+        loaded.take_state_dir(&options.state_dir)?;
         let goal = if self.until_end { Some(Goal::of(&*log, &options)?) } else { None };
         let owned = options.assignment.1.clone();
         let runtime = Runtime::start(engine, options)?;

@@ -22,10 +22,13 @@ pub fn revision(job: &ValidatedJob) -> String {
         };
         json!({ "name": input.name, "topic": input.topic, "partitioner": partitioner })
     };
+    // Their order is the manifest's, or that of their ids, and means nothing.
+    let mut inputs: Vec<&Input> = job.inputs.iter().collect();
+    inputs.sort_by(|a, b| a.name.cmp(&b.name));
     let pipeline = serde_json::to_value(&job.pipeline).expect("a pipeline has string keys only");
     let decisive = json!({
         "format": FORMAT,
-        "inputs": job.inputs.iter().map(input).collect::<Vec<_>>(),
+        "inputs": inputs.into_iter().map(input).collect::<Vec<_>>(),
         "deadLetter": job.dead_letter,
         "pipeline": pipeline,
     });

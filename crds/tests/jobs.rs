@@ -119,6 +119,14 @@ fn the_revision_changes_with_the_results_and_with_nothing_else() {
     check("table: aircraft", "table: planes", false);
 }
 
+#[test]
+fn the_order_of_the_inputs_does_not_change_the_revision() {
+    let with = |inputs: &str| revision(&validated(&flights().replace("  shards: 4\n", inputs)));
+    let (a, b) = ("    - {name: a, topic: ta}\n", "    - {name: b, topic: tb}\n");
+    assert_eq!(with(&format!("{a}{b}")), with(&format!("{b}{a}")));
+    assert_ne!(with(&format!("{a}{b}")), with(a));
+}
+
 /// Where byte `offset` of the text at spec.x stands: line, column.
 fn place_within(yaml: &str, offset: usize) -> (u32, u32) {
     let place = Locator::new(yaml, "f").unwrap().place(&Path::spec().key("x"), Some(offset));

@@ -74,27 +74,25 @@ impl Broker {
 
     /// The first offset and the one behind the last, per partition, of committed and uncommitted records alike.
     pub fn ranges(&self, topic: &str) -> Result<Vec<(u64, u64)>> {
-        let metadata = self.admin.inner().fetch_metadata(Some(topic), PATIENCE)?;
-        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-        ensure!(count > 0, "there is no topic {topic}");
-        let range = |partition: usize| -> Result<(u64, u64)> {
-            let (low, high) = self.admin.inner().fetch_watermarks(topic, i32::try_from(partition)?, PATIENCE)?;
-            Ok((u64::try_from(low)?, u64::try_from(high)?))
-        };
-        (0..count).map(range).collect()
+        // The default, `read_committed`, gives the last stable offset as the end, for clients of any kind.
+        self.ranges_for(topic, "read_uncommitted")
     }
 
     /// Whether no transaction is open on a topic: what readers of committed records may see reaches its end.
     pub fn is_settled(&self, topic: &str) -> Result<bool> {
-        let reader: BaseConsumer = reader(&self.address).create()?;
-        for (partition, (_, end)) in (0..).zip(self.ranges(topic)?) {
-            // With this isolation level a broker gives the last stable offset as the end.
-            let (_, stable) = reader.fetch_watermarks(topic, partition, PATIENCE)?;
-            if u64::try_from(stable)? < end {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(self.ranges_for(topic, "read_committed")? == self.ranges(topic)?)
+    }
+
+    fn ranges_for(&self, topic: &str, isolation: &str) -> Result<Vec<(u64, u64)>> {
+        let asker: BaseConsumer = reader(&self.address).set("isolation.level", isolation).create()?;
+        let metadata = asker.fetch_metadata(Some(topic), PATIENCE)?;
+        let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        ensure!(count > 0, "there is no topic {topic}");
+        let range = |partition: usize| -> Result<(u64, u64)> {
+            let (low, high) = asker.fetch_watermarks(topic, i32::try_from(partition)?, PATIENCE)?;
+            Ok((u64::try_from(low)?, u64::try_from(high)?))
+        };
+        (0..count).map(range).collect()
     }
 
     /// Writes the committed records of a topic, as `forebay log consume` prints them. Exact to the end: it waits for transactions that are

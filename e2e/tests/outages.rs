@@ -1,6 +1,7 @@
 //! Promise: while a broker or the object store is away nothing is lost; damaged checkpoints are survived; what is gone for good is said, never
 //! skipped.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
@@ -137,14 +138,16 @@ fn damage_newest(flights: &Flights, s3: &S3, shard: u32) -> Result<()> {
     let of_shard = |key: &&String| key.contains(&format!("/checkpoints/{shard}/"));
     let manifests: Vec<&String> = keys.iter().filter(of_shard).collect();
     ensure!(manifests.len() >= 2, "shard {shard} has these checkpoints only: {manifests:?}; all keys: {keys:?}");
-    let mut objects = Vec::new();
+    let mut files = Vec::new();
     for manifest in &manifests {
         let parsed: serde_json::Value = serde_json::from_slice(&s3.get(manifest)?)?;
-        let files = parsed["files"].as_array().with_context(|| format!("{manifest} names no files"))?;
-        objects.push(files.iter().filter_map(|file| file["object"].as_str().map(str::to_owned)).collect::<Vec<_>>());
+        let named = parsed["files"].as_array().with_context(|| format!("{manifest} names no files"))?;
+        let sizes = named.iter().filter_map(|file| Some((file["object"].as_str()?.to_owned(), file["size"].as_u64()?)));
+        files.push(sizes.collect::<BTreeMap<_, _>>());
     }
-    let newest = objects.pop().unwrap_or_default();
-    let own = newest.iter().find(|object| !objects.iter().any(|others| others.contains(object))).context("it shares all its files")?;
+    let newest = files.pop().unwrap_or_default();
+    let own = newest.iter().filter(|(object, _)| !files.iter().any(|others| others.contains_key(*object)));
+    let (own, _) = own.max_by_key(|(_, size)| **size).context("it shares all its files")?;
     let root = manifests[0].split("checkpoints/").next().unwrap_or_default();
     let key = format!("{root}{own}");
     let mut bytes = s3.get(&key)?;

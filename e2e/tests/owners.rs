@@ -1,8 +1,10 @@
 //! Promise: a shard has one owner. Who starts later wins, the other says so and ends; a process that slept through its own end does no harm.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, records};
-use forebay_e2e::job::Process;
+use forebay_e2e::job::{Line, Process};
 use forebay_e2e::kafka::Record;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
@@ -65,20 +67,30 @@ fn a_process_that_slept_past_its_transaction_goes_on_by_itself() -> Result<()> {
     })
 }
 
-/// Starts a worker `zombie` on these records and stops it while it has a transaction open; returns once the broker has aborted that.
+/// Starts a worker `zombie`, puts these records in bit by bit, and stops it while it has a transaction open; returns once the broker has aborted
+/// that. All the records are in then.
 fn start_and_stop_in_a_transaction(flights: &Flights, records: &[Record]) -> Result<Process> {
-    flights.feed(records)?;
     let zombie = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug").run("zombie", &flights.state_dir("zombie"), &[])?;
-    let (_, mut behind) = zombie.wait_for_after(0, "a shard of its own", |line| line.message() == "shard is owned")?;
+    zombie.wait_until_running(SHARDS as usize)?;
+    let mut behind = zombie.lines().len();
+    let (mut chunks, mut tries) = (records.chunks(500), 0);
     loop {
-        (_, behind) =
-            zombie.wait_for_after(behind, "a commit", |line| line.message() == "commit begins").context("all commits were too fast")?;
+        flights.feed(chunks.next().context("no stop hit an open transaction")?)?;
+        let with_records = |line: &Line| line.message() == "commit begins" && line.number("records").is_some_and(|records| records > 0);
+        (_, behind) = zombie.wait_for_after(behind, "a commit", with_records)?;
+        // Records are on their way some milliseconds later. Too early or too late only costs another try, with another delay.
+        std::thread::sleep(Duration::from_millis(3 * (tries % 10)));
         zombie.signal("STOP")?;
-        if !flights.broker.is_settled(&flights.output("enriched"))? {
+        // A transaction that is about to end does so within this time, one that is open lives for thirty seconds.
+        let settles =
+            until("it settles", Duration::from_secs(3), || Ok(flights.broker.is_settled(&flights.output("enriched"))?.then_some(())));
+        if settles.is_err() {
             break;
         }
         zombie.signal("CONT")?;
+        tries += 1;
     }
+    chunks.try_for_each(|chunk| flights.feed(chunk))?;
     until("the broker aborts the transaction", PATIENCE, || Ok(flights.broker.is_settled(&flights.output("enriched"))?.then_some(())))?;
     Ok(zombie)
 }

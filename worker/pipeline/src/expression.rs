@@ -1,8 +1,8 @@
 //! Expressions of the manifest, compiled: VRL, and a way around it.
 //!
-//! Every expression is compiled as VRL first, which decides whether it is one and where its errors are. Those that are only paths, literals,
-//! comparisons and logic are then evaluated on the document as it was parsed; the rest run in VRL, for which the fields that they read are
-//! converted once per record. Both ways give the same result, but for integers beyond 2⁵³, which VRL compares as floats.
+//! Those that are only paths, literals, comparisons and logic are evaluated on the document as it was parsed; the rest run in VRL, for which
+//! the fields that they read are converted once per record. Where both are possible they give the same result, but for integers beyond 2⁵³,
+//! which VRL compares as floats; and VRL's compiler wants to know types that are checked here when the expression runs (`!.flag`).
 //!
 //! What an expression can use:
 //!
@@ -65,8 +65,10 @@ pub(crate) struct Scope<'a> {
 impl Expression {
     pub(crate) fn compile(expression: &spec::Expression, types: &Types) -> Result<Self, ExpressionError> {
         let text = expression.text();
-        let program = Program::compile_expression(&text, types)?;
-        let form = Native::parse(&text).map_or_else(|| Form::Vrl(Box::new(program)), Form::Native);
+        let form = match Native::parse(&text) {
+            Some(native) => Form::Native(native),
+            None => Form::Vrl(Box::new(Program::compile_expression(&text, types)?)),
+        };
         Ok(Self { text: text.into(), form })
     }
 

@@ -92,6 +92,7 @@ proptest! {
     fn a_set_finds_its_members_whatever_its_size(values in vec(any_value(), 0..60), absent in any_value()) {
         let mut set = Array::default();
         let mut json = Vec::new();
+        set.write_json(&mut json);
         for value in &values {
             prop_assert_eq!(set.contains(value), set.items().contains(value));
             if !set.contains(value) {

@@ -19,6 +19,9 @@ use crate::tape::{self, Item, Name};
 /// The code of VRL's "this may fail and nothing handles it".
 const UNHANDLED: usize = 100;
 
+/// More of an expression in its error's message would hide the message.
+const SNIPPET_BYTES_MAX: usize = 60;
+
 /// Where the clock lies for `now()`.
 pub(super) const NOW: &str = "now";
 
@@ -144,10 +147,15 @@ fn describe(errors: &DiagnosticList, source: &str) -> ExpressionError {
         return ExpressionError { offset: None, message: "it cannot be compiled".into(), help: "simplify it".into() };
     };
     let primary = error.labels.iter().find(|label| label.primary).or(error.labels.first());
-    let message = match primary {
-        Some(label) if !label.message.is_empty() && label.message != error.message => format!("{}: {}", error.message, label.message),
-        Some(_) | None => error.message.clone(),
-    };
+    let mut message = error.message.clone();
+    if let Some(label) = primary {
+        if !message.contains(&label.message) {
+            message = format!("{message}: {}", label.message);
+        }
+        if let Some(snippet) = source.get(label.span.range()).filter(|snippet| !snippet.is_empty() && snippet.len() <= SNIPPET_BYTES_MAX) {
+            message = format!("{message}: `{snippet}`");
+        }
+    }
     let contexts = error.labels.iter().filter(|label| !label.primary).map(|label| label.message.clone());
     let notes = error.notes.iter().map(ToString::to_string);
     let advice: Vec<String> = contexts.chain(notes).map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();

@@ -89,31 +89,3 @@ fn what_small_commits_reads_and_barring_cost() {
 fn report(what: &str, begun: Instant) {
     eprintln!("FIGURE: {what}: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3);
 }
-
-struct Loud(Instant);
-impl rdkafka::ClientContext for Loud {
-    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, fac: &str, m: &str) {
-        eprintln!("{fac} {m}");
-    }
-}
-impl rdkafka::producer::ProducerContext for Loud {
-    type DeliveryOpaque = ();
-    fn delivery(&self, _: &rdkafka::message::DeliveryResult<'_>, (): ()) {}
-}
-#[test]
-fn zz_debug() {
-    use rdkafka::producer::Producer as _;
-    for round in 0..3 {
-        let begun = Instant::now();
-        let mut c = rdkafka::ClientConfig::new();
-        c.set("bootstrap.servers", std::env::var("FOREBAY_TEST_KAFKA").unwrap())
-            .set("transactional.id", format!("dbg{}{round}", std::process::id()));
-        if round > 0 {
-            c.set("debug", "eos,broker").set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
-        }
-        let p: rdkafka::producer::BaseProducer<Loud> = c.create_with_context(Loud(begun)).unwrap();
-        p.init_transactions(Duration::from_secs(10)).unwrap();
-        report("init", begun);
-        p.poll(Duration::from_millis(50));
-    }
-}
