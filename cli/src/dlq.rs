@@ -115,7 +115,14 @@ impl Ls {
                 Output::Json => println!("{}", serde_json::to_string(&Line::of(&loaded.job.dead_letter, record))?),
                 Output::Text => {
                     let of = |name| header(record, name).unwrap_or("?");
-                    println!("{}-{} at {}  {}: {}", of("forebay.topic"), of("forebay.partition"), of("forebay.offset"), of("forebay.step"), of("forebay.error"));
+                    println!(
+                        "{}-{} at {}  {}: {}",
+                        of("forebay.topic"),
+                        of("forebay.partition"),
+                        of("forebay.offset"),
+                        of("forebay.step"),
+                        of("forebay.error")
+                    );
                 }
             }
             Ok(())
@@ -169,9 +176,12 @@ struct Batch {
 impl Batch {
     fn add(&mut self, loaded: &Loaded, record: &InputRecord<'_>) -> anyhow::Result<()> {
         let place = format!("dead letter at {}-{} offset {}", loaded.job.dead_letter, record.partition, record.offset);
-        let topic = header(record, "forebay.topic").ok_or_else(|| anyhow::anyhow!("{place}: it has no header forebay.topic; was it put there by Forebay?"))?;
+        let topic = header(record, "forebay.topic")
+            .ok_or_else(|| anyhow::anyhow!("{place}: it has no header forebay.topic; was it put there by Forebay?"))?;
         let output = loaded.job.inputs.iter().position(|input| input.topic == topic).ok_or_else(|| {
-            anyhow::anyhow!("{place}: it came from topic {topic}, which is no input of this job any more; name the steps to replay by --step")
+            anyhow::anyhow!(
+                "{place}: it came from topic {topic}, which is no input of this job any more; name the steps to replay by --step"
+            )
         })?;
         let number = |name| header(record, name).and_then(|text| text.parse::<i64>().ok());
         let partition = number("forebay.partition").and_then(|number| u32::try_from(number).ok()).map(Partition::new);
@@ -191,9 +201,9 @@ impl Batch {
         let positions = std::mem::take(&mut self.positions);
         let Some(producer) = producer.filter(|_| !positions.is_empty()) else { return Ok(()) };
         let offsets = positions.into_iter().map(|(partition, next)| InputPosition { input: InputId::new(0), partition, next }).collect();
-        producer.commit(&Transaction { outputs: vec![Arc::new(outputs)], journal: Vec::new(), offsets }).map_err(|error| {
-            anyhow::anyhow!("{error}; what was put back before is committed, call it again for the rest")
-        })?;
+        producer
+            .commit(&Transaction { outputs: vec![Arc::new(outputs)], journal: Vec::new(), offsets })
+            .map_err(|error| anyhow::anyhow!("{error}; what was put back before is committed, call it again for the rest"))?;
         Ok(())
     }
 }
@@ -207,7 +217,11 @@ fn replayed_to<L: Log>(log: &L) -> anyhow::Result<Vec<InputPosition>> {
     }
 }
 
-fn each_to_end<L: Log>(log: &L, from: &[InputPosition], mut each: impl FnMut(&InputRecord<'_>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn each_to_end<L: Log>(
+    log: &L,
+    from: &[InputPosition],
+    mut each: impl FnMut(&InputRecord<'_>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let ends: BTreeMap<_, _> =
         log.start_positions(InputId::new(0), StartFrom::Latest)?.into_iter().map(|position| (position.partition, position.next)).collect();
     let mut input = log.open_input(ShardId::new(0), from)?;

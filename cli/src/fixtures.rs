@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use forebay_engine::ids::{InputId, Partition, TableId, Timestamp};
 use forebay_engine::journal::Books;
-use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture};
 use forebay_pipeline::InputContext;
+use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -142,7 +142,12 @@ fn run(loaded: &Loaded, case: &Case) -> anyhow::Result<Vec<String>> {
             differ(&mut differences, &format!("{at}.value"), &got.value.as_deref().map(parse), &expected.value);
             for (name, value) in &expected.headers {
                 let header = got.headers.iter().find(|(header, _)| header == name).and_then(|(_, value)| value.as_ref());
-                differ(&mut differences, &format!("{at}.headers.{name}"), &header.map(|bytes| String::from_utf8_lossy(bytes).into_owned()), &Some(value.clone()));
+                differ(
+                    &mut differences,
+                    &format!("{at}.headers.{name}"),
+                    &header.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+                    &Some(value.clone()),
+                );
             }
         }
     }
@@ -181,7 +186,12 @@ fn differ<T: PartialEq + std::fmt::Debug>(differences: &mut Vec<String>, at: &st
 fn fixture_record(loaded: &Loaded, record: &Record) -> anyhow::Result<FixtureRecord> {
     let position = match &record.input {
         None => 0,
-        Some(name) => loaded.job.inputs.iter().position(|input| input.name == *name).ok_or_else(|| Unusable(format!("the job has no input {name}")))?,
+        Some(name) => loaded
+            .job
+            .inputs
+            .iter()
+            .position(|input| input.name == *name)
+            .ok_or_else(|| Unusable(format!("the job has no input {name}")))?,
     };
     Ok(FixtureRecord {
         input: InputId::new(u16::try_from(position)?),

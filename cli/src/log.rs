@@ -94,9 +94,10 @@ impl Produce {
             if line.trim().is_empty() {
                 continue;
             }
-            let line: Line =
-                serde_json::from_str(&line).map_err(|error| Unusable(format!("{name}:{}: not a record: {error}; write {{\"key\": …, \"value\": …}}", number + 1)))?;
-            let (key, value) = (line.key.as_ref().map(|key| key.bytes()).transpose()?, line.value.as_ref().map(|value| value.bytes()).transpose()?);
+            let line: Line = serde_json::from_str(&line)
+                .map_err(|error| Unusable(format!("{name}:{}: not a record: {error}; write {{\"key\": …, \"value\": …}}", number + 1)))?;
+            let (key, value) =
+                (line.key.as_ref().map(|key| key.bytes()).transpose()?, line.value.as_ref().map(|value| value.bytes()).transpose()?);
             let mut headers = Vec::new();
             for (name, value) in &line.headers {
                 headers.push((name.as_str(), value.as_ref().map(|value| value.bytes()).transpose()?));

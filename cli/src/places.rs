@@ -70,8 +70,9 @@ impl Places {
             properties.push((name.clone(), resolve(name, property)?));
         }
         for property in &self.kafka_properties {
-            let (name, value) =
-                property.split_once('=').ok_or_else(|| Unusable(format!("--kafka-property {property}: write NAME=VALUE, such as security.protocol=SSL")))?;
+            let (name, value) = property
+                .split_once('=')
+                .ok_or_else(|| Unusable(format!("--kafka-property {property}: write NAME=VALUE, such as security.protocol=SSL")))?;
             properties.push((name.to_owned(), value.to_owned()));
         }
         Ok(Some(Cluster { bootstrap_servers, properties }))

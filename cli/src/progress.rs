@@ -73,6 +73,7 @@ pub fn books_line(books: &Books) -> String {
         (books.filtered, "filtered"),
         (books.throttled, "throttled"),
     ];
-    let parts: Vec<_> = parts.iter().filter(|(count, name)| *count > 0 || *name == "processed").map(|(count, name)| format!("{count} {name}")).collect();
+    let parts: Vec<_> =
+        parts.iter().filter(|(count, name)| *count > 0 || *name == "processed").map(|(count, name)| format!("{count} {name}")).collect();
     format!("{} in = {}", books.records_in, parts.join(" + "))
 }

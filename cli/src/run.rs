@@ -102,17 +102,17 @@ impl Run {
         let identity = loaded.identify(&*root, partitions)?;
         let log = Arc::new(if known == Some(identity.shards) { log } else { open(loaded.topics(identity.shards))? });
         let compiled = loaded.compile(job::tables(&identity), partitions)?;
-        let engine = Engine {
-            log: log.clone(),
-            store,
-            pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())),
-        };
+        let engine = Engine { log: log.clone(), store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
         let options = self.options(loaded, identity.shards)?;
         loaded.take_state_dir(&options.state_dir)?;
         let goal = if self.until_end { Some(Goal::of(&*log, &options)?) } else { None };
         let owned = options.assignment.1.clone();
         let runtime = Runtime::start(engine, options)?;
-        let _metrics = self.metrics.map(|address| forebay_worker::http::serve(address, runtime.status().clone())).transpose().context("serve metrics")?;
+        let _metrics = self
+            .metrics
+            .map(|address| forebay_worker::http::serve(address, runtime.status().clone()))
+            .transpose()
+            .context("serve metrics")?;
         watch(runtime, &owned, goal)
     }
 
@@ -266,7 +266,9 @@ fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>) -> any
 
 fn tell(progress: &Progress, report: &Report) {
     match report {
-        Report::Failed(shard, reason) | Report::Stalled(shard, reason) => progress.say(&format!("shard {shard} failed and is tried again: {reason}")),
+        Report::Failed(shard, reason) | Report::Stalled(shard, reason) => {
+            progress.say(&format!("shard {shard} failed and is tried again: {reason}"))
+        }
         Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
         Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
         Report::Owned(..) => {}

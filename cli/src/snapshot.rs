@@ -77,13 +77,17 @@ impl Common {
         let loaded = job::load(&self.file)?;
         let root = loaded.root(&self.places)?;
         let identity = loaded.identity(&*root)?.ok_or_else(|| {
-            Unusable(format!("job {}/{} has no state here; name its object store by --store or --dir", loaded.job.namespace, loaded.job.name))
+            Unusable(format!(
+                "job {}/{} has no state here; name its object store by --store or --dir",
+                loaded.job.namespace, loaded.job.name
+            ))
         })?;
         let store = loaded.store(&self.places)?;
         let mut manifests = Vec::new();
         for shard in (0..identity.shards).filter(|shard| self.shard.is_none_or(|only| only == *shard)) {
             for object in store.list(&manifest_prefix(ShardId::new(shard)))? {
-                let manifest = Manifest::decode(&store.get(&object.key)?).map_err(|reason| anyhow::anyhow!("object {}: {reason}", object.key))?;
+                let manifest =
+                    Manifest::decode(&store.get(&object.key)?).map_err(|reason| anyhow::anyhow!("object {}: {reason}", object.key))?;
                 manifests.push(manifest);
             }
         }
@@ -148,7 +152,12 @@ impl Verify {
                 };
                 if let Some(problem) = problem {
                     damaged += 1;
-                    bar.suspend(|| println!("shard {} epoch {}: {} ({}): {problem}", manifest.stamp.owner.shard, manifest.stamp.epoch, file.object, file.name));
+                    bar.suspend(|| {
+                        println!(
+                            "shard {} epoch {}: {} ({}): {problem}",
+                            manifest.stamp.owner.shard, manifest.stamp.epoch, file.object, file.name
+                        )
+                    });
                 }
                 bar.inc(1);
             }

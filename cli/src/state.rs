@@ -184,7 +184,8 @@ impl Scan {
                 match self.common.output {
                     Output::Text => writeln!(out, "{table}\t{}\t{value}", String::from_utf8_lossy(&entry.key))?,
                     Output::Json => {
-                        let row = serde_json::json!({"table": table, "partition": entry.partition, "key": Text::of(&entry.key), "value": value});
+                        let row =
+                            serde_json::json!({"table": table, "partition": entry.partition, "key": Text::of(&entry.key), "value": value});
                         writeln!(out, "{row}")?;
                     }
                 }

@@ -5,7 +5,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use forebay_engine::ids::Timestamp;
 
 /// The time of day. May go back; whoever needs more keeps the highest value.
-#[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn now() -> Timestamp {
     let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     Timestamp::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))

@@ -47,8 +47,13 @@ pub fn serve(address: SocketAddr, status: Arc<Status>) -> std::io::Result<Server
 /// Ready: every shard of this worker processes.
 fn readiness(status: &Status) -> (StatusCode, String) {
     let shards = status.shards();
-    let waiting: Vec<String> = shards.iter().filter(|(_, shard)| shard.phase != "running").map(|(id, shard)| format!("shard {id} is {}", shard.phase)).collect();
-    if waiting.is_empty() && !shards.is_empty() { (StatusCode::OK, "ready\n".into()) } else { (StatusCode::SERVICE_UNAVAILABLE, waiting.join("\n") + "\n") }
+    let waiting: Vec<String> =
+        shards.iter().filter(|(_, shard)| shard.phase != "running").map(|(id, shard)| format!("shard {id} is {}", shard.phase)).collect();
+    if waiting.is_empty() && !shards.is_empty() {
+        (StatusCode::OK, "ready\n".into())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, waiting.join("\n") + "\n")
+    }
 }
 
 fn render(status: &Status) -> (StatusCode, String) {
@@ -71,7 +76,11 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
         ("forebay_output_bytes_total", "Bytes of keys, values and headers put out.", &counters.output_bytes),
         ("forebay_journal_bytes_total", "Bytes of journal records written.", &counters.journal_bytes),
         ("forebay_checkpoints_total", "Checkpoints uploaded.", &counters.checkpoints),
-        ("forebay_checkpoint_failures_total", "Checkpoints that failed; the journal grows until one succeeds.", &counters.checkpoint_failures),
+        (
+            "forebay_checkpoint_failures_total",
+            "Checkpoints that failed; the journal grows until one succeeds.",
+            &counters.checkpoint_failures,
+        ),
         ("forebay_incarnations_over_total", "Incarnations that ended by an error of the producer.", &counters.incarnations_over),
         ("forebay_restores_total", "Restores of shards.", &counters.restores),
     ];
@@ -86,7 +95,9 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
         ("forebay_shard_lag_records", "Records between what was read and the end of the input.", ShardStatus::lag_records),
         ("forebay_shard_uncommitted_records", "Records processed and not committed yet.", |shard| shard.uncommitted_records as u64),
         ("forebay_shard_cache_bytes", "Decoded state in memory.", |shard| shard.cache_bytes as u64),
-        ("forebay_shard_checkpoint_epoch", "The epoch of the newest checkpoint that counts.", |shard| shard.checkpoint.map_or(0, |epoch| epoch.get())),
+        ("forebay_shard_checkpoint_epoch", "The epoch of the newest checkpoint that counts.", |shard| {
+            shard.checkpoint.map_or(0, |epoch| epoch.get())
+        }),
     ];
     let shards = status.shards();
     for (name, help, value) in gauges {

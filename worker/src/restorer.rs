@@ -98,7 +98,11 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
 
 /// The manifest with the highest epoch; `None` when the shard has none.
 pub fn newest_manifest(store: &dyn ObjectStore, shard: ShardId) -> Result<Option<Manifest>, StoreError> {
-    let mut keys: Vec<_> = store.list(&manifest_prefix(shard))?.into_iter().filter_map(|object| Some((parse_manifest_key(&object.key)?, object.key))).collect();
+    let mut keys: Vec<_> = store
+        .list(&manifest_prefix(shard))?
+        .into_iter()
+        .filter_map(|object| Some((parse_manifest_key(&object.key)?, object.key)))
+        .collect();
     keys.sort();
     while let Some((_, key)) = keys.pop() {
         match decode_manifest(store, &key) {

@@ -247,7 +247,8 @@ fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Res
         ));
     }
     for (input, topic) in (0..).map(InputId::new).zip(inputs) {
-        let is_known = |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
+        let is_known =
+            |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
         let mut own = (0..topic.partitions).map(Partition::new).filter(|partition| shard_of(*partition, options.shards) == shard);
         if let Some(added) = own.find(|partition| !is_known(partition)) {
             return Err(format!(

@@ -77,7 +77,13 @@ impl<S: StateStore> Snapshots<S> {
         let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
         // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
         let first = self.inner.pace.interval.mul_f64(1.0 - 1.0 / f64::from(count + 1));
-        let due = shards.entry(shard).or_insert_with(|| Due { at: Instant::now() + first, began: Instant::now(), running: false, attempt, checksums: BTreeMap::new() });
+        let due = shards.entry(shard).or_insert_with(|| Due {
+            at: Instant::now() + first,
+            began: Instant::now(),
+            running: false,
+            attempt,
+            checksums: BTreeMap::new(),
+        });
         if due.attempt != attempt {
             due.attempt = attempt;
             due.checksums.clear();

@@ -146,7 +146,6 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
 }
 
 /// Reads the journal once: finds its last epoch, and brings the local database along if it turns out to belong to this history.
-#[allow(clippy::type_complexity, reason = "the pair is taken apart at once")]
 fn follow_local<P: RestorePorts>(
     ports: &mut P,
     start: JournalOffset,

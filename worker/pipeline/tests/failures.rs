@@ -126,7 +126,7 @@ fn a_manifest_that_makes_no_sense_is_refused_with_place_and_way_out() {
     check(&with("{parse: {format: json}}"), "spec.pipeline[1].parse", "comes first");
     check(&with("{filter: .a >}"), "spec.pipeline[1].filter", "syntax");
     check(&with("{filter: .a = 1}"), "spec.pipeline[1].filter", "read-only");
-    check(&with("{remap: .a = .a + 1}"), "spec.pipeline[1].remap", "error");
+    check(&with("{remap: .a = .a + 1}"), "spec.pipeline[1].remap", "unhandled fallible assignment");
     check(&with("{upsert: {table: t, set: {a: nope}}}"), "spec.pipeline[1].upsert.set.a", "undefined");
     check(&with("{upsert: {table: t, set: {a: .a}, increment: {a: 1}}}"), "spec.pipeline[1].upsert.increment.a", "two operations");
     check(&with("{upsert: {table: t}}"), "spec.pipeline[1].upsert", "changes nothing");

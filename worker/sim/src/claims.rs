@@ -300,7 +300,7 @@ pub fn run(seed: u64) -> Result<usize, String> {
         if live.is_empty() {
             continue;
         }
-        let who = if seed % 2 == 0 {
+        let who = if seed.is_multiple_of(2) {
             if rng.chance(0.4) { *rng.pick(&live) } else { live[(step / 9 + seed as usize) % live.len()] }
         } else {
             if rng.chance(change) {

@@ -79,7 +79,7 @@ pub const SITUATIONS: &[&str] = &[
 
 /// What a seed decides before the first step.
 pub fn setup(seed: u64) -> Setup {
-    let mut rng = Rng::new(seed ^ 0x5E7_0F_5EED);
+    let mut rng = Rng::new(seed ^ 0x0005_E70F_5EED);
     let pairs: Vec<(&'static str, Fault)> = PAIRS.iter().flat_map(|(phase, faults)| faults.iter().map(|fault| (*phase, *fault))).collect();
     let shards = 1 + rng.below(2) as u32;
     let above_all = rng.chance(0.08);

@@ -1,5 +1,7 @@
 //! The adapter against a real broker, named by `FOREBAY_TEST_KAFKA` (`host:port`; `make test` starts one). Every test has topics of its own.
 
+#![allow(clippy::unwrap_used, reason = "in tests a panic is how they fail")]
+
 #[path = "real_broker/world.rs"]
 mod world;
 

@@ -169,11 +169,7 @@ pub(crate) fn instant_of(text: &str) -> Option<Instant> {
     let bytes = text.as_bytes();
     let dated = bytes.len() >= 20 && bytes[4] == b'-' && bytes[7] == b'-' && matches!(bytes[10], b'T' | b't' | b' ');
     let timed = dated && bytes[13] == b':' && bytes[16] == b':';
-    let zoned = match bytes {
-        [.., b'Z' | b'z'] => true,
-        [.., b'+' | b'-', _, _, b':', _, _] => true,
-        _ => false,
-    };
+    let zoned = matches!(bytes, [.., b'Z' | b'z'] | [.., b'+' | b'-', _, _, b':', _, _]);
     if timed && zoned { text.parse().ok() } else { None }
 }
 

@@ -159,7 +159,7 @@ fn what_is_no_expression_is_refused_with_its_place_and_the_way_out() {
     check(".x = 1", 0, "read-only");
     check("del(.a)", 0, "read-only");
     check("a.b", 0, "undefined variable: `a`");
-    check("1 < 2 < 3", 0, "chained");
+    check("1 < 2 < 3", 6, "chained");
 }
 
 #[test]
