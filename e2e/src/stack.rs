@@ -1,12 +1,14 @@
 //! Servers of a test's own, which it may kill: instances of `e2e/stack/stack`.
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::kafka::Broker;
 use crate::s3::S3;
+use crate::{PATIENCE, until};
 
 /// One server; dropping it stops it and deletes its data.
 pub struct Instance {
@@ -31,9 +33,12 @@ impl Instance {
         Ok(())
     }
 
-    /// Ends it at once, by SIGKILL.
+    /// Ends it at once, by SIGKILL, and waits until nobody answers at its address: the kernel closes a dead process's sockets a moment later.
     pub fn kill(&self) -> Result<()> {
-        self.stack("kill").map(drop)
+        self.stack("kill")?;
+        let address = self.environment.get("FOREBAY_TEST_KAFKA").or_else(|| self.environment.get("FOREBAY_TEST_S3"));
+        let address = address.context("it was never up")?.trim_start_matches("http://");
+        until(&format!("nobody listens at {address}"), PATIENCE, || Ok(TcpStream::connect(address).is_err().then_some(())))
     }
 
     /// A client of this broker.

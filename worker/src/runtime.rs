@@ -98,7 +98,7 @@ impl Runtime {
     pub fn start<L: Log, P: Pipeline + 'static>(engine: Engine<L, P>, options: RuntimeOptions) -> Result<Self, RuntimeError> {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
-        engine.log.ensure_journal()?;
+        ensure_journal(&*engine.log)?;
         let inputs: Vec<TopicInfo> = engine.log.describe()?.into_iter().take(options.start_from.len()).collect();
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
         let memory = SharedMemory::new(budget.database_bytes, 2)?;
@@ -176,6 +176,18 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+/// A cluster that has just started, or is busy, may let the first request for a topic time out; the request itself may have succeeded.
+fn ensure_journal<L: Log>(log: &L) -> Result<(), LogError> {
+    const ATTEMPTS: usize = 3;
+    for _ in 1..ATTEMPTS {
+        match log.ensure_journal() {
+            Err(error @ LogError::Unavailable { .. }) => tracing::warn!(%error, "the journal topic is asked for again"),
+            other => return other,
+        }
+    }
+    log.ensure_journal()
 }
 
 /// How the memory of a worker is shared out (I9).

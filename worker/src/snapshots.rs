@@ -118,8 +118,6 @@ enum JobError {
     Snapshot(#[from] SnapshotError),
     #[error(transparent)]
     State(#[from] StateError),
-    #[error("{0}")]
-    Manifest(String),
 }
 
 impl From<StoreError> for JobError {
@@ -159,11 +157,13 @@ impl Inner {
     fn upload(&self, job: &mut Job, checkpointer: Checkpointer, folder: &Path) -> Result<(Vec<RetainedCheckpoint>, Vec<String>), JobError> {
         let checkpoint = checkpointer(folder)?;
         let mut listed = Vec::new();
+        let mut all_known = true;
         for retained in &job.retained {
             match read_manifest(&*self.store, job.shard, retained) {
                 Ok(manifest) => listed.push(manifest),
                 // What it names is not known, so nothing may be called garbage; the checkpoint itself is none the worse.
-                Err(error) => return Err(JobError::Manifest(error.to_string())),
+                Err(StoreError::NotFound { .. }) => all_known = false,
+                Err(error) => return Err(error.into()),
             }
         }
         if listed.last().is_some_and(|newest: &Manifest| newest.stamp.epoch == checkpoint.stamp.epoch) {
@@ -177,6 +177,9 @@ impl Inner {
         let retained = manifest.retained();
         tracing::info!(shard = %job.shard, epoch = %retained.epoch, files = manifest.files.len(), "checkpoint uploaded");
         let _ = self.events.send(Event::CheckpointUploaded(job.shard, job.attempt, retained.clone()));
+        if !all_known {
+            return Ok((Vec::new(), Vec::new()));
+        }
         listed.push(manifest);
         let now = self.store_clock(job.shard, &retained)?;
         let garbage = find_garbage(&*self.store, job.shard, &listed, now, GARBAGE_GRACE, GARBAGE_MAX)?;

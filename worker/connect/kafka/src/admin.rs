@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_engine::log::LogError;
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
@@ -151,7 +151,7 @@ impl Admin {
         Ok(())
     }
 
-    /// False when somebody else was faster.
+    /// Makes a topic and waits until the brokers show it. False when somebody else was faster.
     fn create(&self, action: &str, topic: &str, partitions: u32, replicas: usize, settings: &[(&str, &str)]) -> Result<bool, LogError> {
         let replication = TopicReplication::Fixed(i32::try_from(replicas).unwrap_or(1));
         let mut new = NewTopic::new(topic, signed(partitions), replication);
@@ -159,14 +159,29 @@ impl Admin {
             new = new.set(name, value);
         }
         let client = self.client()?;
+        let mut made = true;
         for result in self.wait(action, client.create_topics([&new], &self.limits()))? {
             match result {
                 Ok(_) => {}
-                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => made = false,
                 Err((name, code)) => return Err(from_code(action, &format!("topic {name}"), code, &code.to_string(), &self.heard)),
             }
         }
-        Ok(true)
+        self.wait_for(action, topic)?;
+        Ok(made)
+    }
+
+    /// The controller knows a new topic before the brokers do; who asks too early is told that there is none.
+    fn wait_for(&self, action: &str, topic: &str) -> Result<(), LogError> {
+        let deadline = Instant::now() + self.options.request_timeout;
+        while self.partitions(action, topic)?.is_none_or(|count| count == 0) {
+            if Instant::now() >= deadline {
+                let reason = format!("the brokers do not show the new topic {topic}{}", self.heard.explain());
+                return Err(LogError::Unavailable { action: action.into(), reason });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     fn settings(&self, action: &str, wanted: &[ResourceSpecifier<'_>]) -> Result<Vec<Settings>, LogError> {
