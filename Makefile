@@ -75,7 +75,8 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 # Without a name cargo would run all tests there are.
 	$(if $(SERVER_TESTS),,$(error no tests that need servers))
 	cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) --no-run
-	$(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) -- $(TEST)
+# One at a time: the servers share the processors with the tests, and a starved broker fences itself.
+	$(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) -- --test-threads=1 $(TEST)
 
 .PHONY: stack-up
 stack-up: ## start Kafka and S3, for tests by hand: export $(e2e/stack/stack env), then cargo test

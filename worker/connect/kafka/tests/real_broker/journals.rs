@@ -25,6 +25,11 @@ fn views_differ_by_what_an_open_transaction_hides() {
     let foreign = world.foreign("w7.3");
     world.leave_open(&foreign, 0, &claim(0, "w7.3"));
     committed(&mut producer, &journal_of(0, &[b"behind it"]));
+    // A commit is acknowledged before its marker lies in the partition.
+    let asked = std::time::Instant::now();
+    while world.log.journal_range(ShardId::new(0)).unwrap().end.get() < 5 && asked.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
     let (all, range) = world.journal(0, 0, View::Uncommitted).unwrap();
     assert_eq!(all.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 2, 3]);
     assert_eq!(range.end.get(), 5);
