@@ -144,8 +144,13 @@ impl World {
 
     /// Begins a transaction with one journal record and leaves it open.
     pub fn leave_open(&self, producer: &BaseProducer, shard: i32, bytes: &[u8]) {
+        self.leave_open_in(producer, &self.options.topics.journal, shard, bytes);
+    }
+
+    /// The same in any topic.
+    pub fn leave_open_in(&self, producer: &BaseProducer, topic: &str, partition: i32, bytes: &[u8]) {
         producer.begin_transaction().unwrap();
-        producer.send(BaseRecord::<(), [u8]>::to(&self.options.topics.journal).partition(shard).payload(bytes)).unwrap();
+        producer.send(BaseRecord::<(), [u8]>::to(topic).partition(partition).payload(bytes)).unwrap();
         producer.flush(PATIENCE).unwrap();
     }
 
