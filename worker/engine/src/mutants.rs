@@ -20,6 +20,8 @@ pub enum Bug {
     ClockBack,
     /// A list of garbage counts although a checkpoint joined the list meanwhile.
     StaleGarbage,
+    /// The journal holds what the last record changed of a value, not what the epoch did.
+    PatchOfLastRecord,
 }
 
 #[cfg(feature = "mutants")]

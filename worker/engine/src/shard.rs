@@ -7,6 +7,7 @@ mod cache;
 
 use std::sync::Arc;
 
+use crate::changes::Changes;
 use crate::ids::{Epoch, JournalOffset, Offset, Partition, ShardId, TableId, Timestamp};
 use crate::journal::{self, Books, Owner, Stamp};
 use crate::log::InputPosition;
@@ -178,8 +179,8 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             return None;
         }
         assert!(self.open.books.balance(), "I8: {:?}", self.open.books);
-        let mut changes = StateBatch::default();
-        self.cache.encode_changes(self.open.epoch, &mut changes);
+        let (mut changes, mut journal) = (StateBatch::default(), Changes::default());
+        self.cache.encode_changes(self.open.epoch, &mut changes, &mut journal);
         let stamp = Stamp {
             owner: owner.clone(),
             epoch: self.open.epoch,
@@ -197,7 +198,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         let sealed = SealedEpoch {
             shard: owner.shard,
             epoch: stamp.epoch,
-            journal: journal::encode_epoch(&stamp, &changes),
+            journal: journal::encode_epoch(&stamp, &journal),
             outputs: Arc::new(open.outputs),
             positions: open.positions,
             records: open.records,

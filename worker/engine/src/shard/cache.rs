@@ -4,7 +4,10 @@
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
+use crate::changes::{Change, Changes};
 use crate::ids::Epoch;
+use crate::mutants::{self, Bug};
+use crate::patch::PatchWriter;
 use crate::pipeline::Entity;
 use crate::state::StateBatch;
 
@@ -27,6 +30,8 @@ pub(super) struct Cache<E> {
     /// What the record in hand changed, to take it back.
     undo: Vec<Undo<E>>,
     record: u64,
+    /// A patch that is being written, and the bytes that it inserts next.
+    patch: (Vec<u8>, Vec<u8>),
 }
 
 struct Slot<E> {
@@ -37,6 +42,8 @@ struct Slot<E> {
     changed: Epoch,
     /// The last epoch for which it was put on the list of changes.
     listed: Epoch,
+    /// What it was before the open epoch, once that has changed it: the journal says what changed.
+    base: Option<E>,
     /// The last record that changed it, so that a record saves it once.
     record: u64,
     used: bool,
@@ -46,6 +53,8 @@ struct Undo<E> {
     slot: SlotId,
     entity: Option<E>,
     changed: Epoch,
+    /// It is what the slot was before the epoch.
+    is_base: bool,
 }
 
 impl<E: Entity> Cache<E> {
@@ -61,13 +70,23 @@ impl<E: Entity> Cache<E> {
             changed: Vec::new(),
             undo: Vec::new(),
             record: 0,
+            patch: (Vec::new(), Vec::new()),
         }
     }
 
     /// A new record starts: what the last one did can no longer be taken back.
     pub(super) fn begin_record(&mut self) {
         self.record += 1;
-        self.undo.clear();
+        self.settle();
+    }
+
+    /// What was kept to take the last record back is of no use any more, but for what was there before the epoch.
+    fn settle(&mut self) {
+        for undo in self.undo.drain(..) {
+            if undo.is_base {
+                self.slots[undo.slot as usize].base = undo.entity;
+            }
+        }
     }
 
     pub(super) fn find(&mut self, key: &[u8]) -> Option<SlotId> {
@@ -81,7 +100,7 @@ impl<E: Entity> Cache<E> {
     pub(super) fn insert(&mut self, key: &[u8], entity: Option<E>) -> SlotId {
         let bytes = key.len() + SLOT_OVERHEAD_BYTES + entity.as_ref().map_or(0, Entity::weight);
         self.bytes += bytes;
-        let slot = Slot { key: key.into(), entity, bytes, changed: Epoch::default(), listed: Epoch::default(), record: 0, used: true };
+        let slot = Slot { key: key.into(), entity, bytes, changed: Epoch::default(), listed: Epoch::default(), base: None, record: 0, used: true };
         let id = match self.free.pop() {
             Some(id) => {
                 self.slots[id as usize] = slot;
@@ -107,7 +126,8 @@ impl<E: Entity> Cache<E> {
         let slot = &mut self.slots[id as usize];
         if slot.record != self.record {
             slot.record = self.record;
-            self.undo.push(Undo { slot: id, entity: slot.entity.clone(), changed: slot.changed });
+            let is_base = slot.changed != epoch || mutants::is(Bug::PatchOfLastRecord);
+            self.undo.push(Undo { slot: id, entity: slot.entity.clone(), changed: slot.changed, is_base });
         }
         slot.changed = epoch;
         if slot.listed != epoch {
@@ -127,22 +147,35 @@ impl<E: Entity> Cache<E> {
         }
     }
 
-    /// Encodes everything that `epoch` changed, each entity once.
-    pub(super) fn encode_changes(&mut self, epoch: Epoch, into: &mut StateBatch) {
+    /// Encodes everything that `epoch` changed, each entity once: for the state store as values, for the journal as what changed.
+    pub(super) fn encode_changes(&mut self, epoch: Epoch, values: &mut StateBatch, journal: &mut Changes) {
+        self.settle();
         for id in self.changed.drain(..) {
             let slot = &mut self.slots[id as usize];
             if slot.changed != epoch {
                 continue; // taken back
             }
-            match &slot.entity {
-                Some(entity) => into.put_with(&slot.key, |arena| entity.encode(arena)),
-                None => into.delete(&slot.key),
+            let base = slot.base.take();
+            match (&slot.entity, &base) {
+                (None, _) => {
+                    values.delete(&slot.key);
+                    journal.push(&slot.key, Change::Delete);
+                }
+                (Some(entity), base) => {
+                    let value = values.put_with(&slot.key, |arena| entity.encode(arena));
+                    let (patch, scratch) = &mut self.patch;
+                    patch.clear();
+                    let mut writer = PatchWriter::new(patch, scratch);
+                    let is_patched = base.as_ref().is_some_and(|base| entity.encode_patch(base, &mut writer));
+                    writer.finish();
+                    let is_shorter = is_patched && patch.len() < value.len();
+                    journal.push(&slot.key, if is_shorter { Change::Patch(patch) } else { Change::Put(value) });
+                }
             }
             let bytes = slot.key.len() + SLOT_OVERHEAD_BYTES + slot.entity.as_ref().map_or(0, Entity::weight);
             self.bytes = self.bytes - slot.bytes + bytes;
             slot.bytes = bytes;
         }
-        self.undo.clear();
     }
 
     /// Brings the cache back within its budget. Slots changed after `applied` stay: nothing else holds their state.
