@@ -6,11 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Changes;
 use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, Revision, ShardId, Timeline, Timestamp, WorkerName};
 use crate::log::{InputPosition, JournalEntry};
 use crate::manifest::RetainedCheckpoint;
 use crate::pipeline::Verdict;
-use crate::changes::Changes;
 
 /// The format that this engine writes, and the only one that it reads so far.
 pub const FORMAT: u8 = 1;
