@@ -17,6 +17,7 @@ use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
 use crate::status::{Counters, Status};
+use crate::watchdog::Watchdog;
 
 /// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
 pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::claim::Claimed) -> Restoration<P, S> + Send + Sync>;
@@ -36,6 +37,7 @@ pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + S
 pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub worker: Worker,
     pub log: Arc<L>,
+    pub watchdog: Arc<Watchdog>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub inbox: Receiver<Event>,
@@ -90,9 +92,11 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             }
             Action::Bar(shard, attempt, incarnation) => {
                 tracing::debug!(%shard, %incarnation, "an earlier owner is barred");
-                let log = self.log.clone();
+                let (log, watchdog) = (self.log.clone(), self.watchdog.clone());
                 self.help(shard, attempt, move || {
-                    log.bar(&incarnation).map_err(|error| error.to_string())?;
+                    let (deadline, barred) = (log.deadlines().open, incarnation.clone());
+                    let call = move || log.bar(&barred).map_err(|error| error.to_string());
+                    watchdog.call(&format!("bar incarnation {incarnation}"), deadline, call).map_err(|hung| hung.to_string())??;
                     Ok(Event::Barred(shard, attempt, incarnation))
                 });
             }

@@ -23,6 +23,7 @@ use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
+use crate::watchdog::Watchdog;
 use crate::{committer, executor, helpers};
 
 /// The outside world of a worker: the log, the object store, the pipeline.
@@ -104,7 +105,8 @@ impl Runtime {
         let memory = SharedMemory::new(budget.database_bytes, 2)?;
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
-        let (orders, committer) = committer::start(engine.log.clone(), status.clone(), events.clone());
+        let watchdog = Arc::new(Watchdog::new(status.clone()));
+        let (orders, committer) = committer::start(engine.log.clone(), watchdog.clone(), status.clone(), events.clone());
         let (helper_tasks, mut threads) = helpers::start("helper", 4);
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
@@ -133,6 +135,7 @@ impl Runtime {
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: engine.log.clone(),
+            watchdog,
             status: status.clone(),
             events: events.clone(),
             inbox,

@@ -18,6 +18,7 @@ use rdkafka::topic_partition_list::Offset;
 use crate::context::{ClientEvents, Heard};
 use crate::errors::{code_of, creation, log_error};
 use crate::options::KafkaOptions;
+use crate::retire::retire;
 
 /// Readers kept per view. More shards than this claim at once only at a start, and then the extra ones are made and dropped.
 const IDLE_MAX: usize = 2;
@@ -61,6 +62,8 @@ impl Readers {
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if result.is_ok() && idle.len() < IDLE_MAX {
             idle.push(reader);
+        } else {
+            retire(reader);
         }
         result
     }

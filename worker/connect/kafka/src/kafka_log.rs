@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
-use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{Deadlines, InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -98,6 +98,10 @@ impl KafkaLog {
 impl Log for KafkaLog {
     type Producer = KafkaProducer;
     type Input = KafkaInput;
+
+    fn deadlines(&self) -> Deadlines {
+        Deadlines { open: self.options.request_timeout, commit: self.options.transaction_timeout }
+    }
 
     /// Topic ids are empty: rdkafka does not pass them on.
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {

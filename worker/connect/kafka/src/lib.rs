@@ -19,6 +19,7 @@ mod offsets;
 mod options;
 mod preflight;
 mod producer;
+mod retire;
 
 pub use input::KafkaInput;
 pub use kafka_log::KafkaLog;
