@@ -100,7 +100,8 @@ impl Runtime {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
         ensure_journal(&*engine.log)?;
-        let inputs: Vec<TopicInfo> = engine.log.describe()?.into_iter().take(options.start_from.len()).collect();
+        // What is missing is better said before anything runs.
+        engine.log.describe()?;
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
         let memory = SharedMemory::new(budget.database_bytes, 2)?;
         let status = Arc::new(Status::default());
@@ -144,7 +145,7 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| newest_mark(&*marks, shard)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), inputs, memory, budget.cache_bytes),
+            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -215,7 +216,6 @@ impl Budget {
 fn restorer<L: Log, P: Pipeline + 'static>(
     engine: Engine<L, P>,
     options: RuntimeOptions,
-    inputs: Vec<TopicInfo>,
     memory: SharedMemory,
     cache_bytes: usize,
 ) -> Restorer<P, RocksState> {
@@ -231,6 +231,11 @@ fn restorer<L: Log, P: Pipeline + 'static>(
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Restoration::Outrun,
+            Err(error) => return Restoration::Failed(error.to_string()),
+        };
+        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
+        let inputs: Vec<TopicInfo> = match engine.log.describe() {
+            Ok(topics) => topics.into_iter().take(options.start_from.len()).collect(),
             Err(error) => return Restoration::Failed(error.to_string()),
         };
         let head = match restored.head {

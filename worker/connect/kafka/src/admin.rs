@@ -12,6 +12,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use crate::block_on::block_on;
 use crate::context::{ClientEvents, Heard};
+use crate::describe::{Described, describe_topics};
 use crate::errors::{creation, from_code, log_error};
 use crate::journal::{Isolation, Readers, offset, signed};
 use crate::offsets;
@@ -37,6 +38,14 @@ impl Admin {
     pub(crate) fn partitions(&self, action: &str, topic: &str) -> Result<Option<u32>, LogError> {
         self.readers.with(Isolation::Uncommitted, |reader| {
             offsets::partition_count(reader, &self.heard, action, topic, self.options.request_timeout)
+        })
+    }
+
+    /// Topics with their ids, in the order of their names; `None` in the place of one that does not exist.
+    pub(crate) fn describe(&self, action: &str, topics: &[&str]) -> Result<Vec<Option<Described>>, LogError> {
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            describe_topics(reader.client(), topics, self.options.request_timeout)
+                .map_err(|code| from_code(action, &format!("topics {}", topics.join(", ")), code, &code.to_string(), &self.heard))
         })
     }
 

@@ -10,6 +10,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::admin::Admin;
 use crate::context::{ClientEvents, Heard};
+use crate::describe::Described;
 use crate::errors::{describe, from_code};
 use crate::feed::Feed;
 use crate::input::KafkaInput;
@@ -103,16 +104,16 @@ impl Log for KafkaLog {
         Deadlines { open: self.options.request_timeout, commit: self.options.transaction_timeout }
     }
 
-    /// Topic ids are empty: rdkafka does not pass them on.
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
+        let action = "look at the job's topics";
         let topics = &self.options.topics;
-        let mut described = Vec::with_capacity(topics.inputs.len() + topics.outputs.len() + 1);
-        for name in topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]) {
-            let partitions = self.admin.partitions("look at the job's topics", name)?;
-            match partitions {
-                Some(partitions) => described.push(TopicInfo { name: name.clone(), id: String::new(), partitions }),
+        let names: Vec<&str> = topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]).map(String::as_str).collect();
+        let mut described = Vec::with_capacity(names.len());
+        for (name, found) in names.iter().zip(self.admin.describe(action, &names)?) {
+            match found {
+                Some(Described { name, id, partitions }) => described.push(TopicInfo { name, id, partitions }),
                 None if *name == topics.journal => {}
-                None => return Err(self.missing("look at the job's topics", name)),
+                None => return Err(self.missing(action, name)),
             }
         }
         Ok(described)

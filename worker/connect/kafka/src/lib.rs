@@ -10,6 +10,7 @@ mod admin;
 mod block_on;
 mod context;
 mod delivery;
+mod describe;
 mod errors;
 mod feed;
 mod input;

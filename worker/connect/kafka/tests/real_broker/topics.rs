@@ -26,6 +26,19 @@ fn topics_are_described_in_the_jobs_order_and_a_missing_one_is_named() {
 }
 
 #[test]
+fn a_topic_has_an_id_of_its_own_and_another_one_when_it_is_made_anew() {
+    let Some(world) = world(1, 2) else { return };
+    let ids = || world.log.describe().unwrap().into_iter().map(|topic| topic.id).collect::<Vec<_>>();
+    let before = ids();
+    assert!(before.iter().all(|id| id.len() == 22), "{before:?}");
+    assert_eq!(ids(), before);
+    world.remake_topic(&world.options.topics.inputs[0], 2);
+    let after = ids();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1..], before[1..]);
+}
+
+#[test]
 fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
     let Some(world) = world(4, 4) else { return };
     world.log.ensure_journal().unwrap();
