@@ -13,6 +13,7 @@ use forebay_engine::journal;
 use forebay_engine::log::{Log, LogError, Producer, Receipt, Transaction};
 use forebay_engine::worker::{Contribution, Event};
 
+use crate::clock::Clock;
 use crate::status::{Counters, Status};
 use crate::watchdog::{Hung, Leash, Watchdog};
 
@@ -24,18 +25,20 @@ pub(crate) enum Order {
 /// Starts the thread; it ends when the sender is dropped.
 pub(crate) fn start<L: Log>(
     log: Arc<L>,
+    clock: Arc<Clock>,
     watchdog: Arc<Watchdog>,
     status: Arc<Status>,
     events: Sender<Event>,
 ) -> (Sender<Order>, JoinHandle<()>) {
     let (orders, inbox) = unbounded();
-    let committer = Committer { log, watchdog, status, hand: None };
+    let committer = Committer { log, clock, watchdog, status, hand: None };
     let thread = std::thread::Builder::new().name("committer".into()).spawn(move || committer.run(&inbox, &events));
     (orders, thread.expect("the system refuses a thread at the start"))
 }
 
 struct Committer<L> {
     log: Arc<L>,
+    clock: Arc<Clock>,
     watchdog: Arc<Watchdog>,
     status: Arc<Status>,
     hand: Option<Hand>,
@@ -96,13 +99,16 @@ impl<L: Log> Committer<L> {
             return Event::ProducerFailed(incarnation, "its producer is closed".into());
         };
         let (transaction, figures) = transaction_of(contribution);
-        let began = Instant::now();
+        let (began, sent) = (Instant::now(), self.clock.read());
         tracing::debug!(epochs = transaction.journal.len(), records = figures.records, "commit begins");
         let outcome = self.commit_by(hand, transaction);
         tracing::debug!(committed = outcome.is_ok(), "commit ends");
         match outcome {
             Ok(receipt) => {
                 figures.count(&self.status.counters, began.elapsed());
+                if let Some(appended) = receipt.appended {
+                    self.clock.compare(sent, appended);
+                }
                 Event::Committed(incarnation, receipt)
             }
             Err(reason) => Event::ProducerFailed(incarnation, reason),

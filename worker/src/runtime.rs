@@ -18,6 +18,7 @@ use forebay_engine::store::ObjectStore;
 use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOptions};
 use forebay_state::{RocksState, SharedMemory};
 
+use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
@@ -106,14 +107,15 @@ impl Runtime {
         let memory = SharedMemory::new(budget.database_bytes, 2)?;
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
-        let watchdog = Arc::new(Watchdog::new(status.clone()));
-        let (orders, committer) = committer::start(engine.log.clone(), watchdog.clone(), status.clone(), events.clone());
+        let (clock, watchdog) = (Arc::<Clock>::default(), Arc::new(Watchdog::new(status.clone())));
+        let (orders, committer) = committer::start(engine.log.clone(), clock.clone(), watchdog.clone(), status.clone(), events.clone());
         let (helper_tasks, mut threads) = helpers::start("helper", 4);
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
         threads.extend(snapshotters);
         let shared = Arc::new(Shared {
             log: engine.log.clone(),
+            clock: clock.clone(),
             status: status.clone(),
             events: events.clone(),
             snapshots: Snapshots::<RocksState>::new(
@@ -136,6 +138,7 @@ impl Runtime {
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: engine.log.clone(),
+            clock,
             watchdog,
             status: status.clone(),
             events: events.clone(),

@@ -110,6 +110,8 @@ pub struct Transaction {
 pub struct Receipt {
     /// Per shard of the transaction, where its first journal chunk lies and the offset behind its last one.
     pub journal: BTreeMap<ShardId, (JournalOffset, JournalOffset)>,
+    /// When the first journal record was appended, by the log's own clock; `None` where it has none of its own, or nothing was written.
+    pub appended: Option<Timestamp>,
 }
 
 /// How long calls may take before they come back by themselves, with an error at the latest. One that takes longer hangs: whoever waits for it

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use forebay_engine::ids::{InputId, JournalOffset, ShardId};
+use forebay_engine::ids::{InputId, JournalOffset, ShardId, Timestamp};
 use forebay_engine::log::{Deadlines, InputPosition, InputProgress, InputReader, JournalEntry, JournalRange, StartFrom, TopicInfo, View};
 use forebay_engine::record::InputRecord;
 
@@ -42,7 +42,8 @@ impl Fake {
 
 impl Producer for FakeProducer {
     fn commit(&mut self, _transaction: &Transaction) -> Result<Receipt, LogError> {
-        self.fake.act("commit", &self.name).map(|()| Receipt::default())
+        let appended = self.name.strip_prefix("appended-at-").and_then(|millis| millis.parse().ok()).map(Timestamp::from_millis);
+        self.fake.act("commit", &self.name).map(|()| Receipt { appended, ..Receipt::default() })
     }
 }
 
@@ -119,7 +120,12 @@ fn scene(impatient_with: &[&str]) -> Scene {
     let status = Arc::<Status>::default();
     let watchdog = Arc::new(impatient(&status));
     let log = Arc::new(Fake { hold, happened: note, given_up_at_once });
-    Scene { committer: Committer { log, watchdog, status: status.clone(), hand: None }, status, release: Some(release), happened }
+    Scene {
+        committer: Committer { log, clock: Arc::default(), watchdog, status: status.clone(), hand: None },
+        status,
+        release: Some(release),
+        happened,
+    }
 }
 
 impl Scene {
@@ -195,4 +201,13 @@ fn a_producer_is_never_used_after_an_error_or_a_panic() {
     scene.open("commit-panics.3");
     assert_eq!(scene.commit("commit-panics.3"), "failed commit-panics.3: the producer of incarnation commit-panics.3: its thread panicked");
     assert_eq!(scene.counters().0, 0, "nothing was committed");
+}
+
+#[test]
+fn a_commit_tells_how_far_the_clock_runs_ahead() {
+    let mut scene = scene(&[]);
+    scene.committer.clock = Arc::new(Clock::new(|| Timestamp::from_millis(3_600_500)));
+    scene.open("appended-at-600");
+    assert_eq!(scene.commit("appended-at-600"), "committed appended-at-600");
+    assert_eq!(scene.committer.clock.now(), Timestamp::from_millis(600));
 }

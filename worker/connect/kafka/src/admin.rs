@@ -26,6 +26,15 @@ pub(crate) struct Admin {
     client: Mutex<Option<Arc<AdminClient<ClientEvents>>>>,
 }
 
+/// Settings that a journal must have, and what another value does.
+const JOURNAL_SETTINGS: [(&str, &str, &str); 5] = [
+    ("cleanup.policy", "delete", "loses state"),
+    ("retention.ms", "-1", "loses state"),
+    ("retention.bytes", "-1", "loses state"),
+    ("unclean.leader.election.enable", "false", "loses state when a broker is lost"),
+    ("message.timestamp.type", "LogAppendTime", "lets a machine whose clock runs ahead stop the job's time"),
+];
+
 /// The settings of a topic or broker by name; a value that the broker keeps to itself is missing.
 pub(crate) type Settings = BTreeMap<String, String>;
 
@@ -65,12 +74,7 @@ impl Admin {
         let topic = &self.options.topics.journal;
         let action = format!("make the journal topic {topic}");
         let replicas = self.brokers(&action)?.len().clamp(1, 3);
-        let mut settings = vec![
-            ("cleanup.policy", "delete"),
-            ("retention.ms", "-1"),
-            ("retention.bytes", "-1"),
-            ("unclean.leader.election.enable", "false"),
-        ];
+        let mut settings: Vec<(&str, &str)> = JOURNAL_SETTINGS.iter().map(|(name, value, _)| (*name, *value)).collect();
         if replicas == 3 {
             settings.push(("min.insync.replicas", "2"));
         }
@@ -147,11 +151,11 @@ impl Admin {
                 return Ok(());
             }
         };
-        for (name, expected) in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+        for (name, expected, harm) in JOURNAL_SETTINGS {
             match settings.get(name) {
                 Some(found) if found != expected => {
                     return Err(unfit(format!(
-                        "it exists with `{name}={found}`, which loses state; `kafka-configs.sh --alter --topic {topic} --add-config {name}={expected}` mends it"
+                        "it exists with `{name}={found}`, which {harm}; `kafka-configs.sh --alter --topic {topic} --add-config {name}={expected}` mends it"
                     )));
                 }
                 _ => {}

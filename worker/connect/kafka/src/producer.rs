@@ -209,8 +209,9 @@ impl KafkaProducer {
     }
 
     fn receipt(&self, transaction: &Transaction) -> Result<Receipt, LogError> {
-        let mut receipt = Receipt::default();
-        for (shard, at) in self.deliveries.take_journal() {
+        let (places, appended) = self.deliveries.take_journal();
+        let mut receipt = Receipt { appended, ..Receipt::default() };
+        for (shard, at) in places {
             let place = receipt.journal.entry(shard).or_insert((JournalOffset::new(at), JournalOffset::new(at + 1)));
             place.0 = place.0.min(JournalOffset::new(at));
             place.1 = place.1.max(JournalOffset::new(at + 1));

@@ -46,11 +46,19 @@ fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
     other.topics.shards = 2;
     let error = KafkaLog::open(other).unwrap().ensure_journal().unwrap_err();
     assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("4 partitions") && reason.contains("2 shards")), "{error}");
-    let mut forgetful = world.options.clone();
-    forgetful.topics.journal = format!("{}.forgetful", forgetful.topics.journal);
-    world.make_topic(&forgetful.topics.journal, 4, &[("retention.ms", "60000")]);
-    let error = KafkaLog::open(forgetful).unwrap().ensure_journal().unwrap_err();
-    assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("retention.ms=-1")), "{error}");
+    let sound = ("message.timestamp.type", "LogAppendTime");
+    for (number, (unfit, mended)) in (0..).zip([
+        ([("retention.ms", "60000"), sound], "retention.ms=-1"),
+        ([("cleanup.policy", "compact"), sound], "cleanup.policy=delete"),
+        ([("unclean.leader.election.enable", "true"), sound], "unclean.leader.election.enable=false"),
+        ([("retention.ms", "-1"), ("message.timestamp.type", "CreateTime")], "message.timestamp.type=LogAppendTime"),
+    ]) {
+        let mut options = world.options.clone();
+        options.topics.journal = format!("{}.unfit{number}", options.topics.journal);
+        world.make_topic(&options.topics.journal, 4, &unfit);
+        let error = KafkaLog::open(options).unwrap().ensure_journal().unwrap_err();
+        assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains(mended)), "{error}");
+    }
 }
 
 #[test]
