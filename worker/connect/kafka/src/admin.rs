@@ -12,9 +12,9 @@ use rdkafka::topic_partition_list::Offset;
 
 use crate::block_on::block_on;
 use crate::context::{ClientEvents, Heard};
-use crate::describe::{Described, describe_topics};
 use crate::errors::{creation, from_code, log_error};
 use crate::journal::{Isolation, Readers, offset, signed};
+use crate::native::{Described, describe_topics};
 use crate::offsets;
 use crate::options::KafkaOptions;
 
@@ -228,10 +228,12 @@ impl Admin {
     fn client(&self) -> Result<Arc<AdminClient<ClientEvents>>, LogError> {
         let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = &*kept {
+            client.inner().context().log_in(client.inner());
             return Ok(client.clone());
         }
-        let events = ClientEvents { role: "admin", heard: self.heard.clone() };
+        let events = ClientEvents::new("admin", &self.heard);
         let made: AdminClient<_> = self.options.admin().create_with_context(events).map_err(|e| creation("open an admin client", &e))?;
+        made.inner().context().log_in(made.inner());
         Ok(kept.insert(Arc::new(made)).clone())
     }
 }

@@ -16,9 +16,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::context::{ClientEvents, Heard};
-use crate::describe::{Described, describe_topics};
 use crate::errors::{creation, from_code, log_error};
 use crate::journal::{Isolation, Readers, check_range, offset};
+use crate::native::{Described, describe_topics};
 use crate::offsets::{self, Place, Which};
 use crate::options::KafkaOptions;
 
@@ -124,9 +124,10 @@ pub(crate) struct Feed {
 impl Feed {
     /// `partitions`: how many the worker may have to hold at once.
     pub(crate) fn open(options: Arc<KafkaOptions>, readers: Arc<Readers>, heard: Arc<Heard>, partitions: usize) -> Result<Self, LogError> {
-        let events = ClientEvents { role: "input", heard: heard.clone() };
+        let events = ClientEvents::new("input", &heard);
         let consumer: BaseConsumer<_> =
             options.input(partitions).create_with_context(events).map_err(|e| creation("open the input consumer", &e))?;
+        consumer.client().context().log_in(consumer.client());
         let consumer = Arc::new(consumer);
         let (slots, ids, stop) = (Arc::<Slots>::default(), Arc::<Ids>::default(), Arc::new(AtomicBool::new(false)));
         let watch = Watch { consumer: consumer.clone(), slots: slots.clone(), ids: ids.clone(), heard: heard.clone(), stop: stop.clone() };
@@ -233,6 +234,7 @@ impl Watch {
     fn run(&self) {
         let (mut asked, mut compared) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::SeqCst) {
+            self.consumer.client().context().log_in(self.consumer.client());
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => self.stray(message.topic(), message.partition(), message.offset()),
                 Some(Err(error)) => tracing::debug!(%error, "input consumer"),

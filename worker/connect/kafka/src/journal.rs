@@ -58,6 +58,7 @@ impl Readers {
         };
         let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = kept.map_or_else(|| self.open(isolation), Ok)?;
+        reader.client().context().log_in(reader.client());
         let result = call(&reader);
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if result.is_ok() && idle.len() < IDLE_MAX {
@@ -232,7 +233,7 @@ impl Readers {
             Isolation::Uncommitted => "reader of all",
             Isolation::Committed => "reader of committed",
         };
-        let events = ClientEvents { role, heard: self.heard.clone() };
+        let events = ClientEvents::new(role, &self.heard);
         let config = self.options.reader(isolation == Isolation::Committed);
         config.create_with_context(events).map_err(|e| creation("open a reader", &e))
     }

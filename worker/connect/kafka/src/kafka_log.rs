@@ -10,11 +10,12 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::admin::Admin;
 use crate::context::{ClientEvents, Heard};
-use crate::describe::Described;
 use crate::errors::{describe, from_code};
 use crate::feed::Feed;
 use crate::input::KafkaInput;
 use crate::journal::{Isolation, Readers, signed};
+use crate::login::{Login, TOKEN_FILE};
+use crate::native::Described;
 use crate::offsets::{self, Place, Which};
 use crate::options::KafkaOptions;
 use crate::preflight::{self, Finding};
@@ -38,7 +39,8 @@ impl KafkaLog {
     /// `request_timeout`; both name the bootstrap servers.
     pub fn open(options: KafkaOptions) -> Result<Self, LogError> {
         options.check()?;
-        let (options, heard) = (Arc::new(options), Arc::new(Heard::default()));
+        let heard = Arc::new(Heard::new(options.properties.get(TOKEN_FILE).map(Login::new)));
+        let options = Arc::new(options);
         let readers = Arc::new(Readers::new(options.clone(), heard.clone()));
         readers.with(Isolation::Uncommitted, |reader| reach(reader, &options, &heard))?;
         let admin = Admin::new(options.clone(), heard.clone(), readers.clone());

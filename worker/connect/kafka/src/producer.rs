@@ -317,8 +317,11 @@ fn connect(
     deliveries: Arc<Deliveries>,
     incarnation: &Incarnation,
 ) -> Result<BaseProducer<ProducerEvents>, LogError> {
-    let events = ProducerEvents { events: ClientEvents { role: "producer", heard: heard.clone() }, deliveries };
-    options.producer(incarnation).create_with_context(events).map_err(|e| creation("open a producer", &e))
+    let events = ProducerEvents { events: ClientEvents::new("producer", heard), deliveries };
+    let producer: BaseProducer<ProducerEvents> =
+        options.producer(incarnation).create_with_context(events).map_err(|e| creation("open a producer", &e))?;
+    producer.context().events.log_in(producer.client());
+    Ok(producer)
 }
 
 fn initialise(
@@ -346,6 +349,7 @@ fn poll_in_background(producer: Arc<BaseProducer<ProducerEvents>>, watch: Arc<Wa
     let poll = move || {
         while !watch.stop.load(Ordering::SeqCst) {
             producer.poll(POLL);
+            producer.context().events.log_in(producer.client());
             if watch.is_overdue() {
                 tracing::warn!("a commit is past its deadline; what its producer still holds is thrown away");
                 producer.purge(PurgeConfig::default().queue().inflight());

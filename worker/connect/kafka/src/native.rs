@@ -1,8 +1,8 @@
-//! What the brokers know of topics: partitions and, above all, ids. It is librdkafka's `DescribeTopics`, called through its C interface,
-//! because rdkafka passes neither that call nor topic ids on.
+//! What librdkafka offers through its C interface and rdkafka does not pass on: the ids of topics, and giving a token to a client that nobody
+//! polls.
 //!
 //! The only file of the workspace with `unsafe`. Without ids a topic that was deleted and made anew under its name cannot be told from the old
-//! one, and a position would silently mean another record. It goes as soon as rdkafka offers the call.
+//! one, and a position would silently mean another record. It goes as soon as rdkafka offers both.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char};
@@ -13,6 +13,8 @@ use rdkafka::ClientContext;
 use rdkafka::bindings as native;
 use rdkafka::client::Client;
 use rdkafka::error::RDKafkaErrorCode;
+
+use crate::login::Token;
 
 /// One topic, as the brokers describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +121,32 @@ fn read(event: &Owned<native::rd_kafka_event_t>) -> Result<Vec<Described>, RDKaf
         }
     }
     Ok(found)
+}
+
+/// Gives a client the token that it logs in with from now on. `Err` is librdkafka's reason to refuse it.
+pub(crate) fn set_token<C: ClientContext>(client: &Client<C>, token: &Token) -> Result<(), String> {
+    let inner_zero = |_| "it holds a zero byte".to_owned();
+    let (text, principal) = (CString::new(&*token.text).map_err(inner_zero)?, CString::new(&*token.principal).map_err(inner_zero)?);
+    let mut reason = [0; 512];
+    // SAFETY: the client is alive as long as it is borrowed; both strings are copied during the call and outlive it; no extensions are given; the
+    // reason is written into the buffer, no longer than its length and with a zero at its end.
+    let (code, reason) = unsafe {
+        let (extensions, none) = (ptr::null_mut(), 0);
+        let (buffer, length) = (reason.as_mut_ptr(), reason.len());
+        let handle = client.native_ptr();
+        let code = native::rd_kafka_oauthbearer_set_token(
+            handle,
+            text.as_ptr(),
+            token.expires_millis,
+            principal.as_ptr(),
+            extensions,
+            none,
+            buffer,
+            length,
+        );
+        (code, self::text(buffer))
+    };
+    if code == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(reason) }
 }
 
 /// Something of librdkafka's that is ours to free.
