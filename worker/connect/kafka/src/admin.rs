@@ -27,7 +27,7 @@ pub(crate) struct Admin {
 }
 
 /// Settings that a journal must have, and what another value does.
-const JOURNAL_SETTINGS: [(&str, &str, &str); 5] = [
+pub(crate) const JOURNAL_SETTINGS: [(&str, &str, &str); 5] = [
     ("cleanup.policy", "delete", "loses state"),
     ("retention.ms", "-1", "loses state"),
     ("retention.bytes", "-1", "loses state"),
@@ -35,7 +35,8 @@ const JOURNAL_SETTINGS: [(&str, &str, &str); 5] = [
     ("message.timestamp.type", "LogAppendTime", "lets a machine whose clock runs ahead stop the job's time"),
 ];
 
-/// The settings of a topic or broker by name; a value that the broker keeps to itself is missing.
+/// The settings of a topic or broker by name; a value that the broker keeps to itself is missing. All of them are when this principal may not
+/// see any: rdkafka does not pass that error on.
 pub(crate) type Settings = BTreeMap<String, String>;
 
 impl Admin {
@@ -55,6 +56,28 @@ impl Admin {
         self.readers.with(Isolation::Uncommitted, |reader| {
             describe_topics(reader.client(), topics, self.options.request_timeout)
                 .map_err(|code| from_code(action, &format!("topics {}", topics.join(", ")), code, &code.to_string(), &self.heard))
+        })
+    }
+
+    /// On how many brokers each partition of a topic lies, at least.
+    pub(crate) fn replicas(&self, action: &str, topic: &str) -> Result<usize, LogError> {
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            let metadata = reader.fetch_metadata(Some(topic), self.options.request_timeout);
+            let metadata = metadata.map_err(|e| log_error(action, &format!("topic {topic}"), &e, &self.heard))?;
+            let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+            Ok(partitions.map(|partition| partition.replicas().len()).min().unwrap_or_default())
+        })
+    }
+
+    /// Whether the job's group lets itself be asked, and how many members it has: consumers that are none of ours.
+    pub(crate) fn group_members(&self, action: &str) -> Result<usize, LogError> {
+        let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
+        let places: Vec<_> = self.options.topics.inputs.iter().map(|topic| (topic.clone(), 0)).collect();
+        self.readers.with(Isolation::Committed, |reader| {
+            offsets::committed(reader, &self.heard, action, group, &places, limit)?;
+            let found = reader.fetch_group_list(Some(group), limit);
+            let found = found.map_err(|e| log_error(action, &format!("group {group}"), &e, &self.heard))?;
+            Ok(found.groups().iter().filter(|found| found.name() == group).map(|found| found.members().len()).sum())
         })
     }
 
@@ -146,11 +169,14 @@ impl Admin {
         let settings = match self.topic_settings(action, &[topic]) {
             Ok(mut settings) => settings.pop().unwrap_or_default(),
             Err(error) => {
-                // A principal without DescribeConfigs may still own a sound journal; the preflight says that it was not checked.
-                tracing::warn!(%error, topic, "the journal's settings cannot be checked");
-                return Ok(());
+                tracing::warn!(%error, topic, "the journal's settings cannot be asked for");
+                Settings::new()
             }
         };
+        if settings.is_empty() {
+            // A principal without DescribeConfigs may still own a sound journal; the preflight says that it was not checked.
+            tracing::warn!(topic, "the journal's settings cannot be seen");
+        }
         for (name, expected, harm) in JOURNAL_SETTINGS {
             match settings.get(name) {
                 Some(found) if found != expected => {

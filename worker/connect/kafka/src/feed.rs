@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_topic_made_anew_is_told_from_one_that_is_merely_away() {
-        let topic = |id: &str| Some(Described { name: "in".into(), id: id.into(), partitions: 1 });
+        let topic = |id: &str| Some(Described { name: "in".into(), id: id.into(), partitions: 1, operations: None });
         let ids = Ids::default();
         for quiet in [None, topic(""), topic("A"), topic("A"), None, topic("")] {
             assert_eq!(ids.compare(vec![quiet]), BTreeMap::new());

@@ -1,7 +1,7 @@
 //! One job's view of a Kafka cluster: the log port, carried out by the parts of this crate.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
 use forebay_engine::log::{Deadlines, InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
@@ -52,9 +52,16 @@ impl KafkaLog {
         self.admin.ensure_outputs(partitions)
     }
 
-    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too.
+    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too. It opens a
+    /// transactional producer under an id of the job that no worker has, and nothing by it.
     pub fn preflight(&self) -> Vec<Finding> {
-        preflight::run(&self.admin, &self.options)
+        // Whether the brokers allow the job's transactions their time is looked up in their settings.
+        let probe = KafkaOptions { transaction_timeout: Duration::from_secs(10), ..(*self.options).clone() };
+        // A name of its own: two processes that start at once would bar each other.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let name = Incarnation::new(format!("preflight.{}.{now:x}", std::process::id()));
+        let barred = producer::bar(&probe, &self.heard, &name);
+        preflight::run(&self.admin, &self.options, barred)
     }
 
     fn feed(&self) -> Result<Arc<Feed>, LogError> {
@@ -113,7 +120,7 @@ impl Log for KafkaLog {
         let mut described = Vec::with_capacity(names.len());
         for (name, found) in names.iter().zip(self.admin.describe(action, &names)?) {
             match found {
-                Some(Described { name, id, partitions }) => described.push(TopicInfo { name, id, partitions }),
+                Some(Described { name, id, partitions, .. }) => described.push(TopicInfo { name, id, partitions }),
                 None if *name == topics.journal => {}
                 None => return Err(self.missing(action, name)),
             }

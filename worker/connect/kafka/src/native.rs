@@ -23,6 +23,16 @@ pub(crate) struct Described {
     /// In the brokers' own spelling (base64). Empty when they give none: older than 2.8, or a topic from such times.
     pub id: String,
     pub partitions: u32,
+    /// What this principal may do with it; `None` when the brokers do not tell.
+    pub operations: Option<Vec<Operation>>,
+}
+
+/// An operation that an ACL allows, as far as a job needs it on topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Read,
+    Write,
+    Delete,
 }
 
 /// How librdkafka writes the id that no topic has.
@@ -75,6 +85,8 @@ fn ask<C: ClientContext>(
     // SAFETY: all pointers are alive; a null buffer of no length for the error's text is allowed.
     unsafe {
         native::rd_kafka_AdminOptions_set_request_timeout(options.as_ptr(), millis, ptr::null_mut(), 0);
+        let refused = native::rd_kafka_AdminOptions_set_include_authorized_operations(options.as_ptr(), 1);
+        drop(Owned::new(refused, native::rd_kafka_error_destroy));
         native::rd_kafka_DescribeTopics(handle, topics.as_ptr(), options.as_ptr(), queue.as_ptr());
     }
     // A little more than the request's own limit, whose error says more than ours.
@@ -112,7 +124,8 @@ fn read(event: &Owned<native::rd_kafka_event_t>) -> Result<Vec<Described>, RDKaf
             let id = text(native::rd_kafka_Uuid_base64str(native::rd_kafka_TopicDescription_topic_id(*topic)));
             let id = if id == NO_ID { String::new() } else { id };
             let name = text(native::rd_kafka_TopicDescription_name(*topic));
-            (code, Described { name, id, partitions: u32::try_from(partitions).unwrap_or(u32::MAX) })
+            let operations = operations(*topic);
+            (code, Described { name, id, partitions: u32::try_from(partitions).unwrap_or(u32::MAX), operations })
         };
         match RDKafkaErrorCode::from(code) {
             RDKafkaErrorCode::NoError => found.push(described),
@@ -121,6 +134,27 @@ fn read(event: &Owned<native::rd_kafka_event_t>) -> Result<Vec<Described>, RDKaf
         }
     }
     Ok(found)
+}
+
+/// # Safety
+/// The topic is a description that is alive.
+unsafe fn operations(topic: *const native::rd_kafka_TopicDescription_t) -> Option<Vec<Operation>> {
+    let mut count = 0;
+    // SAFETY: the caller vouches for the topic, which the array belongs to; it has as many elements as librdkafka says. They are read as the
+    // plain numbers that they are in C, since a value that this version does not know would be none of the Rust type.
+    let numbers = unsafe {
+        let first = native::rd_kafka_TopicDescription_authorized_operations(topic, &mut count);
+        if first.is_null() || count == 0 {
+            return None;
+        }
+        std::slice::from_raw_parts(first.cast::<u32>(), count)
+    };
+    let known = [
+        (native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_READ, Operation::Read),
+        (native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE, Operation::Write),
+        (native::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_DELETE, Operation::Delete),
+    ];
+    Some(known.into_iter().filter(|(theirs, _)| numbers.contains(&(*theirs as u32))).map(|(_, ours)| ours).collect())
 }
 
 /// Gives a client the token that it logs in with from now on. `Err` is librdkafka's reason to refuse it.

@@ -10,12 +10,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, ShardId};
 use forebay_engine::log::{Log, LogError, Producer, StartFrom, View};
-use forebay_kafka::{KafkaLog, KafkaOptions};
+use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 
 use crate::world::{journal_of, topics, unique};
 
 /// The secure broker's addresses and files.
 struct Secure {
+    plain: String,
     sasl: String,
     mtls: String,
     tls: PathBuf,
@@ -34,7 +35,7 @@ fn secure() -> Option<&'static Secure> {
             named.extend(lines.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         let mut take = |name: &str| named.remove(&format!("FOREBAY_TEST_KAFKA_{name}")).unwrap_or_default();
-        Some(Secure { sasl: take("SASL_SSL"), mtls: take("MTLS"), tls: take("TLS").into() })
+        Some(Secure { plain: take("SECURE"), sasl: take("SASL_SSL"), mtls: take("MTLS"), tls: take("TLS").into() })
     });
     if found.is_none() {
         eprintln!("NOT TESTED: set FOREBAY_STACK, or the variables that `stack up kafka-secure` prints");
@@ -58,6 +59,17 @@ impl Secure {
 
     fn token(&self, file: &Path) -> KafkaOptions {
         self.sasl("OAUTHBEARER").property("sasl.oauthbearer.token.file", file.to_string_lossy())
+    }
+
+    /// Grants operations on one resource to a user.
+    fn grant(&self, user: &str, operations: &[&str], resource: &str, name: &str) {
+        let stack = std::env::var_os("FOREBAY_STACK").expect("whoever started the broker by it says where it is");
+        let mut command = Command::new(stack);
+        command.args(["tool", "org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.plain, "--add"]);
+        command.args(["--allow-principal", &format!("User:{user}"), resource, name]);
+        command.args(operations.iter().flat_map(|operation| ["--operation", operation]));
+        let granted = command.output().unwrap();
+        assert!(granted.status.success(), "{}{}", String::from_utf8_lossy(&granted.stdout), String::from_utf8_lossy(&granted.stderr));
     }
 
     fn file(&self, name: &str) -> String {
@@ -108,7 +120,7 @@ fn use_it(options: KafkaOptions) {
     log.cut_journal(ShardId::new(0), JournalOffset::new(1)).unwrap();
     let starts = log.start_positions(InputId::new(0), StartFrom::Earliest).unwrap();
     log.open_input(ShardId::new(0), &starts).unwrap();
-    let errors: Vec<_> = log.preflight().into_iter().filter(|finding| finding.severity == forebay_kafka::Severity::Error).collect();
+    let errors: Vec<_> = log.preflight().into_iter().filter(|finding| finding.severity == Severity::Error).collect();
     assert!(errors.is_empty(), "{mechanism}: {errors:?}");
 }
 
@@ -167,9 +179,8 @@ fn who_may_not_get_in_is_told_why_and_no_secret_with_it() {
 fn who_is_let_in_and_may_do_nothing_is_told_which_permission_is_missing() {
     let Some(secure) = secure() else { return };
     let certificate = secure.options(&secure.mtls, "SSL");
-    let certificate = certificate
-        .property("ssl.certificate.location", secure.file("client.pem"))
-        .property("ssl.key.location", secure.file("client.key"));
+    let certificate =
+        certificate.property("ssl.certificate.location", secure.file("client.pem")).property("ssl.key.location", secure.file("client.key"));
     for options in [certificate, secure.password("PLAIN", "alice", "alice-secret")] {
         let log = KafkaLog::open(options).unwrap();
         let refused = [
@@ -181,4 +192,30 @@ fn who_is_let_in_and_may_do_nothing_is_told_which_permission_is_missing() {
             assert!(error.to_string().contains("grant this principal"), "{error}");
         }
     }
+}
+
+#[test]
+fn the_preflight_names_each_permission_that_is_missing() {
+    // Method: whoever comes without TLS may do everything and makes the topics; alice gets a part of what a job needs.
+    let Some(secure) = secure() else { return };
+    let options = secure.password("PLAIN", "alice", "alice-secret");
+    let topics = options.topics.clone();
+    let mut maker = KafkaOptions::new(&secure.plain, topics.clone());
+    maker.topics.outputs.extend(topics.inputs.clone());
+    let maker = KafkaLog::open(maker).unwrap();
+    maker.ensure_outputs(1).unwrap();
+    maker.ensure_journal().unwrap();
+    secure.grant("alice", &["Describe"], "--topic", &topics.inputs[0]);
+    secure.grant("alice", &["Describe", "DescribeConfigs"], "--topic", &topics.outputs[0]);
+    secure.grant("alice", &["Read", "Write", "DescribeConfigs"], "--topic", &topics.journal);
+
+    let found = KafkaLog::open(options).unwrap().preflight();
+    let of = |severity: Severity| found.iter().filter(|finding| finding.severity == severity).map(ToString::to_string).collect::<Vec<_>>();
+    let check = |found: &[String], expected: &[&str]| {
+        let lacking: Vec<_> = expected.iter().filter(|words| !found.iter().any(|finding| finding.contains(**words))).collect();
+        assert!(lacking.is_empty() && found.len() == expected.len(), "{found:#?} lacks {lacking:?}");
+    };
+    let (input, output) = (format!("may not Read topic {}", topics.inputs[0]), format!("may not Write topic {}", topics.outputs[0]));
+    check(&of(Severity::Error), &[&input, &output, "Read on the job's consumer group", "Describe on transactional ids"]);
+    check(&of(Severity::Warning), &["grant it Delete", "DescribeConfigs on the cluster", "the cluster has 1 brokers"]);
 }
