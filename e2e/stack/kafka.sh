@@ -113,6 +113,11 @@ kafka_run() { # DIR FORMAT_ARGUMENTS...
   instance_spawn "$dir" "${java[@]}" kafka.Kafka "$dir/server.properties"
 }
 
+kafka_tool() { # CLASS ARGUMENTS...
+  "$(kafka_java)" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -cp "$KAFKA_HOME/lib/*" \
+    "-Dlog4j2.configurationFile=$STACK/kafka/log4j2.xml" "$@"
+}
+
 kafka_java() { echo "${JAVA_HOME:+$JAVA_HOME/bin/}java"; }
 
 # 16 random bytes in Kafka's own base64, which has no characters that mean something in a path, and no leading dash here.

@@ -12,11 +12,12 @@ use forebay_engine::pipeline::Pipeline;
 use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Action, Attempt, Event, Report, Worker};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
 use crate::status::{Counters, Status};
+use crate::watchdog::Watchdog;
 
 /// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
 pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::claim::Claimed) -> Restoration<P, S> + Send + Sync>;
@@ -36,6 +37,8 @@ pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + S
 pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub worker: Worker,
     pub log: Arc<L>,
+    pub clock: Arc<Clock>,
+    pub watchdog: Arc<Watchdog>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub inbox: Receiver<Event>,
@@ -50,17 +53,14 @@ pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
 impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S> {
     /// Runs until all shards are released after an [`Event::Stop`].
     pub(crate) fn run(mut self) {
-        let mut now = clock::now();
         loop {
-            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(now, at));
+            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(self.clock.steady(), at));
             let event = match self.inbox.recv_timeout(wait) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // A clock that was set back must not move the engine's time back.
-            now = now.max(clock::now());
-            for action in self.worker.step(now, event) {
+            for action in self.worker.step(self.clock.steady(), event) {
                 if matches!(action, Action::Stopped) {
                     self.status.stopped.store(true, std::sync::atomic::Ordering::Release);
                     return;
@@ -90,9 +90,11 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             }
             Action::Bar(shard, attempt, incarnation) => {
                 tracing::debug!(%shard, %incarnation, "an earlier owner is barred");
-                let log = self.log.clone();
+                let (log, watchdog) = (self.log.clone(), self.watchdog.clone());
                 self.help(shard, attempt, move || {
-                    log.bar(&incarnation).map_err(|error| error.to_string())?;
+                    let (deadline, barred) = (log.deadlines().open, incarnation.clone());
+                    let call = move || log.bar(&barred).map_err(|error| error.to_string());
+                    watchdog.call(&format!("bar incarnation {incarnation}"), deadline, call).map_err(|hung| hung.to_string())??;
                     Ok(Event::Barred(shard, attempt, incarnation))
                 });
             }
@@ -209,5 +211,5 @@ pub(crate) fn scan<L: Log>(log: &L, shard: ShardId, from: JournalOffset, view: V
 }
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
-    Duration::from_millis(u64::try_from(at.as_millis() - now.max(clock::now()).as_millis()).unwrap_or(0))
+    Duration::from_millis(u64::try_from(at.as_millis() - now.as_millis()).unwrap_or(0))
 }

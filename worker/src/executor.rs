@@ -15,7 +15,7 @@ use forebay_engine::shard::{Annotations, Shard};
 use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Attempt, Event};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::helpers::panic_text;
 use crate::snapshots::Snapshots;
 use crate::status::Status;
@@ -39,6 +39,7 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
 /// What all executors of a worker share.
 pub(crate) struct Shared<L: Log, S: StateStore> {
     pub log: Arc<L>,
+    pub clock: Arc<Clock>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub snapshots: Snapshots<S>,
@@ -154,7 +155,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         if slot.full {
             return Ok(0);
         }
-        let now = clock::now();
+        let now = self.shared.clock.now();
         let state = &mut slot.shard;
         let mut failure = None;
         let read = input.poll(Duration::ZERO, BATCH_RECORDS, &mut |record| {
@@ -191,7 +192,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 slot.shard.reached(&progress.position);
             }
         }
-        let sealed = slot.shard.seal(owner, clock::now(), annotations);
+        let sealed = slot.shard.seal(owner, self.shared.clock.now(), annotations);
         let uncommitted = uncommitted(&slot.shard);
         self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
         (slot.dirty, slot.full) = (false, false);

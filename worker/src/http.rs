@@ -69,7 +69,7 @@ fn render(status: &Status) -> (StatusCode, String) {
 fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     let counters = &status.counters;
-    let total: [(&str, &str, &AtomicU64); 9] = [
+    let total: [(&str, &str, &AtomicU64); 10] = [
         ("forebay_transactions_total", "Transactions committed.", &counters.transactions),
         ("forebay_commit_microseconds_total", "Microseconds spent in commits.", &counters.commit_micros),
         ("forebay_output_records_total", "Records put out.", &counters.output_records),
@@ -82,6 +82,7 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
             &counters.checkpoint_failures,
         ),
         ("forebay_incarnations_over_total", "Incarnations that ended by an error of the producer.", &counters.incarnations_over),
+        ("forebay_calls_given_up_total", "Calls of the log that hung past their deadline and were given up.", &counters.calls_given_up),
         ("forebay_restores_total", "Restores of shards.", &counters.restores),
     ];
     for (name, help, value) in total {

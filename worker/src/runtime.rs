@@ -18,11 +18,13 @@ use forebay_engine::store::ObjectStore;
 use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOptions};
 use forebay_state::{RocksState, SharedMemory};
 
+use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
+use crate::watchdog::Watchdog;
 use crate::{committer, executor, helpers};
 
 /// The outside world of a worker: the log, the object store, the pipeline.
@@ -99,18 +101,21 @@ impl Runtime {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
         ensure_journal(&*engine.log)?;
-        let inputs: Vec<TopicInfo> = engine.log.describe()?.into_iter().take(options.start_from.len()).collect();
+        // What is missing is better said before anything runs.
+        engine.log.describe()?;
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
         let memory = SharedMemory::new(budget.database_bytes, 2)?;
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
-        let (orders, committer) = committer::start(engine.log.clone(), status.clone(), events.clone());
+        let (clock, watchdog) = (Arc::<Clock>::default(), Arc::new(Watchdog::new(status.clone())));
+        let (orders, committer) = committer::start(engine.log.clone(), clock.clone(), watchdog.clone(), status.clone(), events.clone());
         let (helper_tasks, mut threads) = helpers::start("helper", 4);
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
         threads.extend(snapshotters);
         let shared = Arc::new(Shared {
             log: engine.log.clone(),
+            clock: clock.clone(),
             status: status.clone(),
             events: events.clone(),
             snapshots: Snapshots::<RocksState>::new(
@@ -133,6 +138,8 @@ impl Runtime {
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: engine.log.clone(),
+            clock,
+            watchdog,
             status: status.clone(),
             events: events.clone(),
             inbox,
@@ -141,7 +148,7 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| newest_mark(&*marks, shard)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), inputs, memory, budget.cache_bytes),
+            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -212,7 +219,6 @@ impl Budget {
 fn restorer<L: Log, P: Pipeline + 'static>(
     engine: Engine<L, P>,
     options: RuntimeOptions,
-    inputs: Vec<TopicInfo>,
     memory: SharedMemory,
     cache_bytes: usize,
 ) -> Restorer<P, RocksState> {
@@ -228,6 +234,11 @@ fn restorer<L: Log, P: Pipeline + 'static>(
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Restoration::Outrun,
+            Err(error) => return Restoration::Failed(error.to_string()),
+        };
+        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
+        let inputs: Vec<TopicInfo> = match engine.log.describe() {
+            Ok(topics) => topics.into_iter().take(options.start_from.len()).collect(),
             Err(error) => return Restoration::Failed(error.to_string()),
         };
         let head = match restored.head {

@@ -67,6 +67,8 @@ pub struct Counters {
     pub checkpoint_failures: AtomicU64,
     /// Incarnations that ended by an error.
     pub incarnations_over: AtomicU64,
+    /// Calls of the log that hung past their deadline, each on a thread that was given up.
+    pub calls_given_up: AtomicU64,
     /// Restores, by any means.
     pub restores: AtomicU64,
 }

@@ -19,7 +19,7 @@ use rdkafka::topic_partition_list as list;
 
 use crate::context::ClientEvents;
 use crate::errors::{code_of, log_error};
-use crate::feed::{Feed, Slot};
+use crate::feed::{Feed, Slot, Trouble};
 use crate::journal::{offset, signed};
 use crate::offsets::{self, Place};
 
@@ -123,6 +123,17 @@ impl KafkaInput {
         Ok(handed)
     }
 
+    fn check_trouble(&self) -> Result<(), LogError> {
+        let Some((place, trouble)) = self.lanes.iter().find_map(|lane| Some((&lane.place, lane.slot.trouble()?))) else { return Ok(()) };
+        Err(match trouble {
+            Trouble::Stray => LogError::Unavailable {
+                action: self.action.clone(),
+                reason: format!("a record of {}-{} went astray inside the client; open the input again", place.0, place.1),
+            },
+            Trouble::Remade(remade) => remade.error(&self.action, &place.0),
+        })
+    }
+
     /// Whether an error of a partition ends the reading. Most do not: librdkafka goes on trying.
     fn judge(&self, error: &KafkaError, place: &Place, next: u64) -> Result<(), LogError> {
         let name = format!("{}-{}", place.0, place.1);
@@ -199,10 +210,7 @@ impl Lane {
 
 impl InputReader for KafkaInput {
     fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
-        if let Some(lane) = self.lanes.iter().find(|lane| lane.slot.has_stray()) {
-            let reason = format!("a record of {}-{} went astray inside the client; open the input again", lane.place.0, lane.place.1);
-            return Err(LogError::Unavailable { action: self.action.clone(), reason });
-        }
+        self.check_trouble()?;
         let deadline = Instant::now() + wait;
         loop {
             let handed = self.sweep(limit, each)?;

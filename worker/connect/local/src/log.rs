@@ -12,7 +12,8 @@ use std::time::SystemTime;
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, ShardId, Timestamp};
 use forebay_engine::log::{
-    InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction, View,
+    Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction,
+    View,
 };
 use forebay_engine::record::{OutputRecord, Outputs};
 
@@ -110,6 +111,10 @@ impl LocalLog {
 impl Log for LocalLog {
     type Producer = LocalProducer;
     type Input = LocalInput;
+
+    fn deadlines(&self) -> Deadlines {
+        Deadlines::NONE
+    }
 
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
         let known = self.folder.topics();
