@@ -131,6 +131,7 @@ impl Run {
                 commit_interval: job.commit.interval,
                 checkpoints_retained: job.checkpoint.retained as usize,
                 heartbeat: Duration::from_secs(24 * 3600),
+                watch: Duration::from_secs(5),
                 retry: Duration::from_millis(200),
             },
             process: uuid::Uuid::new_v4().simple().to_string(),

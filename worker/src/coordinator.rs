@@ -10,7 +10,7 @@ use forebay_engine::journal;
 use forebay_engine::log::{JournalRange, Log, LogError, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::state::StateStore;
-use forebay_engine::worker::{Action, Attempt, Event, Report, Worker};
+use forebay_engine::worker::{Action, Attempt, Event, Look, Report, Sight, Worker};
 
 use crate::clock;
 use crate::committer::Order;
@@ -103,6 +103,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             Action::Drop(shard) => self.command(shard, Command::Drop(shard)),
             Action::Close(shard) => self.command(shard, Command::Close(shard)),
             Action::Discard { shard, before, objects } => self.discard(shard, before, objects),
+            Action::Look(looks) => self.look(looks),
             Action::Report(report) => self.report(report),
             Action::Stopped => unreachable!("the loop ends on it"),
         }
@@ -137,6 +138,23 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 && let Err(error) = deleter(&objects)
             {
                 tracing::warn!(%shard, %error, "objects were not deleted; they are found again");
+            }
+        };
+        let _ = self.helpers.send(Box::new(task));
+    }
+
+    /// Every look is answered, whatever happens: the worker looks again only then.
+    fn look(&self, looks: Vec<Look>) {
+        let (log, events) = (self.log.clone(), self.events.clone());
+        let task = move || {
+            let sights = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sights(&*log, &looks)));
+            let sights = sights.unwrap_or_else(|panic| {
+                tracing::error!(reason = crate::helpers::panic_text(&*panic), "looking at journals panicked");
+                Vec::new()
+            });
+            let sights = sights.into_iter().chain(std::iter::repeat_with(|| Sight::Nothing));
+            for (look, sight) in looks.iter().zip(sights) {
+                let _ = events.send(Event::Looked(look.shard, look.attempt, sight));
             }
         };
         let _ = self.helpers.send(Box::new(task));
@@ -185,6 +203,27 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn executor(&self, shard: ShardId) -> &Sender<Command<P, S>> {
         &self.executors[shard.get() as usize % self.executors.len()]
     }
+}
+
+/// What idle owners' journals show behind what is known of them. All ends are asked for at once; most journals end where they did.
+fn sights<L: Log>(log: &L, looks: &[Look]) -> Vec<Sight> {
+    let shards: Vec<ShardId> = looks.iter().map(|look| look.shard).collect();
+    let ends = log.journal_ends(&shards).unwrap_or_else(|error| {
+        tracing::debug!(%error, "an idle owner could not look at its journals");
+        Vec::new()
+    });
+    let sight = |(look, end): (&Look, &JournalOffset)| match *end > look.from {
+        false => Sight::Nothing,
+        true => match scan(log, look.shard, look.from, View::Uncommitted) {
+            Ok((scan, range)) => Sight::Records(scan, range.end),
+            Err(ScanError::Log(LogError::Cut { .. })) => Sight::Cut,
+            Err(error) => {
+                tracing::debug!(shard = %look.shard, %error, "an idle owner could not look at its journal");
+                Sight::Nothing
+            }
+        },
+    };
+    looks.iter().zip(&ends).map(sight).collect()
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -157,6 +157,11 @@ impl Scan {
         self.seen.iter().filter(|(i, seen)| seen.last.1 == Kind::Release && is_committed(i, seen)).map(|(i, _)| i.clone()).collect()
     }
 
+    /// A worker whose record was met and who wrote it under another incarnation than this one.
+    pub fn stranger(&self, me: &Incarnation) -> Option<&WorkerName> {
+        self.seen.iter().find(|(incarnation, _)| *incarnation != me).map(|(_, seen)| &seen.worker)
+    }
+
     /// Whether somebody else wrote at or behind `offset`.
     fn foreign_behind(&self, me: &Incarnation, offset: JournalOffset) -> bool {
         self.seen.iter().any(|(incarnation, seen)| incarnation != me && seen.last.0 > offset)
@@ -224,6 +229,11 @@ impl Claim {
     /// Whether a claim record of ours lies in the journal, or may come to lie there: then a release mark is owed.
     pub fn may_have_record(&self) -> bool {
         self.last_claim.is_some() || matches!(self.phase, Phase::Claiming)
+    }
+
+    /// Where our last committed claim record lies.
+    pub fn last_claim(&self) -> Option<JournalOffset> {
+        self.last_claim
     }
 
     /// A word for the phase, for logs and coverage.

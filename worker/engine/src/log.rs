@@ -223,6 +223,10 @@ pub trait Log: Send + Sync + 'static {
     /// The oldest and the next offset of a shard's journal (uncommitted).
     fn journal_range(&self, shard: ShardId) -> Result<JournalRange, LogError>;
 
+    /// The ends of many journals (uncommitted, as in [`Log::journal_range`]), in the order of `shards`; one request per broker at most, so that
+    /// idle workers can ask every few seconds.
+    fn journal_ends(&self, shards: &[ShardId]) -> Result<Vec<JournalOffset>, LogError>;
+
     /// Deletes a shard's journal records before an offset. Asking for what is already gone is no error.
     fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError>;
 

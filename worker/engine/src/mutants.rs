@@ -20,6 +20,8 @@ pub enum Bug {
     ClockBack,
     /// A list of garbage counts although a checkpoint joined the list meanwhile.
     StaleGarbage,
+    /// An idle owner does not look whether it was replaced.
+    Unwatchful,
 }
 
 #[cfg(feature = "mutants")]

@@ -3,7 +3,9 @@
 //! A state machine without I/O. It never sees a record: shards process theirs on their own threads and report what they sealed. It holds the
 //! rule that makes all else safe: after any error of the producer the incarnation is over, and every shard is claimed again.
 
+mod checkpoints;
 mod round;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,9 +15,10 @@ use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, 
 use crate::journal::{Owner, Stamp};
 use crate::log::{JournalRange, Receipt, View};
 use crate::manifest::RetainedCheckpoint;
-use crate::mutants::{self, Bug};
 use crate::shard::{Annotations, SealedEpoch};
 use round::Round;
+use watch::Watch;
+pub use watch::{Look, Sight};
 
 /// What decides how a worker behaves.
 #[derive(Clone, Debug)]
@@ -31,6 +34,8 @@ pub struct WorkerOptions {
     /// After so long without a transaction one is committed all the same: the broker forgets a transactional id, and that it was barred, after
     /// `transactional.id.expiration.ms` (7 days by default).
     pub heartbeat: Duration,
+    /// After so long without a transaction an owner looks whether somebody else wrote its journals: a commit would have told it.
+    pub watch: Duration,
     /// How long to wait before a failed shard, or a producer that did not open, is tried again; doubles up to 64 times that.
     pub retry: Duration,
 }
@@ -74,6 +79,8 @@ pub enum Event {
     Committed(Incarnation, Receipt),
     /// A running shard failed by itself: bad state, a panic in a step, an input that was cut. It holds up nobody.
     ShardFailed(ShardId, Attempt, String),
+    /// Answer to one of [`Action::Look`].
+    Looked(ShardId, Attempt, Sight),
     /// A checkpoint is uploaded and its files were checked to exist.
     CheckpointUploaded(ShardId, Attempt, RetainedCheckpoint),
     /// Objects were found that none of these checkpoints names, old enough to be deleted.
@@ -116,6 +123,8 @@ pub enum Action {
         /// Objects on no list.
         objects: Vec<String>,
     },
+    /// Look at the journals of shards that run here, uncommitted records too; answer for each with [`Event::Looked`].
+    Look(Vec<Look>),
     /// Something that people want to know.
     Report(Report),
     /// All shards are released; the process may end.
@@ -196,6 +205,8 @@ struct ShardState {
     annotations: Annotations,
     /// What the last committed epoch said.
     retained: Vec<RetainedCheckpoint>,
+    /// Up to here it has seen its journal, while it runs.
+    known: JournalOffset,
 }
 
 /// The machine. Feed it events with [`Worker::step`], do what it says.
@@ -208,6 +219,7 @@ pub struct Worker {
     producer_failures: u32,
     shards: BTreeMap<ShardId, ShardState>,
     round: Round,
+    watch: Watch,
     stopping: bool,
     now: Timestamp,
     out: Vec<Action>,
@@ -243,6 +255,7 @@ impl Worker {
             producer_failures: 0,
             shards: BTreeMap::new(),
             round: Round::Idle { last: Timestamp::default() },
+            watch: Watch::default(),
             stopping: false,
             now: Timestamp::default(),
             out: Vec::new(),
@@ -270,12 +283,14 @@ impl Worker {
             Event::Full(shard) => self.mark(shard, |state| (state.dirty, state.full) = (true, true)),
             Event::Sealed(shard, attempt, sealed) => self.sealed(shard, attempt, sealed),
             Event::Committed(incarnation, receipt) => self.committed(&incarnation, &receipt),
+            Event::Looked(shard, attempt, sight) => self.looked(shard, attempt, sight),
             Event::CheckpointUploaded(shard, attempt, checkpoint) => self.checkpoint_uploaded(shard, attempt, checkpoint),
             Event::GarbageFound(shard, attempt, named, garbage) => self.garbage_found(shard, attempt, &named, garbage),
             Event::Stop => self.stop(),
         }
         self.retry_what_is_due();
         self.begin_round_if_due();
+        self.look_if_due();
         if self.stopping && self.shards.values().all(|state| matches!(state.phase, Phase::Left)) && matches!(self.round, Round::Idle { .. })
         {
             self.stopping = false;
@@ -293,7 +308,7 @@ impl Worker {
             Round::Idle { last } if self.has_heart() => Some(after(last, self.options.heartbeat)),
             Round::Idle { .. } | Round::Sealing { .. } | Round::Committing { .. } => None,
         };
-        retry.chain(producer).chain(round).min()
+        retry.chain(producer).chain(round).chain(self.look_due_at()).min()
     }
 
     /// A word for the phase of a shard, for logs, status and coverage; `None` when it is not this worker's.
@@ -516,6 +531,7 @@ impl Worker {
             return;
         }
         if let Phase::Restoring(claim) = std::mem::replace(&mut state.phase, Phase::Left) {
+            state.known = claim.last_claim().expect("a claim that is restored has a record");
             state.phase = Phase::Running(claim);
         }
         state.retained = head.retained;
@@ -553,42 +569,6 @@ impl Worker {
         self.out.extend([Action::Drop(shard), Action::Report(Report::Failed(shard, reason))]);
         self.leave_round(shard);
     }
-
-    fn checkpoint_uploaded(&mut self, shard: ShardId, attempt: Attempt, checkpoint: RetainedCheckpoint) {
-        let keep = self.options.checkpoints_retained;
-        let Some(mut retained) = self.list_to_be(shard, attempt) else { return };
-        // Two uploads of one epoch are one checkpoint: counted twice, they would let the journal be cut behind the only one.
-        if retained.last().is_some_and(|last| last.journal >= checkpoint.journal) {
-            return;
-        }
-        retained.push(checkpoint);
-        let keep = if mutants::is(Bug::ListTrimmedToOne) { 1 } else { keep };
-        let drop = if mutants::is(Bug::ListNotTrimmed) { 0 } else { retained.len().saturating_sub(keep) };
-        retained.drain(..drop);
-        let state = self.shards.get_mut(&shard).expect("it has a list");
-        state.annotations.retained = Some(retained);
-        // I6: what was found before this checkpoint joined may be a file of it.
-        state.annotations.garbage.clear();
-        state.dirty = true;
-    }
-
-    /// I6: garbage counts only if whoever found it knew of every checkpoint that is on the list, or about to be.
-    fn garbage_found(&mut self, shard: ShardId, attempt: Attempt, named: &[RetainedCheckpoint], garbage: Vec<String>) {
-        let Some(list) = self.list_to_be(shard, attempt) else { return };
-        let knew = list.iter().all(|checkpoint| named.contains(checkpoint)) || mutants::is(Bug::StaleGarbage);
-        if !garbage.is_empty() && knew {
-            let state = self.shards.get_mut(&shard).expect("it has a list");
-            state.annotations.garbage = garbage;
-            state.dirty = true;
-        }
-    }
-
-    /// The list of checkpoints of a running shard, once all is committed that is on its way; `None` when this attempt does not run.
-    fn list_to_be(&self, shard: ShardId, attempt: Attempt) -> Option<Vec<RetainedCheckpoint>> {
-        let state = self.shards.get(&shard).filter(|state| state.attempt == attempt && matches!(state.phase, Phase::Running(_)))?;
-        let latest = state.annotations.retained.as_ref().or_else(|| self.round.list_of(shard, attempt));
-        Some(latest.unwrap_or(&state.retained).clone())
-    }
 }
 
 impl ShardState {
@@ -603,6 +583,7 @@ impl ShardState {
             full: false,
             annotations: Annotations::default(),
             retained: Vec::new(),
+            known: JournalOffset::default(),
         }
     }
 

@@ -15,7 +15,7 @@ use forebay_engine::shard::Shard;
 use forebay_engine::snapshot::{ChecksumFile, KnownFiles, find_garbage, upload};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
 use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
-use forebay_engine::worker::{Attempt, Event};
+use forebay_engine::worker::{Attempt, Event, Sight};
 
 use crate::disk::{Disk, SimState};
 use crate::mutant::{Mutant, is};
@@ -94,6 +94,19 @@ impl Job<'_> {
         };
         let shard = Shard::new(Counting, restored.store, head.clone(), cache_bytes_max);
         Outcome::Adopt(Box::new(shard), Box::new(Event::Restored(self.shard, self.attempt, Box::new(head), scan)))
+    }
+
+    /// See [`forebay_engine::worker::Action::Look`].
+    pub fn look(&self, from: JournalOffset) -> Outcome {
+        let sight = match self.remote.call(Call::Range) {
+            Answer::Range(range) if range.end > from => match self.scan_journal(from, View::Uncommitted) {
+                Ok((scan, range)) => Sight::Records(scan, range.end),
+                Err(LogError::Cut { .. }) => Sight::Cut,
+                Err(_) => Sight::Nothing,
+            },
+            _ => Sight::Nothing,
+        };
+        Outcome::Say(Box::new(Event::Looked(self.shard, self.attempt, sight)))
     }
 
     /// A checkpoint: taken, uploaded, told; then garbage is looked for.

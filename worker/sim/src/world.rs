@@ -50,6 +50,8 @@ pub struct Setup {
     pub grace: Duration,
     /// See `WorkerOptions`.
     pub heartbeat: Duration,
+    /// See `WorkerOptions`.
+    pub watch: Duration,
     /// Bytes of an open epoch.
     pub epoch_bytes_max: usize,
     /// Bytes of decoded state per shard.

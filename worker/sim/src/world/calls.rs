@@ -41,6 +41,11 @@ impl World {
         let Some(task) = self.tasks.get(&id) else { return };
         let (seat, shard, call, sent) = (task.seat, task.shard, task.pending.clone(), task.sent);
         let label = label(task);
+        match (task.kind, &call) {
+            ("look", Call::Range) => self.coverage.situation("an idle owner asks for its journal's end"),
+            ("look", _) => self.coverage.situation("an idle owner reads on in its journal"),
+            _ => {}
+        }
         let fault = if sent { None } else { self.call_fault(seat, label, call.writes()) };
         let answer = match fault {
             Some(Fault::Late) if call.writes() => {

@@ -27,6 +27,7 @@ impl Setup {
             checkpoint_epochs: 2,
             grace: Duration::from_millis(100),
             heartbeat: Duration::from_secs(3600),
+            watch: Duration::from_secs(3600),
             epoch_bytes_max: 300,
             cache_bytes_max: 600,
             call_faults: 0.0,
