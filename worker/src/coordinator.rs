@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use forebay_engine::claim::Scan;
-use forebay_engine::ids::{JournalOffset, ShardId, Timestamp};
+use forebay_engine::ids::{Incarnation, JournalOffset, ShardId, Timestamp};
 use forebay_engine::journal;
 use forebay_engine::log::{JournalRange, Log, LogError, View};
 use forebay_engine::pipeline::Pipeline;
@@ -88,14 +88,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                     Err(error) => Err(error.to_string()),
                 });
             }
-            Action::Bar(shard, attempt, incarnation) => {
-                tracing::debug!(%shard, %incarnation, "an earlier owner is barred");
-                let log = self.log.clone();
-                self.help(shard, attempt, move || {
-                    log.bar(&incarnation).map_err(|error| error.to_string())?;
-                    Ok(Event::Barred(shard, attempt, incarnation))
-                });
-            }
+            Action::Bar(incarnation) => self.bar(incarnation),
             Action::Restore(shard, attempt, claimed) => self.restore(shard, attempt, claimed),
             Action::Start(shard, attempt) => self.command(shard, Command::Start(shard, attempt)),
             Action::Seal(shard, attempt, owner, annotations) => self.command(shard, Command::Seal(shard, attempt, owner, annotations)),
@@ -107,6 +100,13 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             Action::Report(report) => self.report(report),
             Action::Stopped => unreachable!("the loop ends on it"),
         }
+    }
+
+    fn bar(&self, incarnation: Incarnation) {
+        tracing::debug!(%incarnation, "an earlier owner is barred");
+        let (log, whom) = (self.log.clone(), incarnation.clone());
+        let act = move || log.bar(&whom).map(|()| Event::Barred(whom)).map_err(|error| error.to_string());
+        self.ask(act, move |reason| Event::BarFailed(incarnation, reason));
     }
 
     fn restore(&self, shard: ShardId, attempt: Attempt, claimed: forebay_engine::claim::Claimed) {
@@ -179,11 +179,20 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     }
 
     fn help(&self, shard: ShardId, attempt: Attempt, act: impl FnOnce() -> Result<Event, String> + Send + 'static) {
+        self.ask(act, move |reason| Event::ClaimFailed(shard, attempt, reason));
+    }
+
+    /// Does something on a helper thread. An event comes of it in any case.
+    fn ask(
+        &self,
+        act: impl FnOnce() -> Result<Event, String> + Send + 'static,
+        failed: impl FnOnce(String) -> Event + Send + 'static,
+    ) {
         let events = self.events.clone();
         let task = move || {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-            let outcome = outcome.unwrap_or_else(|panic| Err(format!("shard {shard} panicked: {}", crate::helpers::panic_text(&*panic))));
-            let _ = events.send(outcome.unwrap_or_else(|reason| Event::ClaimFailed(shard, attempt, reason)));
+            let outcome = outcome.unwrap_or_else(|panic| Err(format!("a helper panicked: {}", crate::helpers::panic_text(&*panic))));
+            let _ = events.send(outcome.unwrap_or_else(failed));
         };
         let _ = self.helpers.send(Box::new(task));
     }

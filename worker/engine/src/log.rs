@@ -86,7 +86,7 @@ pub struct JournalEntry {
 }
 
 /// How far a journal was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalRange {
     /// The oldest offset that is left.
     pub start: JournalOffset,

@@ -20,6 +20,8 @@ pub enum Bug {
     ClockBack,
     /// A list of garbage counts although a checkpoint joined the list meanwhile.
     StaleGarbage,
+    /// An incarnation counts as barred for a shard as soon as it is to be barred for another one.
+    BarredTooSoon,
     /// An idle owner does not look whether it was replaced.
     Unwatchful,
 }

@@ -3,19 +3,22 @@
 //! A state machine without I/O. It never sees a record: shards process theirs on their own threads and report what they sealed. It holds the
 //! rule that makes all else safe: after any error of the producer the incarnation is over, and every shard is claimed again.
 
+mod barring;
 mod checkpoints;
+mod claims;
 mod round;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::claim::{Claim, ClaimAction, ClaimEvent, Claimed, GaveUp, ManifestMark, Scan, VersionRule};
-use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
+use crate::claim::{Claim, ClaimEvent, Claimed, GaveUp, ManifestMark, Scan, VersionRule};
+use crate::ids::{Epoch, Incarnation, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
 use crate::journal::{Owner, Stamp};
 use crate::log::{JournalRange, Receipt, View};
 use crate::manifest::RetainedCheckpoint;
 use crate::shard::{Annotations, SealedEpoch};
+use barring::Barring;
 use round::Round;
 use watch::Watch;
 pub use watch::{Look, Sight};
@@ -62,7 +65,9 @@ pub enum Event {
     /// Answer to [`Action::Scan`]: the journal starts behind the wanted offset.
     Cut(ShardId, Attempt, JournalOffset),
     /// Answer to [`Action::Bar`].
-    Barred(ShardId, Attempt, Incarnation),
+    Barred(Incarnation),
+    /// [`Action::Bar`] failed and may be tried again.
+    BarFailed(Incarnation, String),
     /// Any of the actions of a shard's claim or restore failed and may be tried again.
     ClaimFailed(ShardId, Attempt, String),
     /// Answer to [`Action::Restore`]: where the restored state stands, and what the uncommitted journal behind the claim showed after it.
@@ -94,12 +99,12 @@ pub enum Event {
 pub enum Action {
     /// Throw the old producer away, if there is one, and open one for a new incarnation.
     OpenProducer(Incarnation),
-    /// See [`ClaimAction::ReadManifest`].
+    /// See [`crate::claim::ClaimAction::ReadManifest`].
     ReadManifest(ShardId, Attempt),
-    /// See [`ClaimAction::Scan`].
+    /// See [`crate::claim::ClaimAction::Scan`].
     Scan(ShardId, Attempt, JournalOffset, View),
-    /// See [`ClaimAction::Bar`].
-    Bar(ShardId, Attempt, Incarnation),
+    /// See [`crate::claim::ClaimAction::Bar`]; one for all shards that want it.
+    Bar(Incarnation),
     /// Restore the shard, read the uncommitted journal behind the claim once more, answer with both.
     Restore(ShardId, Attempt, Claimed),
     /// Go on from the restored state: read inputs, process, say [`Event::Dirty`] at an epoch's first record.
@@ -220,6 +225,7 @@ pub struct Worker {
     shards: BTreeMap<ShardId, ShardState>,
     round: Round,
     watch: Watch,
+    barring: Barring,
     stopping: bool,
     now: Timestamp,
     out: Vec<Action>,
@@ -256,6 +262,7 @@ impl Worker {
             shards: BTreeMap::new(),
             round: Round::Idle { last: Timestamp::default() },
             watch: Watch::default(),
+            barring: Barring::default(),
             stopping: false,
             now: Timestamp::default(),
             out: Vec::new(),
@@ -273,7 +280,8 @@ impl Worker {
             Event::ManifestRead(shard, attempt, manifest) => self.claim_event(shard, attempt, ClaimEvent::Manifest(manifest)),
             Event::Scanned(shard, attempt, scan, range) => self.claim_event(shard, attempt, ClaimEvent::Scanned(scan, range)),
             Event::Cut(shard, attempt, start) => self.claim_event(shard, attempt, ClaimEvent::Cut(start)),
-            Event::Barred(shard, attempt, incarnation) => self.claim_event(shard, attempt, ClaimEvent::Barred(incarnation)),
+            Event::Barred(incarnation) => self.barring.done(incarnation, self.now),
+            Event::BarFailed(incarnation, reason) => self.bar_failed(&incarnation, &reason),
             Event::ClaimFailed(shard, attempt, reason) | Event::ShardFailed(shard, attempt, reason) => {
                 self.shard_failed(shard, attempt, reason)
             }
@@ -289,6 +297,7 @@ impl Worker {
             Event::Stop => self.stop(),
         }
         self.retry_what_is_due();
+        self.tell_barred();
         self.begin_round_if_due();
         self.look_if_due();
         if self.stopping && self.shards.values().all(|state| matches!(state.phase, Phase::Left)) && matches!(self.round, Round::Idle { .. })
@@ -434,123 +443,6 @@ impl Worker {
             }
         }
         self.claim_waiting();
-    }
-
-    fn claim_waiting(&mut self) {
-        let Producer::Ready(incarnation) = &self.producer else { return };
-        let incarnation = incarnation.clone();
-        let waiting: Vec<_> =
-            self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Waiting)).map(|(shard, _)| *shard).collect();
-        for shard in waiting {
-            let owner = self.owner(shard, &incarnation);
-            let state = self.shards.get_mut(&shard).expect("it was just listed");
-            state.restart();
-            let (claim, actions) = Claim::start(owner, state.rule);
-            state.phase = Phase::Claiming(claim);
-            self.do_claim(shard, actions);
-        }
-    }
-
-    fn owner(&self, shard: ShardId, incarnation: &Incarnation) -> Owner {
-        Owner {
-            timeline: self.options.timeline,
-            shard,
-            worker: self.options.worker.clone(),
-            incarnation: incarnation.clone(),
-            assignment: AssignmentVersion::default(),
-        }
-    }
-
-    fn claim_event(&mut self, shard: ShardId, attempt: Attempt, event: ClaimEvent) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        let Phase::Claiming(claim) = &mut state.phase else { return };
-        let actions = claim.step(event);
-        // The version is settled by the first scan, and kept: a loser must not outbid the winner.
-        if state.rule == VersionRule::AboveAll && claim.owner().assignment > AssignmentVersion::default() {
-            state.rule = VersionRule::Exactly(claim.owner().assignment);
-        }
-        self.do_claim(shard, actions);
-    }
-
-    fn do_claim(&mut self, shard: ShardId, actions: Vec<ClaimAction>) {
-        for action in actions {
-            let state = self.shards.get_mut(&shard).expect("a claim belongs to a shard of this worker");
-            let attempt = state.attempt;
-            let claim = match std::mem::replace(&mut state.phase, Phase::Left) {
-                Phase::Claiming(claim) | Phase::ClaimDue(claim) | Phase::Restoring(claim) => claim,
-                other => panic!("shard {shard}: a claim acts in phase {other:?}"),
-            };
-            state.phase = match action {
-                ClaimAction::ReadManifest => {
-                    self.out.push(Action::ReadManifest(shard, attempt));
-                    Phase::Claiming(claim)
-                }
-                ClaimAction::Scan { from, view } => {
-                    self.out.push(Action::Scan(shard, attempt, from, view));
-                    Phase::Claiming(claim)
-                }
-                ClaimAction::Bar(incarnation) => {
-                    self.out.push(Action::Bar(shard, attempt, incarnation));
-                    Phase::Claiming(claim)
-                }
-                ClaimAction::CommitClaim(_) => Phase::ClaimDue(claim),
-                ClaimAction::Restore(claimed) => {
-                    self.out.push(Action::Restore(shard, attempt, claimed));
-                    Phase::Restoring(claim)
-                }
-                ClaimAction::GiveUp(gave_up) => {
-                    let owner = claim.owner().clone();
-                    // A higher version came while this one was being claimed.
-                    state.wanted |= matches!(state.rule, VersionRule::Exactly(version) if version > owner.assignment);
-                    self.out.extend([Action::Drop(shard), Action::Report(Report::GaveUp(shard, gave_up.clone()))]);
-                    if gave_up.claimed {
-                        Phase::ReleaseDue(owner)
-                    } else {
-                        self.out.push(Action::Close(shard));
-                        state.released()
-                    }
-                }
-                ClaimAction::Stall { start, wanted } => {
-                    let reason = format!(
-                        "claim shard {shard}: its journal starts at offset {start}, but no checkpoint reaches there (the newest needs it from \
-                         {wanted}); restore a savepoint, or bring back the checkpoints under the job's prefix"
-                    );
-                    self.out.push(Action::Report(Report::Stalled(shard, reason)));
-                    Phase::Failed(after(self.now, self.options.retry * 64))
-                }
-            };
-        }
-    }
-
-    fn restored(&mut self, shard: ShardId, attempt: Attempt, head: Stamp, behind: &Scan) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        let Phase::Restoring(claim) = &mut state.phase else { return };
-        if let Err(actions) = claim.verify(behind) {
-            self.out.push(Action::Drop(shard));
-            self.do_claim(shard, actions);
-            return;
-        }
-        if let Phase::Restoring(claim) = std::mem::replace(&mut state.phase, Phase::Left) {
-            state.known = claim.last_claim().expect("a claim that is restored has a record");
-            state.phase = Phase::Running(claim);
-        }
-        state.retained = head.retained;
-        if head.epoch == Epoch::default() {
-            // Where it starts to read is decided once: an empty epoch says so, before `latest` means something else.
-            state.annotations.retained = Some(Vec::new());
-            state.dirty = true;
-        }
-        self.out.push(Action::Start(shard, attempt));
-        self.out.push(Action::Report(Report::Owned(shard, head.epoch)));
-    }
-
-    fn restore_outrun(&mut self, shard: ShardId, attempt: Attempt) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        if let Phase::Restoring(claim) = &mut state.phase {
-            let actions = claim.again();
-            self.out.push(Action::Drop(shard));
-            self.do_claim(shard, actions);
-        }
     }
 
     /// Its part of a transaction in flight may still be committed: the journal will tell.

@@ -70,7 +70,10 @@ impl Job<'_> {
     /// See [`forebay_engine::worker::Action::Bar`].
     pub fn bar(&self, incarnation: Incarnation) -> Outcome {
         let barred = if is(Mutant::NoBar) { Ok(()) } else { log_done(self.remote.call(Call::Bar(incarnation.clone()))) };
-        self.claim_event(barred.map(|()| Event::Barred(self.shard, self.attempt, incarnation)))
+        Outcome::Say(Box::new(match barred {
+            Ok(()) => Event::Barred(incarnation),
+            Err(error) => Event::BarFailed(incarnation, error.to_string()),
+        }))
     }
 
     /// See [`forebay_engine::worker::Action::Restore`].

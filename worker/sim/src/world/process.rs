@@ -190,7 +190,8 @@ impl World {
                 self.help(seat, shard, "read-manifest", move |job| Job { attempt, ..job }.read_manifest())
             }
             Action::Scan(shard, attempt, from, view) => self.help(seat, shard, "scan", move |job| Job { attempt, ..job }.scan(from, view)),
-            Action::Bar(shard, attempt, incarnation) => self.help(seat, shard, "bar", move |job| Job { attempt, ..job }.bar(incarnation)),
+            // It is of no shard; a task needs one to have a name.
+            Action::Bar(incarnation) => self.help(seat, ShardId::new(0), "bar", move |job| job.bar(incarnation)),
             Action::Restore(shard, attempt, claimed) => {
                 let (partitions, cache) = (self.partitions_of(shard), self.setup.cache_bytes_max);
                 self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &partitions, cache));
