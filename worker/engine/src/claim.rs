@@ -28,7 +28,7 @@ pub enum VersionRule {
 }
 
 /// What the claim wants done next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClaimAction {
     /// Read the newest manifest of the shard; answer with [`ClaimEvent::Manifest`].
     ReadManifest,
@@ -72,7 +72,7 @@ pub enum ClaimEvent {
 }
 
 /// The right to write a shard's journal as its owner; made by [`Claim`] only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claimed {
     owner: Owner,
     offset: JournalOffset,
@@ -91,7 +91,7 @@ impl Claimed {
 }
 
 /// Why a claim was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GaveUp {
     /// The version that was met.
     pub version: AssignmentVersion,

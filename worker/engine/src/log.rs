@@ -66,7 +66,7 @@ pub enum StartFrom {
 }
 
 /// What a journal reader sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     /// Every record up to the high watermark, committed, open or aborted.
     Uncommitted,

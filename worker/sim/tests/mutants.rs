@@ -16,7 +16,7 @@ fn found_by_runs(mutant: Mutant) {
 
 fn found_by_claims(mutant: Mutant) {
     mutant::set(Some(mutant));
-    let found = (0..CLAIM_RUNS).find(|seed| panics::caught(|| claims::run(*seed)).unwrap_or_else(Err).is_err());
+    let found = (0..CLAIM_RUNS).find(|seed| panics::caught(|| claims::random::run(*seed)).unwrap_or_else(Err).is_err());
     mutant::set(None);
     assert!(found.is_some(), "{mutant:?} is found by none of {CLAIM_RUNS} seeds of the claims");
 }

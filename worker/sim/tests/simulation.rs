@@ -47,7 +47,7 @@ fn no_schedule_of_claims_alone_lets_two_owners_interleave() {
     }
     let mut epochs = 0;
     for seed in seeds(CLAIM_RUNS) {
-        let outcome = panics::caught(|| claims::run(seed)).unwrap_or_else(Err);
+        let outcome = panics::caught(|| claims::random::run(seed)).unwrap_or_else(Err);
         epochs += outcome.unwrap_or_else(|what| panic!("seed {seed} of the claims: {what}"));
     }
     assert!(epochs > 0, "claims that never lead to an epoch prove nothing");
