@@ -104,7 +104,7 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
             "checkpoint ends" => drop(open.remove(&("checkpoint", shard()))),
             // Whatever was claimed or restored is given up with it, and begins again.
             "incarnation is over; all shards are claimed again" => open.retain(|(phase, _)| *phase == "checkpoint"),
-            "shard failed" => open.retain(|(phase, of)| phase.starts_with("commit") || *of != shard()),
+            "shard failed" | "shard is stalled: it needs help" => open.retain(|(phase, of)| phase.starts_with("commit") || *of != shard()),
             _ => {}
         }
     }

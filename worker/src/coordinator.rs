@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use forebay_engine::claim::Scan;
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Incarnation, JournalOffset, ShardId, Timestamp};
 use forebay_engine::journal;
 use forebay_engine::log::{JournalRange, Log, LogError, View};
@@ -25,11 +26,11 @@ pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::cl
 pub(crate) enum Restoration<P: Pipeline, S: StateStore> {
     Done(Box<forebay_engine::shard::Shard<P, S>>, Scan),
     Outrun,
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Reads the newest manifest of a shard.
-pub(crate) type ManifestReader = Arc<dyn Fn(ShardId) -> Result<Option<forebay_engine::claim::ManifestMark>, String> + Send + Sync>;
+pub(crate) type ManifestReader = Arc<dyn Fn(ShardId) -> Result<Option<forebay_engine::claim::ManifestMark>, Failure> + Send + Sync>;
 /// Deletes objects that a committed epoch named as garbage.
 pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + Sync>;
 
@@ -85,7 +86,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 self.help(shard, attempt, move || match scan(&*log, shard, from, view) {
                     Ok((scan, range)) => Ok(Event::Scanned(shard, attempt, scan, range)),
                     Err(ScanError::Log(LogError::Cut { start, .. })) => Ok(Event::Cut(shard, attempt, JournalOffset::new(start))),
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Err(error.into()),
                 });
             }
             Action::Bar(incarnation) => self.bar(incarnation),
@@ -105,8 +106,11 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn bar(&self, incarnation: Incarnation) {
         tracing::debug!(%incarnation, "an earlier owner is barred");
         let (log, whom) = (self.log.clone(), incarnation.clone());
-        let act = move || log.bar(&whom).map(|()| Event::Barred(whom)).map_err(|error| error.to_string());
-        self.ask(act, move |reason| Event::BarFailed(incarnation, reason));
+        let act = move || {
+            log.bar(&whom)?;
+            Ok(Event::Barred(whom))
+        };
+        self.ask(act, move |failure| Event::BarFailed(incarnation, failure));
     }
 
     fn restore(&self, shard: ShardId, attempt: Attempt, claimed: forebay_engine::claim::Claimed) {
@@ -122,7 +126,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 Ok(Event::Restored(shard, attempt, Box::new(head), scan))
             }
             Restoration::Outrun => Ok(Event::RestoreOutrun(shard, attempt)),
-            Restoration::Failed(reason) => Err(reason),
+            Restoration::Failed(failure) => Err(failure),
         });
     }
 
@@ -166,9 +170,13 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             Report::GaveUp(shard, gave_up) => {
                 tracing::warn!(%shard, version = %gave_up.version, winner = %gave_up.winner, "shard is given up to a worker with a better right");
             }
-            Report::Failed(shard, reason) | Report::Stalled(shard, reason) => {
+            Report::Failed(shard, reason) => {
                 tracing::error!(%shard, reason, "shard failed");
-                self.status.update(*shard, |status| (status.phase, status.failure) = ("failed", Some(reason.clone())));
+                self.failed(*shard, "failed", reason);
+            }
+            Report::Stalled(shard, reason) => {
+                tracing::error!(%shard, reason, "shard is stalled: it needs help");
+                self.failed(*shard, "stalled", reason);
             }
             Report::IncarnationOver(incarnation, reason) => {
                 Counters::add(&self.status.counters.incarnations_over, 1);
@@ -178,27 +186,31 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         self.status.report(report);
     }
 
-    fn help(&self, shard: ShardId, attempt: Attempt, act: impl FnOnce() -> Result<Event, String> + Send + 'static) {
-        self.ask(act, move |reason| Event::ClaimFailed(shard, attempt, reason));
+    fn help(&self, shard: ShardId, attempt: Attempt, act: impl FnOnce() -> Result<Event, Failure> + Send + 'static) {
+        self.ask(act, move |failure| Event::ClaimFailed(shard, attempt, failure));
     }
 
     /// Does something on a helper thread. An event comes of it in any case.
-    fn ask(
-        &self,
-        act: impl FnOnce() -> Result<Event, String> + Send + 'static,
-        failed: impl FnOnce(String) -> Event + Send + 'static,
-    ) {
+    fn ask(&self, act: impl FnOnce() -> Result<Event, Failure> + Send + 'static, failed: impl FnOnce(Failure) -> Event + Send + 'static) {
         let events = self.events.clone();
         let task = move || {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-            let outcome = outcome.unwrap_or_else(|panic| Err(format!("a helper panicked: {}", crate::helpers::panic_text(&*panic))));
+            let panicked = |text| Err(Failure::Passing(format!("a helper panicked: {text}")));
+            let outcome = outcome.unwrap_or_else(|panic| panicked(crate::helpers::panic_text(&*panic)));
             let _ = events.send(outcome.unwrap_or_else(failed));
         };
         let _ = self.helpers.send(Box::new(task));
     }
 
+    fn failed(&self, shard: ShardId, phase: &'static str, reason: &str) {
+        self.status.update(shard, |status| {
+            (status.phase, status.stalled, status.failure) = (phase, phase == "stalled", Some(reason.to_owned()));
+        });
+    }
+
+    /// What a shard is at. One that is stalled stays so for everybody until it runs, however often it is tried again.
     fn show(&self, shard: ShardId, phase: &'static str) {
-        self.status.update(shard, |status| status.phase = phase);
+        self.status.update(shard, |status| status.phase = if status.stalled { "stalled" } else { phase });
     }
 
     fn order(&self, order: Order) {
@@ -241,6 +253,15 @@ pub(crate) enum ScanError {
     Log(#[from] LogError),
     #[error(transparent)]
     Journal(#[from] journal::JournalError),
+}
+
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Log(error) => error.into(),
+            ScanError::Journal(error) => error.into(),
+        }
+    }
 }
 
 /// Folds the heads of a piece of journal.

@@ -5,6 +5,7 @@
 //! The contract, with the numbered invariants I1 to I9 that asserts and tests cite, is `docs/design/0001-design.md`.
 
 pub mod claim;
+pub mod failure;
 pub mod ids;
 pub mod journal;
 pub mod log;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::claim::{Claim, ClaimEvent, Claimed, GaveUp, ManifestMark, Scan, VersionRule};
+use crate::failure::Failure;
 use crate::ids::{Epoch, Incarnation, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
 use crate::journal::{Owner, Stamp};
 use crate::log::{JournalRange, Receipt, View};
@@ -67,9 +68,9 @@ pub enum Event {
     /// Answer to [`Action::Bar`].
     Barred(Incarnation),
     /// [`Action::Bar`] failed and may be tried again.
-    BarFailed(Incarnation, String),
-    /// Any of the actions of a shard's claim or restore failed and may be tried again.
-    ClaimFailed(ShardId, Attempt, String),
+    BarFailed(Incarnation, Failure),
+    /// Any of the actions of a shard's claim or restore failed.
+    ClaimFailed(ShardId, Attempt, Failure),
     /// Answer to [`Action::Restore`]: where the restored state stands, and what the uncommitted journal behind the claim showed after it.
     Restored(ShardId, Attempt, Box<Stamp>, Scan),
     /// The restore found the journal cut under it: the claim must start again.
@@ -83,7 +84,7 @@ pub enum Event {
     /// Answer to [`Action::Commit`].
     Committed(Incarnation, Receipt),
     /// A running shard failed by itself: bad state, a panic in a step, an input that was cut. It holds up nobody.
-    ShardFailed(ShardId, Attempt, String),
+    ShardFailed(ShardId, Attempt, Failure),
     /// Answer to one of [`Action::Look`].
     Looked(ShardId, Attempt, Sight),
     /// A checkpoint is uploaded and its files were checked to exist.
@@ -145,7 +146,7 @@ pub enum Report {
     GaveUp(ShardId, GaveUp),
     /// The shard cannot go on; it is tried again.
     Failed(ShardId, String),
-    /// The shard cannot go on without help.
+    /// The shard cannot go on without help. It is tried again now and then, in case that somebody helped.
     Stalled(ShardId, String),
     /// The incarnation is over; all shards are claimed again.
     IncarnationOver(Incarnation, String),
@@ -204,6 +205,8 @@ struct ShardState {
     wanted: bool,
     attempt: Attempt,
     failures: u32,
+    /// Its last failure needs help.
+    stalled: bool,
     dirty: bool,
     full: bool,
     /// For the next epoch to say.
@@ -281,9 +284,9 @@ impl Worker {
             Event::Scanned(shard, attempt, scan, range) => self.claim_event(shard, attempt, ClaimEvent::Scanned(scan, range)),
             Event::Cut(shard, attempt, start) => self.claim_event(shard, attempt, ClaimEvent::Cut(start)),
             Event::Barred(incarnation) => self.barring.done(incarnation, self.now),
-            Event::BarFailed(incarnation, reason) => self.bar_failed(&incarnation, &reason),
-            Event::ClaimFailed(shard, attempt, reason) | Event::ShardFailed(shard, attempt, reason) => {
-                self.shard_failed(shard, attempt, reason)
+            Event::BarFailed(incarnation, failure) => self.bar_failed(&incarnation, &failure),
+            Event::ClaimFailed(shard, attempt, failure) | Event::ShardFailed(shard, attempt, failure) => {
+                self.shard_failed(shard, attempt, &failure)
             }
             Event::Restored(shard, attempt, head, scan) => self.restored(shard, attempt, *head, &scan),
             Event::RestoreOutrun(shard, attempt) => self.restore_outrun(shard, attempt),
@@ -329,6 +332,7 @@ impl Worker {
             Phase::Restoring(_) => "restoring",
             Phase::Running(_) => "running",
             Phase::Releasing(_) | Phase::ReleaseDue(_) => "releasing",
+            Phase::Failed(_) if state.stalled => "stalled",
             Phase::Failed(_) => "failed",
             Phase::Left => "left",
         })
@@ -446,19 +450,20 @@ impl Worker {
     }
 
     /// Its part of a transaction in flight may still be committed: the journal will tell.
-    fn shard_failed(&mut self, shard: ShardId, attempt: Attempt, reason: String) {
+    fn shard_failed(&mut self, shard: ShardId, attempt: Attempt, failure: &Failure) {
         let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
         state.phase = match &state.phase {
             Phase::Left => return,
             Phase::Releasing(owner) => Phase::ReleaseDue(owner.clone()),
             Phase::ReleaseDue(_) | Phase::Failed(_) => return,
             Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Running(_) => {
-                Phase::Failed(backoff(self.now, self.options.retry, state.failures))
+                Phase::Failed(state.again(self.now, self.options.retry, failure))
             }
         };
-        state.failures = state.failures.saturating_add(1);
         state.restart();
-        self.out.extend([Action::Drop(shard), Action::Report(Report::Failed(shard, reason))]);
+        let reason = failure.reason().to_owned();
+        let report = if state.stalled { Report::Stalled(shard, reason) } else { Report::Failed(shard, reason) };
+        self.out.extend([Action::Drop(shard), Action::Report(report)]);
         self.leave_round(shard);
     }
 }
@@ -471,6 +476,7 @@ impl ShardState {
             wanted: false,
             attempt: Attempt::default(),
             failures: 0,
+            stalled: false,
             dirty: false,
             full: false,
             annotations: Annotations::default(),
@@ -493,6 +499,14 @@ impl ShardState {
         }
     }
 
+    /// It failed. When to try again: soon at first where it may heal by itself, slowly where it needs help.
+    fn again(&mut self, now: Timestamp, retry: Duration, failure: &Failure) -> Timestamp {
+        self.stalled = matches!(failure, Failure::Lasting(_));
+        self.failures = self.failures.saturating_add(1);
+        let exponent = if self.stalled { BACKOFF_MAX } else { self.failures - 1 };
+        backoff(now, retry, exponent)
+    }
+
     /// Nothing of it is left here; whether to begin anew.
     fn released(&mut self) -> Phase {
         if std::mem::take(&mut self.wanted) { Phase::Waiting } else { Phase::Left }
@@ -506,10 +520,13 @@ impl ShardState {
     }
 }
 
+/// A pause grows up to two to the power of this times the first one.
+const BACKOFF_MAX: u32 = 6;
+
 fn after(time: Timestamp, delay: Duration) -> Timestamp {
     Timestamp::from_millis(time.as_millis().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
 }
 
 fn backoff(now: Timestamp, retry: Duration, failures: u32) -> Timestamp {
-    after(now, retry * (1 << failures.min(6)))
+    after(now, retry * (1 << failures.min(BACKOFF_MAX)))
 }

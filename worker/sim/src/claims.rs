@@ -168,8 +168,7 @@ pub struct Budget {
 
 impl Budget {
     /// As often as it likes.
-    pub const ENDLESS: Self =
-         Self { epochs: u8::MAX, uploads: u8::MAX, cuts: u8::MAX, releases: u8::MAX, aborts: true };
+    pub const ENDLESS: Self = Self { epochs: u8::MAX, uploads: u8::MAX, cuts: u8::MAX, releases: u8::MAX, aborts: true };
 
     fn weight(left: u8, weight: f64) -> f64 {
         if left == 0 { 0.0 } else { weight }

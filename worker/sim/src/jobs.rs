@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_engine::claim::{Claimed, ManifestMark, Scan};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{self, Books, Stamp};
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
@@ -72,7 +73,7 @@ impl Job<'_> {
         let barred = if is(Mutant::NoBar) { Ok(()) } else { log_done(self.remote.call(Call::Bar(incarnation.clone()))) };
         Outcome::Say(Box::new(match barred {
             Ok(()) => Event::Barred(incarnation),
-            Err(error) => Event::BarFailed(incarnation, error.to_string()),
+            Err(error) => Event::BarFailed(incarnation, error.into()),
         }))
     }
 
@@ -168,8 +169,8 @@ impl Job<'_> {
         Outcome::Nothing
     }
 
-    fn claim_event(&self, event: Result<Event, impl std::fmt::Display>) -> Outcome {
-        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.to_string()))))
+    fn claim_event(&self, event: Result<Event, impl Into<Failure>>) -> Outcome {
+        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.into()))))
     }
 
     fn scanned(&self, scan: Scan, range: JournalRange) -> Event {

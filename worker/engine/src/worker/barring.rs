@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Action, Attempt, Worker, after};
 use crate::claim::ClaimEvent;
+use crate::failure::Failure;
 use crate::ids::{Incarnation, ShardId, Timestamp};
 use crate::mutants::{self, Bug};
 
@@ -66,9 +67,9 @@ impl Worker {
     }
 
     /// Nobody is barred: all that waited for it fail and are tried again.
-    pub(super) fn bar_failed(&mut self, incarnation: &Incarnation, reason: &str) {
+    pub(super) fn bar_failed(&mut self, incarnation: &Incarnation, failure: &Failure) {
         for (shard, attempt) in self.barring.wanted.remove(incarnation).unwrap_or_default() {
-            self.shard_failed(shard, attempt, reason.to_owned());
+            self.shard_failed(shard, attempt, failure);
         }
     }
 }

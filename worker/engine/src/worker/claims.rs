@@ -1,7 +1,8 @@
 //! The claims of all shards: begun, driven, restored, given up.
 
-use super::{Action, Attempt, Phase, Producer, Report, Worker, after};
+use super::{Action, Attempt, Phase, Producer, Report, Worker};
 use crate::claim::{Claim, ClaimAction, ClaimEvent, Scan, VersionRule};
+use crate::failure::Failure;
 use crate::ids::{AssignmentVersion, Epoch, Incarnation, ShardId};
 use crate::journal::{Owner, Stamp};
 
@@ -85,8 +86,9 @@ impl Worker {
                         "claim shard {shard}: its journal starts at offset {start}, but no checkpoint reaches there (the newest needs it from \
                          {wanted}); restore a savepoint, or bring back the checkpoints under the job's prefix"
                     );
+                    let again = state.again(self.now, self.options.retry, &Failure::Lasting(reason.clone()));
                     self.out.push(Action::Report(Report::Stalled(shard, reason)));
-                    Phase::Failed(after(self.now, self.options.retry * 64))
+                    Phase::Failed(again)
                 }
             };
         }
@@ -104,6 +106,7 @@ impl Worker {
             state.known = claim.last_claim().expect("a claim that is restored has a record");
             state.phase = Phase::Running(claim);
         }
+        state.stalled = false;
         state.retained = head.retained;
         if head.epoch == Epoch::default() {
             // Where it starts to read is decided once: an empty epoch says so, before `latest` means something else.

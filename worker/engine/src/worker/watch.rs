@@ -53,8 +53,7 @@ impl Worker {
             return;
         }
         let running = self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Running(_)));
-        let looks: Vec<Look> =
-            running.map(|(shard, state)| Look { shard: *shard, attempt: state.attempt, from: state.known }).collect();
+        let looks: Vec<Look> = running.map(|(shard, state)| Look { shard: *shard, attempt: state.attempt, from: state.known }).collect();
         self.watch = Watch { last: self.now, pending: looks.iter().map(|look| look.shard).collect() };
         self.out.push(Action::Look(looks));
     }

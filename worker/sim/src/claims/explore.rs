@@ -23,7 +23,8 @@ pub struct Explored {
 /// Runs everything that these claimants can do. With `comes_back` one that is barred claims again under a new incarnation, and in every end exactly
 /// one must own the shard. `Err` is the first violation.
 pub fn explore(claimants: &[(VersionRule, Budget)], comes_back: bool) -> Result<Explored, String> {
-    let claimants = claimants.iter().enumerate().map(|(worker, (rule, budget))| Claimant::new(worker, *rule, *budget, comes_back)).collect();
+    let claimants =
+        claimants.iter().enumerate().map(|(worker, (rule, budget))| Claimant::new(worker, *rule, *budget, comes_back)).collect();
     let mut search = Search { seen: BTreeSet::new(), left: Vec::new(), explored: Explored::default() };
     search.visit(Node { world: Shared::default(), claimants });
     while let Some(node) = search.left.pop() {
