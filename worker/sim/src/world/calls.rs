@@ -26,6 +26,9 @@ impl World {
 
     /// Whether a step of the task would get anywhere.
     pub(super) fn can_answer(&self, task: &Task) -> bool {
+        if self.held.is_some_and(|held| held == label(task)) {
+            return false;
+        }
         match (&task.pending, task.end) {
             (Call::Bar(incarnation), _) if task.sent => self.log.settled(incarnation),
             (Call::Journal(from, View::CommittedToEnd), Some(end)) => {
@@ -178,6 +181,7 @@ impl World {
     }
 
     fn barred(&mut self, incarnation: &forebay_engine::ids::Incarnation) {
+        self.coverage.situation("an incarnation is barred");
         let alive = self
             .seats
             .iter()
