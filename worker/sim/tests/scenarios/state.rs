@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use forebay_engine::manifest::manifest_key;
 use forebay_sim::coverage::Fault;
 
 use crate::*;
@@ -245,9 +246,7 @@ fn a_database_that_was_lost_with_its_newest_checkpoint_loses_no_record() {
         world.work_off(3);
     }
     let newest = world.oracle.head(SHARD).and_then(|head| head.retained.last().cloned()).expect("there are two");
-    let manifest =
-        world.store.keys().find(|key| key.contains(newest.incarnation.as_str()) && key.contains(&newest.epoch.to_string())).cloned();
-    world.store.delete(&manifest.expect("it is on the list"));
+    world.store.delete(&manifest_key(SHARD, newest.epoch, &newest.incarnation));
     world.crash(0, true);
     take_over(&mut world);
     assert_eq!(world.coverage.met("a damaged checkpoint is passed over"), 1);
