@@ -364,6 +364,8 @@ impl Claim {
         match (version.cmp(&self.owner.assignment), self.rule) {
             (Ordering::Less, _) => false,
             (Ordering::Greater, _) => true,
+            (Ordering::Equal, VersionRule::Settled(_)) if mutants::is(Bug::BothYield) => *worker != self.owner.worker,
+            (Ordering::Equal, VersionRule::Settled(_)) if mutants::is(Bug::NeitherYields) => false,
             (Ordering::Equal, VersionRule::Settled(_)) => incarnation.process() > self.owner.incarnation.process(),
             (Ordering::Equal, VersionRule::Exactly(_) | VersionRule::AboveAll) => *worker != self.owner.worker,
         }

@@ -22,6 +22,10 @@ pub enum Bug {
     StaleGarbage,
     /// An incarnation counts as barred for a shard as soon as it is to be barred for another one.
     BarredTooSoon,
+    /// Of two starts that settled on the same version both give up.
+    BothYield,
+    /// Neither does.
+    NeitherYields,
     /// An idle owner does not look whether it was replaced.
     Unwatchful,
 }

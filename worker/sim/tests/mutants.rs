@@ -21,6 +21,13 @@ fn found_by_claims(mutant: Mutant) {
     assert!(found.is_some(), "{mutant:?} is found by none of {CLAIM_RUNS} seeds of the claims");
 }
 
+fn found_by_starts(mutant: Mutant) {
+    mutant::set(Some(mutant));
+    let found = (0..CLAIM_RUNS).find(|seed| panics::caught(|| claims::random::starts(*seed)).unwrap_or_else(Err).is_err());
+    mutant::set(None);
+    assert!(found.is_some(), "{mutant:?} is found by none of {CLAIM_RUNS} seeds of the starts");
+}
+
 macro_rules! mutants {
     ($($name:ident: $check:ident($mutant:expr);)*) => {
         $(#[test]
@@ -36,6 +43,9 @@ mutants! {
     a_cut_journal_goes_unnoticed: found_by_claims(Mutant::NoGap);
     an_uncommitted_release_counts: found_by_claims(Mutant::ReleaseUncommitted);
     a_claim_does_not_go_back_to_its_third_step: found_by_claims(Mutant::NoBackUnverified);
+    of_two_starts_both_give_up: found_by_starts(Mutant::Engine(Bug::BothYield));
+    of_two_starts_neither_gives_up: found_by_starts(Mutant::Engine(Bug::NeitherYields));
+    a_barring_counts_as_soon_as_it_is_asked_for: found_by_runs(Mutant::Engine(Bug::BarredTooSoon));
     outputs_are_put_out_before_the_commit_is_known: found_by_runs(Mutant::OutputsEarly);
     garbage_is_deleted_before_its_epoch_is_committed: found_by_runs(Mutant::DeleteAtOnce);
     a_snapshot_is_taken_of_an_uncommitted_epoch: found_by_runs(Mutant::SnapshotUncommitted);

@@ -55,3 +55,15 @@ fn what_breaks_the_protocol_is_found_in_small_worlds() {
         assert!(found(mutant) > 0, "{mutant:?} is found in none of the worlds");
     }
 }
+
+/// Starts without an operator: whatever the order, in every end exactly one of them has the shard.
+#[test]
+fn of_starts_in_any_order_exactly_one_wins() {
+    let start = (VersionRule::AboveAll, Budget { epochs: 1, uploads: 0, cuts: 0, releases: 0, aborts: false });
+    let explored = search(None, &vec![start; 2], true).unwrap_or_else(|what| panic!("{what}"));
+    println!("{explored:?}");
+    assert!(explored.ends > 1, "there is more than one way to end");
+    for mutant in [Bug::BothYield, Bug::NeitherYields] {
+        assert!(search(Some(Mutant::Engine(mutant)), &vec![start; 2], true).is_err(), "{mutant:?} is not found");
+    }
+}

@@ -73,9 +73,18 @@ pub fn run(seed: u64) -> Result<usize, String> {
     Ok(world.history().len())
 }
 
-/// Starts without an operator, several at a time, that may not see each other; each works a little. Returns how many incarnations it took, or
-/// what went wrong: in the end exactly one must have the shard.
-pub fn starts(seed: u64) -> Result<usize, String> {
+/// What became of some starts.
+#[derive(Clone, Copy, Debug)]
+pub struct Starts {
+    /// How many there were.
+    pub workers: usize,
+    /// How often one was barred and claimed again.
+    pub again: usize,
+}
+
+/// Starts without an operator, several at a time, that may not see each other; each works a little. `Err` when it never ends, or when in the end
+/// not exactly one has the shard.
+pub fn starts(seed: u64) -> Result<Starts, String> {
     /// A start takes some thirty steps, and each may be barred a few times by the others.
     const STEPS_MAX: usize = 5_000;
     let mut rng = Rng::new(seed);
@@ -90,7 +99,9 @@ pub fn starts(seed: u64) -> Result<usize, String> {
         }
         let live: Vec<usize> = (0..claimants.len()).filter(|c| claimants[*c].is_live(&world)).collect();
         if live.is_empty() {
-            return super::one_owner(&world, &claimants).map(|()| claimants.iter().map(Claimant::incarnations).sum());
+            super::one_owner(&world, &claimants)?;
+            let incarnations: usize = claimants.iter().map(Claimant::incarnations).sum();
+            return Ok(Starts { workers: claimants.len(), again: incarnations - claimants.len() });
         }
         let who = if step < unfair { order.next(&live, step, &mut rng) } else { live[step % live.len()] };
         claimants[who].step(&mut world, &mut rng)?;
