@@ -195,7 +195,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         let events = self.events.clone();
         let task = move || {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-            let panicked = |text| Err(Failure::Passing(format!("a helper panicked: {text}")));
+            let panicked = |text: String| Err(Failure::Passing(format!("a helper panicked: {text}")));
             let outcome = outcome.unwrap_or_else(|panic| panicked(crate::helpers::panic_text(&*panic)));
             let _ = events.send(outcome.unwrap_or_else(failed));
         };

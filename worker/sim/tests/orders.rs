@@ -24,7 +24,7 @@ fn worlds() -> Vec<(&'static str, World)> {
     ]
 }
 
-fn search(mutant: Option<Mutant>, world: &World, comes_back: bool) -> Result<Explored, String> {
+fn search(mutant: Option<Mutant>, world: &[(VersionRule, Budget)], comes_back: bool) -> Result<Explored, String> {
     mutant::set(mutant);
     let outcome = explore(world, comes_back);
     mutant::set(None);
@@ -60,10 +60,10 @@ fn what_breaks_the_protocol_is_found_in_small_worlds() {
 #[test]
 fn of_starts_in_any_order_exactly_one_wins() {
     let start = (VersionRule::AboveAll, Budget { epochs: 1, uploads: 0, cuts: 0, releases: 0, aborts: false });
-    let explored = search(None, &vec![start; 2], true).unwrap_or_else(|what| panic!("{what}"));
+    let explored = search(None, &[start; 2], true).unwrap_or_else(|what| panic!("{what}"));
     println!("{explored:?}");
     assert!(explored.ends > 1, "there is more than one way to end");
     for mutant in [Bug::BothYield, Bug::NeitherYields] {
-        assert!(search(Some(Mutant::Engine(mutant)), &vec![start; 2], true).is_err(), "{mutant:?} is not found");
+        assert!(search(Some(Mutant::Engine(mutant)), &[start; 2], true).is_err(), "{mutant:?} is not found");
     }
 }
