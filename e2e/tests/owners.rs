@@ -21,20 +21,14 @@ fn the_later_start_wins_and_the_loser_names_it() -> Result<()> {
         let (flights, _s3) = Flights::on_shared_servers(folder)?;
         let records = records(120_000)?;
         let mut first = flights.forebay.run("first", &flights.state_dir("first"), &[])?;
+        let over = AtomicBool::new(false);
         let (fed, second) = thread::scope(|scope| {
-            let over = AtomicBool::new(false);
             let feeder = scope.spawn(|| flights.feed_slowly(&records, &over));
-            let lose = || {
-                first.wait_until_metric("forebay_records_total", 1_000.0)?;
-                let second = flights.forebay.run("second", &flights.state_dir("second"), &[])?;
-                ensure_lost_to(&mut first, "second")?;
-                Ok(second)
-            };
-            let second: Result<Process> = lose();
+            let second = replace_at_work(&flights, &mut first);
             over.store(true, Ordering::SeqCst);
-            let fed = feeder.join().map_err(|_| anyhow!("the feeder panicked"))??;
-            Ok::<_, anyhow::Error>((fed, second?))
-        })?;
+            (feeder.join().map_err(|_| anyhow!("the feeder panicked")), second)
+        });
+        let (fed, second) = (fed??, second?);
         ensure!(fed < records.len(), "the records ran out: the first process was idle when it lost its shards");
         second.wait_until_running(SHARDS as usize)?;
         flights.feed(&records[fed..])?;
@@ -101,6 +95,14 @@ fn a_process_that_slept_past_its_transaction_goes_on_by_itself() -> Result<()> {
         sleeper.stop()?;
         flights.check(&records, &["zombie"])
     })
+}
+
+/// Starts the process `second` when `first` has begun to work, and waits until `first` has lost all its shards.
+fn replace_at_work(flights: &Flights, first: &mut Process) -> Result<Process> {
+    first.wait_until_metric("forebay_records_total", 1_000.0)?;
+    let second = flights.forebay.run("second", &flights.state_dir("second"), &[])?;
+    ensure_lost_to(first, "second")?;
+    Ok(second)
 }
 
 /// Starts a worker `zombie`, puts these records in bit by bit, and stops it while it has a transaction open; returns once the broker has aborted

@@ -23,10 +23,12 @@ pub struct Explored {
 /// Runs everything that these claimants can do. With `comes_back` one that is barred claims again under a new incarnation, and in every end exactly
 /// one must own the shard. `Err` is the first violation.
 pub fn explore(claimants: &[(VersionRule, Budget)], comes_back: bool) -> Result<Explored, String> {
+    let versions = claimants.iter().filter_map(|(rule, _)| if let VersionRule::Exactly(version) = rule { Some(*version) } else { None });
+    let world = Shared { version: versions.max().unwrap_or_default(), ..Shared::default() };
     let claimants =
         claimants.iter().enumerate().map(|(worker, (rule, budget))| Claimant::new(worker, *rule, *budget, comes_back)).collect();
     let mut search = Search { seen: BTreeSet::new(), left: Vec::new(), explored: Explored::default() };
-    search.visit(Node { world: Shared::default(), claimants });
+    search.visit(Node { world, claimants });
     while let Some(node) = search.left.pop() {
         let steps = search.follow(&node)?;
         if steps == 0 {
