@@ -160,15 +160,17 @@ pub struct Budget {
     pub uploads: u8,
     /// Cuts of the journal up to the newest manifest.
     pub cuts: u8,
-    /// Releases, after which it may come back.
+    /// Releases.
     pub releases: u8,
+    /// Whether it may come back from a release.
+    pub returns: bool,
     /// Whether it aborts transactions by choice.
     pub aborts: bool,
 }
 
 impl Budget {
     /// As often as it likes.
-    pub const ENDLESS: Self = Self { epochs: u8::MAX, uploads: u8::MAX, cuts: u8::MAX, releases: u8::MAX, aborts: true };
+    pub const ENDLESS: Self = Self { epochs: u8::MAX, uploads: u8::MAX, cuts: u8::MAX, releases: u8::MAX, returns: true, aborts: true };
 
     fn weight(left: u8, weight: f64) -> f64 {
         if left == 0 { 0.0 } else { weight }
@@ -249,6 +251,12 @@ impl Claimant {
     /// How many it has had so far.
     pub(crate) fn incarnations(&self) -> usize {
         self.me % INCARNATIONS_MAX + 1
+    }
+
+    /// Whether it may commit another epoch, now or later: only that can break anything.
+    pub(crate) fn may_commit(&self, world: &Shared) -> bool {
+        let is_out = matches!(self.next, Next::Over) || world.barred.contains(&self.me) && !self.comes_back;
+        !is_out && (self.budget.epochs > 0 || matches!(self.next, Next::EpochSent))
     }
 
     fn begin(&mut self) {
@@ -432,7 +440,7 @@ impl Claimant {
                 Budget::spend(&mut self.budget.releases);
                 world.append(self.me, Kind::Release, self.version());
                 let chosen_abort = self.budget.aborts && decide.happens(0.2);
-                self.next = Next::ReleaseSent { chosen_abort, over: decide.happens(0.5) };
+                self.next = Next::ReleaseSent { chosen_abort, over: !self.budget.returns || decide.happens(0.5) };
             }
             _ => {}
         }

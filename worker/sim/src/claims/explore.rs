@@ -14,7 +14,7 @@ use super::{Budget, Claimant, Decide, Shared};
 pub struct Explored {
     /// Different states.
     pub states: usize,
-    /// Of these, the ones in which nobody has anything left to do.
+    /// Of these, the ones in which nobody has anything left to do, or nobody can commit anything any more.
     pub ends: usize,
     /// Committed epochs, over all steps from one state to another.
     pub commits: usize,
@@ -30,6 +30,10 @@ pub fn explore(claimants: &[(VersionRule, Budget)], comes_back: bool) -> Result<
     let mut search = Search { seen: BTreeSet::new(), left: Vec::new(), explored: Explored::default() };
     search.visit(Node { world, claimants });
     while let Some(node) = search.left.pop() {
+        if !comes_back && !node.claimants.iter().any(|claimant| claimant.may_commit(&node.world)) {
+            search.explored.ends += 1;
+            continue;
+        }
         let steps = search.follow(&node)?;
         if steps == 0 {
             search.explored.ends += 1;

@@ -89,7 +89,14 @@ pub fn starts(seed: u64) -> Result<Starts, String> {
     const STEPS_MAX: usize = 5_000;
     let mut rng = Rng::new(seed);
     let mut world = Shared::default();
-    let budget = Budget { epochs: rng.below(3) as u8, uploads: rng.below(2) as u8, cuts: rng.below(2) as u8, releases: 0, aborts: false };
+    let budget = Budget {
+        epochs: rng.below(3) as u8,
+        uploads: rng.below(2) as u8,
+        cuts: rng.below(2) as u8,
+        releases: 0,
+        returns: false,
+        aborts: false,
+    };
     let mut claimants: Vec<_> = (0..2 + rng.below(3)).map(|worker| Claimant::new(worker, VersionRule::AboveAll, budget, true)).collect();
     let mut order = Order::new(seed, &mut rng);
     let unfair = rng.below(300);

@@ -1,8 +1,9 @@
 //! Section 3, "Claim" and "Release", step by step.
 
-use std::time::Duration;
-
+use forebay_engine::mutants::Bug;
 use forebay_sim::coverage::Fault;
+use forebay_sim::mutant::{self, Mutant};
+use forebay_sim::panics;
 
 use crate::*;
 
@@ -276,6 +277,15 @@ fn a_shard_waits_for_a_barring_that_another_one_asked_for() {
     world.hold_calls(None);
     world.until("both shards run", |world| world.runs(1, SHARD) && world.runs(1, other));
     world.end();
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn a_barring_that_counts_before_it_is_done_is_found() {
+    mutant::set(Some(Mutant::Engine(Bug::BarredTooSoon)));
+    let outcome = panics::caught(a_shard_waits_for_a_barring_that_another_one_asked_for);
+    mutant::set(None);
+    assert!(outcome.is_err(), "nobody notices");
 }
 
 /// Step 4: "an incarnation that is neither barred nor released: bar it", and "go back to 3".

@@ -8,6 +8,8 @@ mod epoch;
 mod state;
 mod watch;
 
+use std::time::Duration;
+
 use forebay_engine::ids::{JournalOffset, ShardId};
 use forebay_engine::journal::{self, Kind};
 use forebay_engine::log::View;
@@ -41,7 +43,12 @@ fn start_of(world: &World) -> JournalOffset {
     world.log.journal_range(SHARD).start
 }
 
+/// Nobody has anything left to do, and nothing is due within the next commit intervals.
 fn quiet(world: &mut World) {
+    for _ in 0..3 {
+        world.until("all is quiet", |world| world.actors().is_empty());
+        world.pass(Duration::from_millis(100));
+    }
     world.until("all is quiet", |world| world.actors().is_empty());
 }
 

@@ -1,7 +1,5 @@
 //! Sections 3, "Restore" and "Journal length", and 4: checkpoints, restores, garbage.
 
-use std::time::Duration;
-
 use forebay_engine::manifest::manifest_key;
 use forebay_sim::coverage::Fault;
 
@@ -230,9 +228,8 @@ fn a_list_whose_epoch_is_not_committed_cuts_and_deletes_nothing() {
         world.until("all is quiet, or a third manifest is put", |world| world.actors().is_empty() || is_put(world));
     }
     world.until("the epoch that puts it on the list is about to be committed", |world| world.is_at(0, "commit-end"));
-    world.hold(0);
-    world.crash(0, true);
-    quiet(&mut world);
+    world.force("commit-end", Fault::Lost);
+    world.until("it is lost", |world| world.coverage.met("an incarnation is over") == 1);
     assert_eq!((start_of(&world), &world.oracle.head(SHARD).expect("it has epochs").retained), (start, &list));
     take_over(&mut world);
     world.end();
@@ -246,7 +243,9 @@ fn a_database_that_was_lost_with_its_newest_checkpoint_loses_no_record() {
         world.work_off(3);
     }
     let newest = world.oracle.head(SHARD).and_then(|head| head.retained.last().cloned()).expect("there are two");
-    world.store.delete(&manifest_key(SHARD, newest.epoch, &newest.incarnation));
+    let manifest = manifest_key(SHARD, newest.epoch, &newest.incarnation);
+    world.store.delete(&manifest);
+    world.oracle.lose(&manifest);
     world.crash(0, true);
     take_over(&mut world);
     assert_eq!(world.coverage.met("a damaged checkpoint is passed over"), 1);

@@ -1,7 +1,5 @@
 //! Section 3: owners that have nothing to commit.
 
-use std::time::Duration;
-
 use forebay_sim::coverage::Fault;
 
 use crate::*;
@@ -9,11 +7,11 @@ use crate::*;
 #[test]
 fn an_idle_owner_commits_a_heartbeat_and_stays_owner() {
     let mut world = owned(Setup { heartbeat: Duration::from_secs(10), ..Setup::quiet() });
-    world.until("all is quiet", |world| world.actors().is_empty());
+    quiet(&mut world);
     let (end, epochs) = (world.log.journal_range(SHARD).end, world.oracle.epochs());
     world.pass(Duration::from_secs(11));
     world.until("a record is written", move |world| world.log.journal_range(SHARD).end > end);
-    world.until("all is quiet", |world| world.actors().is_empty());
+    quiet(&mut world);
     assert!(world.runs(0, SHARD));
     assert_eq!(world.oracle.epochs(), epochs);
     world.end();
@@ -108,7 +106,7 @@ fn an_idle_owner_that_meets_what_a_loser_left_claims_again_and_stays_owner() {
 #[test]
 fn a_shard_that_fails_while_its_heartbeat_is_committed_is_claimed_again() {
     let mut world = owned(Setup { heartbeat: Duration::from_secs(10), ..Setup::quiet() });
-    world.until("all is quiet", |world| world.actors().is_empty());
+    quiet(&mut world);
     world.pass(Duration::from_secs(11));
     world.until("the heartbeat is on its way", |world| world.is_at(0, "commit-begin"));
     world.delay_commits(0, true);
@@ -128,5 +126,5 @@ fn a_worker_that_owns_nothing_sleeps() {
     world.unassign(0, version);
     world.until("the release is committed", |world| world.is_at(0, "left"));
     world.pass(Duration::from_secs(11));
-    world.until("all is quiet", |world| world.actors().is_empty());
+    quiet(&mut world);
 }
