@@ -1,6 +1,7 @@
 //! `forebay`: the one binary for users. It runs jobs, checks manifests, and looks into logs, state and snapshots.
 //!
-//! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker.
+//! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
+//! is stalled.
 
 mod dlq;
 mod fixtures;
@@ -57,6 +58,10 @@ struct Unusable(String);
 #[derive(Debug)]
 struct Lost(String);
 
+/// A shard cannot go on without help: exit code 4.
+#[derive(Debug)]
+struct Stalled(String);
+
 macro_rules! plain_error {
     ($name:ident) => {
         impl std::fmt::Display for $name {
@@ -69,6 +74,7 @@ macro_rules! plain_error {
 }
 plain_error!(Unusable);
 plain_error!(Lost);
+plain_error!(Stalled);
 
 fn main() -> ExitCode {
     if let Err(reason) = check_processor() {
@@ -92,6 +98,8 @@ fn main() -> ExitCode {
         2
     } else if error.is::<Lost>() {
         3
+    } else if error.is::<Stalled>() {
+        4
     } else {
         1
     };

@@ -23,7 +23,7 @@ use forebay_worker::{Engine, Runtime, RuntimeOptions};
 use crate::job::{self, Loaded, TIMELINE};
 use crate::places::{Cluster, Places};
 use crate::progress::{Progress, books_line};
-use crate::{Lost, Unusable};
+use crate::{Lost, Stalled, Unusable};
 
 #[derive(Args)]
 pub struct Run {
@@ -131,6 +131,7 @@ impl Run {
                 commit_interval: job.commit.interval,
                 checkpoints_retained: job.checkpoint.retained as usize,
                 heartbeat: Duration::from_secs(24 * 3600),
+                watch: Duration::from_secs(5),
                 retry: Duration::from_millis(200),
             },
             process: uuid::Uuid::new_v4().simple().to_string(),
@@ -179,6 +180,7 @@ fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
 struct Goal {
     ends: BTreeMap<(InputId, Partition), Offset>,
     records: u64,
+    shards: u32,
 }
 
 impl Goal {
@@ -196,13 +198,15 @@ impl Goal {
             }
         }
         tracing::info!(records, ?ends, "runs until the inputs' ends");
-        Ok(Self { ends, records })
+        Ok(Self { ends, records, shards: options.shards })
     }
 
-    fn is_reached(&self, status: &Status) -> bool {
+    /// Whether all is worked off but for shards that cannot be: they are lost, or need help.
+    fn is_reached(&self, status: &Status, given_up: &BTreeSet<ShardId>) -> bool {
         let mut left = self.ends.clone();
-        for shard in status.shards().values() {
-            if shard.uncommitted_records > 0 {
+        left.retain(|(_, partition), _| !given_up.contains(&shard_of(*partition, self.shards)));
+        for (id, shard) in &status.shards() {
+            if shard.uncommitted_records > 0 && !given_up.contains(id) {
                 return false;
             }
             for progress in &shard.progress {
@@ -224,7 +228,7 @@ fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>) -> any
         signal_hook::flag::register(signal, stop.clone())?;
     }
     let mut progress = Progress::new(goal.as_ref().map(|goal| goal.records));
-    let mut lost = BTreeMap::new();
+    let (mut lost, mut stalled) = (BTreeMap::new(), BTreeMap::new());
     let mut stopping = false;
     let mut last_books = None;
     while !runtime.is_over() {
@@ -241,7 +245,12 @@ fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>) -> any
             last_books = Some(books);
         }
         progress.show(status, books.records_in);
-        let done = goal.as_ref().is_some_and(|goal| goal.is_reached(status));
+        if !stopping && goal.is_some() {
+            let needs_help = status.shards().into_iter().filter(|(_, shard)| shard.stalled);
+            stalled = needs_help.map(|(shard, status)| (shard, status.failure.unwrap_or_default())).collect();
+        }
+        let given_up: BTreeSet<ShardId> = lost.keys().chain(stalled.keys()).copied().collect();
+        let done = goal.as_ref().is_some_and(|goal| goal.is_reached(status, &given_up));
         if !stopping && (done || stop.load(Ordering::Relaxed) || lost.len() == owned.len()) {
             last_books = Some(status.books());
             stopping = true;
@@ -253,22 +262,25 @@ fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>) -> any
     if let Some(books) = last_books {
         eprintln!("{}", books_line(&books));
     }
-    match lost.first_key_value() {
-        Some((shard, winner)) => Err(Lost(format!(
-            "{} of {} shards were lost, shard {shard} to {winner}: the later start wins. Start one process per shard, or share them by --shards",
-            lost.len(),
-            owned.len()
+    if let Some((shard, winner)) = lost.first_key_value() {
+        let (count, of) = (lost.len(), owned.len());
+        return Err(Lost(format!(
+            "{count} of {of} shards were lost, shard {shard} to {winner}: the later start wins. Start one process per shard, or share them by --shards"
         ))
-        .into()),
-        None => Ok(()),
+        .into());
     }
+    if stalled.is_empty() {
+        return Ok(());
+    }
+    let reasons: Vec<String> = stalled.iter().map(|(shard, reason)| format!("shard {shard}: {reason}")).collect();
+    let (count, of) = (stalled.len(), owned.len());
+    Err(Stalled(format!("{count} of {of} shards are stalled and need help; nothing of them was skipped\n{}", reasons.join("\n"))).into())
 }
 
 fn tell(progress: &Progress, report: &Report) {
     match report {
-        Report::Failed(shard, reason) | Report::Stalled(shard, reason) => {
-            progress.say(&format!("shard {shard} failed and is tried again: {reason}"))
-        }
+        Report::Failed(shard, reason) => progress.say(&format!("shard {shard} failed and is tried again: {reason}")),
+        Report::Stalled(shard, reason) => progress.say(&format!("shard {shard} is stalled and needs help: {reason}")),
         Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
         Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
         Report::Owned(..) => {}

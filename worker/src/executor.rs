@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, JournalOffset, ShardId};
 use forebay_engine::journal::Owner;
 use forebay_engine::log::{InputReader, Log};
@@ -124,32 +125,33 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     }
 
     /// Does something with one shard; whatever goes wrong, a panic included, ends this shard's attempt and nothing else.
-    fn guarded<T>(&mut self, shard: ShardId, act: impl FnOnce(&mut Self, ShardId) -> Result<T, String>) -> Option<T> {
+    fn guarded<T>(&mut self, shard: ShardId, act: impl FnOnce(&mut Self, ShardId) -> Result<T, Failure>) -> Option<T> {
         let attempt = self.slots.get(&shard)?.attempt;
         let outcome = catch_unwind(AssertUnwindSafe(|| act(self, shard)));
-        let reason = match outcome {
+        let failure = match outcome {
             Ok(Ok(value)) => return Some(value),
-            Ok(Err(reason)) => reason,
-            Err(panic) => format!("shard {shard} panicked: {}", panic_text(&*panic)),
+            Ok(Err(failure)) => failure,
+            Err(panic) => Failure::Passing(format!("shard {shard} panicked: {}", panic_text(&*panic))),
         };
         self.slots.remove(&shard);
-        let _ = self.shared.events.send(Event::ShardFailed(shard, attempt, reason));
+        let _ = self.shared.events.send(Event::ShardFailed(shard, attempt, failure));
         None
     }
 
-    fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), String> {
+    fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), Failure> {
         let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
-        slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions()).map_err(|error| error.to_string())?);
+        slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions())?);
         let head = slot.shard.head();
         self.shared.status.update(shard, |status| {
-            (status.phase, status.epoch, status.books, status.failure) = ("running", head.epoch, head.books, None);
+            (status.phase, status.epoch, status.books) = ("running", head.epoch, head.books);
+            (status.stalled, status.failure) = (false, None);
             status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
         });
         Ok(())
     }
 
     /// Reads and processes one batch of a shard. Returns the number of records.
-    fn work(&mut self, shard: ShardId) -> Result<usize, String> {
+    fn work(&mut self, shard: ShardId) -> Result<usize, Failure> {
         let slot = self.slots.get_mut(&shard).expect("the caller just listed it");
         let Some(input) = &mut slot.input else { return Ok(0) };
         if slot.full {
@@ -166,9 +168,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             }
         });
         if let Some(error) = failure {
-            return Err(error.to_string());
+            return Err(Failure::Passing(error.to_string()));
         }
-        let records = read.map_err(|error| error.to_string())?;
+        let records = read?;
         if records > 0 && !slot.dirty {
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
@@ -185,7 +187,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         Ok(records)
     }
 
-    fn seal(&mut self, shard: ShardId, attempt: Attempt, owner: &Owner, annotations: Annotations) -> Result<(), String> {
+    fn seal(&mut self, shard: ShardId, attempt: Attempt, owner: &Owner, annotations: Annotations) -> Result<(), Failure> {
         let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
         if let Some(input) = &mut slot.input {
             for progress in input.progress() {
@@ -200,9 +202,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         Ok(())
     }
 
-    fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), String> {
+    fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), Failure> {
         let slot = self.slots.get_mut(&shard).expect("the caller just looked it up");
-        slot.shard.committed(epoch, journal).map_err(|error| error.to_string())?;
+        slot.shard.committed(epoch, journal)?;
         let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;

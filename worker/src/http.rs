@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::http::StatusCode;
 use axum::routing::get;
+use forebay_engine::ids::ShardId;
 use prometheus::{Encoder, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::status::{ShardStatus, Status};
@@ -47,8 +48,11 @@ pub fn serve(address: SocketAddr, status: Arc<Status>) -> std::io::Result<Server
 /// Ready: every shard of this worker processes.
 fn readiness(status: &Status) -> (StatusCode, String) {
     let shards = status.shards();
-    let waiting: Vec<String> =
-        shards.iter().filter(|(_, shard)| shard.phase != "running").map(|(id, shard)| format!("shard {id} is {}", shard.phase)).collect();
+    let line = |(id, shard): (&ShardId, &ShardStatus)| {
+        let reason = shard.failure.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+        format!("shard {id} is {}{reason}", shard.phase)
+    };
+    let waiting: Vec<String> = shards.iter().filter(|(_, shard)| shard.phase != "running").map(line).collect();
     if waiting.is_empty() && !shards.is_empty() {
         (StatusCode::OK, "ready\n".into())
     } else {
@@ -90,8 +94,9 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
         counter.inc_by(value.load(Ordering::Relaxed));
         registry.register(Box::new(counter))?;
     }
-    let gauges: [(&str, &str, fn(&ShardStatus) -> u64); 6] = [
+    let gauges: [(&str, &str, fn(&ShardStatus) -> u64); 7] = [
         ("forebay_shard_running", "1 while the shard processes.", |shard| u64::from(shard.phase == "running")),
+        ("forebay_shard_stalled", "1 while the shard cannot go on without help.", |shard| u64::from(shard.stalled)),
         ("forebay_shard_epoch", "The last committed epoch.", |shard| shard.epoch.get()),
         ("forebay_shard_lag_records", "Records between what was read and the end of the input.", ShardStatus::lag_records),
         ("forebay_shard_uncommitted_records", "Records processed and not committed yet.", |shard| shard.uncommitted_records as u64),

@@ -116,8 +116,8 @@ pub fn newest_manifest(store: &dyn ObjectStore, shard: ShardId) -> Result<Option
 }
 
 /// What a claim needs of the newest manifest.
-pub fn newest_mark(store: &dyn ObjectStore, shard: ShardId) -> Result<Option<ManifestMark>, String> {
-    newest_manifest(store, shard).map(|manifest| manifest.as_ref().map(ManifestMark::from)).map_err(|error| error.to_string())
+pub fn newest_mark(store: &dyn ObjectStore, shard: ShardId) -> Result<Option<ManifestMark>, StoreError> {
+    newest_manifest(store, shard).map(|manifest| manifest.as_ref().map(ManifestMark::from))
 }
 
 /// The manifest of a checkpoint on the list. One that cannot be decoded counts as not found: the checkpoint is damaged.

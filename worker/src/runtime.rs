@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use forebay_engine::claim::{Claimed, VersionRule};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, TopicInfo, View};
@@ -146,7 +147,7 @@ impl Runtime {
             orders,
             executors,
             helpers: helper_tasks,
-            manifests: Arc::new(move |shard| newest_mark(&*marks, shard)),
+            manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
             restorer: restorer(engine, options.clone(), memory, budget.cache_bytes),
         };
@@ -234,7 +235,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Restoration::Outrun,
-            Err(error) => return Restoration::Failed(error.to_string()),
+            Err(error) => return Restoration::Failed(error.into()),
         };
         // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
         let inputs: Vec<TopicInfo> = match engine.log.describe() {
@@ -247,38 +248,38 @@ fn restorer<L: Log, P: Pipeline + 'static>(
         };
         let head = match head {
             Ok(head) => head,
-            Err(reason) => return Restoration::Failed(reason),
+            Err(failure) => return Restoration::Failed(failure),
         };
         let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes);
         match scan(&*engine.log, shard, claimed.offset(), View::Uncommitted) {
             Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
-            Err(error) => Restoration::Failed(error.to_string()),
+            Err(error) => Restoration::Failed(error.into()),
         }
     })
 }
 
 /// A revision takes effect with the next epoch. A topic that was made anew under its name has other records at the same offsets; partitions that
 /// were added hold keys whose state lies elsewhere.
-fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, String> {
+fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, Failure> {
     let shard = head.owner.shard;
     let topic_ids = ids(inputs);
     if head.topic_ids != topic_ids && !head.topic_ids.iter().chain(&topic_ids).any(String::is_empty) {
-        return Err(format!(
+        return Err(Failure::Lasting(format!(
             "shard {shard}: an input topic was deleted and made anew (ids {:?}, now {topic_ids:?}); its offsets mean other records. Bring the \
              topic back, or start the job anew under another name",
             head.topic_ids
-        ));
+        )));
     }
     for (input, topic) in (0..).map(InputId::new).zip(inputs) {
         let is_known =
             |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
         let mut own = (0..topic.partitions).map(Partition::new).filter(|partition| shard_of(*partition, options.shards) == shard);
         if let Some(added) = own.find(|partition| !is_known(partition)) {
-            return Err(format!(
+            return Err(Failure::Lasting(format!(
                 "shard {shard}: topic {} has {} partitions, and partition {added} was not there when the state began. Its keys' state lies in other \
                  partitions: start a job with another name from the beginning of the topic",
                 topic.name, topic.partitions
-            ));
+            )));
         }
     }
     head.revision = options.revision.clone();
@@ -291,11 +292,11 @@ fn ids(inputs: &[TopicInfo]) -> Vec<String> {
 }
 
 /// The state before the first epoch.
-fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, String> {
+fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, Failure> {
     let owner = claimed.owner().clone();
     let mut positions: Vec<InputPosition> = Vec::new();
     for (input, from) in (0..).zip(&options.start_from) {
-        let all = log.start_positions(InputId::new(input), *from).map_err(|error| error.to_string())?;
+        let all = log.start_positions(InputId::new(input), *from)?;
         positions.extend(all.into_iter().filter(|position| shard_of(position.partition, options.shards) == owner.shard));
     }
     positions.sort();

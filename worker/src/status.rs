@@ -12,7 +12,7 @@ use forebay_engine::worker::Report;
 /// One shard, as last seen.
 #[derive(Clone, Debug, Default)]
 pub struct ShardStatus {
-    /// A word of the engine: `claiming`, `restoring`, `running`...
+    /// A word of the engine: `claiming`, `restoring`, `running`, `failed`, `stalled`...
     pub phase: &'static str,
     /// The last committed epoch.
     pub epoch: Epoch,
@@ -26,6 +26,8 @@ pub struct ShardStatus {
     pub cache_bytes: usize,
     /// The epoch of the newest checkpoint that counts.
     pub checkpoint: Option<Epoch>,
+    /// It failed in a way that needs help, and has not run since.
+    pub stalled: bool,
     /// The last failure, until it runs again.
     pub failure: Option<String>,
 }

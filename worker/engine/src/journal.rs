@@ -19,7 +19,7 @@ pub const FORMAT: u8 = 1;
 pub const CHUNK_BYTES: usize = 768 << 10;
 
 /// Who wrote a record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The history it belongs to.
     pub timeline: Timeline,
@@ -121,7 +121,7 @@ pub enum JournalRecord {
 }
 
 /// What kind of record a chunk is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A claim.
     Claim,

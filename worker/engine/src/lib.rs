@@ -6,6 +6,7 @@
 
 pub mod changes;
 pub mod claim;
+pub mod failure;
 pub mod ids;
 pub mod journal;
 pub mod log;

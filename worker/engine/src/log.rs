@@ -66,7 +66,7 @@ pub enum StartFrom {
 }
 
 /// What a journal reader sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     /// Every record up to the high watermark, committed, open or aborted.
     Uncommitted,
@@ -86,7 +86,7 @@ pub struct JournalEntry {
 }
 
 /// How far a journal was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct JournalRange {
     /// The oldest offset that is left.
     pub start: JournalOffset,
@@ -242,6 +242,10 @@ pub trait Log: Send + Sync + 'static {
 
     /// The oldest and the next offset of a shard's journal (uncommitted).
     fn journal_range(&self, shard: ShardId) -> Result<JournalRange, LogError>;
+
+    /// The ends of many journals (uncommitted, as in [`Log::journal_range`]), in the order of `shards`; one request per broker at most, so that
+    /// idle workers can ask every few seconds.
+    fn journal_ends(&self, shards: &[ShardId]) -> Result<Vec<JournalOffset>, LogError>;
 
     /// Deletes a shard's journal records before an offset. Asking for what is already gone is no error.
     fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError>;

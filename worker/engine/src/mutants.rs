@@ -22,6 +22,14 @@ pub enum Bug {
     StaleGarbage,
     /// The journal holds what the last record changed of a value, not what the epoch did.
     PatchOfLastRecord,
+    /// An incarnation counts as barred for a shard as soon as it is to be barred for another one.
+    BarredTooSoon,
+    /// Of two starts that settled on the same version both give up.
+    BothYield,
+    /// Neither does.
+    NeitherYields,
+    /// An idle owner does not look whether it was replaced.
+    Unwatchful,
 }
 
 #[cfg(feature = "mutants")]

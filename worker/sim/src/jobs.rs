@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_engine::claim::{Claimed, ManifestMark, Scan};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{self, Books, Stamp};
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
@@ -15,7 +16,7 @@ use forebay_engine::shard::Shard;
 use forebay_engine::snapshot::{ChecksumFile, KnownFiles, find_garbage, upload};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
 use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
-use forebay_engine::worker::{Attempt, Event};
+use forebay_engine::worker::{Attempt, Event, Sight};
 
 use crate::disk::{Disk, SimState};
 use crate::mutant::{Mutant, is};
@@ -70,7 +71,10 @@ impl Job<'_> {
     /// See [`forebay_engine::worker::Action::Bar`].
     pub fn bar(&self, incarnation: Incarnation) -> Outcome {
         let barred = if is(Mutant::NoBar) { Ok(()) } else { log_done(self.remote.call(Call::Bar(incarnation.clone()))) };
-        self.claim_event(barred.map(|()| Event::Barred(self.shard, self.attempt, incarnation)))
+        Outcome::Say(Box::new(match barred {
+            Ok(()) => Event::Barred(incarnation),
+            Err(error) => Event::BarFailed(incarnation, error.into()),
+        }))
     }
 
     /// See [`forebay_engine::worker::Action::Restore`].
@@ -94,6 +98,19 @@ impl Job<'_> {
         };
         let shard = Shard::new(Counting, restored.store, head.clone(), cache_bytes_max);
         Outcome::Adopt(Box::new(shard), Box::new(Event::Restored(self.shard, self.attempt, Box::new(head), scan)))
+    }
+
+    /// See [`forebay_engine::worker::Action::Look`].
+    pub fn look(&self, from: JournalOffset) -> Outcome {
+        let sight = match self.remote.call(Call::Range) {
+            Answer::Range(range) if range.end > from => match self.scan_journal(from, View::Uncommitted) {
+                Ok((scan, range)) => Sight::Records(scan, range.end),
+                Err(LogError::Cut { .. }) => Sight::Cut,
+                Err(_) => Sight::Nothing,
+            },
+            _ => Sight::Nothing,
+        };
+        Outcome::Say(Box::new(Event::Looked(self.shard, self.attempt, sight)))
     }
 
     /// A checkpoint: taken, uploaded, told; then garbage is looked for.
@@ -152,8 +169,8 @@ impl Job<'_> {
         Outcome::Nothing
     }
 
-    fn claim_event(&self, event: Result<Event, impl std::fmt::Display>) -> Outcome {
-        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.to_string()))))
+    fn claim_event(&self, event: Result<Event, impl Into<Failure>>) -> Outcome {
+        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.into()))))
     }
 
     fn scanned(&self, scan: Scan, range: JournalRange) -> Event {

@@ -181,6 +181,15 @@ impl Log for KafkaLog {
         Ok(JournalRange { start: JournalOffset::new(low), end: JournalOffset::new(high) })
     }
 
+    fn journal_ends(&self, shards: &[ShardId]) -> Result<Vec<JournalOffset>, LogError> {
+        let action = "ask for the ends of journals";
+        let places: Vec<Place> = shards.iter().map(|shard| (self.options.topics.journal.clone(), signed(shard.get()))).collect();
+        let limit = self.options.request_timeout;
+        let list = |reader: &BaseConsumer<ClientEvents>| offsets::list(reader, &self.heard, action, &places, Which::Latest, limit);
+        let ends = self.readers.with(Isolation::Uncommitted, list)?;
+        places.iter().map(|place| ends.get(place).map(|end| JournalOffset::new(*end)).ok_or_else(|| no_answer(action, place))).collect()
+    }
+
     fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError> {
         self.admin.cut_journal(shard.get(), before.get())
     }

@@ -197,6 +197,10 @@ impl Log for LocalLog {
         Ok(JournalRange { start: JournalOffset::new(index.start), end: JournalOffset::new(index.next) })
     }
 
+    fn journal_ends(&self, shards: &[ShardId]) -> Result<Vec<JournalOffset>, LogError> {
+        shards.iter().map(|shard| self.journal_range(*shard).map(|range| range.end)).collect()
+    }
+
     fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError> {
         let journal = &self.topics.journal;
         self.folder.cut(&format!("cut journal {journal}-{shard} before {before}"), journal, shard.get(), before.get())

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, InputId, JournalOffset, Offset, Partition, ShardId, Timestamp};
 use forebay_engine::journal::Owner;
 use forebay_engine::log::InputPosition;
@@ -184,7 +185,7 @@ impl World {
     fn shard_failed(&mut self, seat: usize, number: usize, shard: ShardId, reason: String) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
         if let Some(slot) = process.executors[number].slots.remove(&shard) {
-            process.inbox.push_back(Event::ShardFailed(shard, slot.attempt, reason));
+            process.inbox.push_back(Event::ShardFailed(shard, slot.attempt, Failure::Passing(reason)));
         }
     }
 
