@@ -1,6 +1,7 @@
 //! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -42,7 +43,7 @@ pub(crate) struct Shared<L: Log, S: StateStore> {
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub snapshots: Snapshots<S>,
-    /// Bytes of inputs and outputs that one shard's open epoch may hold.
+    /// Bytes of outputs and state changes that one shard's open epoch may hold.
     pub epoch_bytes_max: usize,
 }
 
@@ -155,13 +156,15 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             return Ok(0);
         }
         let now = clock::now();
-        let state = &mut slot.shard;
+        let (state, bytes_max) = (&mut slot.shard, self.shared.epoch_bytes_max);
         let mut failure = None;
-        let read = input.poll(Duration::ZERO, BATCH_RECORDS, &mut |record| {
-            if failure.is_none()
-                && let Err(error) = state.process(record, now)
-            {
+        let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| match state.process(record, now) {
+            // I9: one batch could bring a thousand times what an epoch may hold.
+            Ok(_) if state.open_bytes() < bytes_max => ControlFlow::Continue(()),
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
                 failure = Some(error);
+                ControlFlow::Break(())
             }
         });
         if let Some(error) = failure {
@@ -172,7 +175,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
         }
-        if state.open_bytes() >= self.shared.epoch_bytes_max {
+        if state.open_bytes() >= bytes_max {
             slot.full = true;
             let _ = self.shared.events.send(Event::Full(shard));
         }

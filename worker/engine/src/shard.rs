@@ -117,7 +117,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         let position = position_of(&mut self.open.positions, record);
         assert!(record.offset >= position.next, "I1: {record:?} lies before {position:?} and was processed already");
         position.next = record.offset.next();
-        self.cache.begin_record();
+        self.cache.begin_record(self.head.epoch);
         let mark = self.open.outputs.mark();
         let mut workspace = Workspace {
             clock,
@@ -151,9 +151,10 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         self.open.records
     }
 
-    /// Bytes that the open epoch holds back: its inputs' and outputs'. State changes are bounded by the inputs that made them.
+    /// Bytes that the open epoch holds back: its outputs, and the entities that it has changed, as they were before. By how much these grow
+    /// is bounded by the inputs, which are counted for that reason: they are not held themselves.
     pub fn open_bytes(&self) -> usize {
-        self.open.input_bytes + self.open.outputs.bytes()
+        self.open.input_bytes + self.open.outputs.bytes() + self.cache.open_bytes()
     }
 
     /// Bytes of decoded state in memory.
@@ -213,7 +214,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         stamp.journal = journal;
         self.store.apply(&changes, &stamp)?;
         self.head = stamp;
-        self.cache.evict(self.head.epoch);
+        self.cache.applied(self.head.epoch);
         Ok(&self.head)
     }
 
@@ -333,3 +334,6 @@ pub fn decode_key(bytes: &[u8]) -> Option<(TableId, Partition, &[u8])> {
 pub fn shard_of(partition: Partition, shards: u32) -> ShardId {
     ShardId::new(partition.get() % shards)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,8 @@
 //! Decoded state of a shard: the overlay and the cache in one. A slot that an unconfirmed epoch changed is pinned (that is the overlay);
-//! the rest may be evicted, least recently used first by a clock hand, so that memory stays within its budget (I9).
+//! the rest may be evicted between any two records, least recently used first by a clock hand, so that memory stays within its budget (I9).
+//!
+//! What a slot weighs is measured when it is loaded and when its changes are encoded. In between it grows by what the epoch's records bring,
+//! which the shard counts.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
@@ -14,6 +17,10 @@ pub(super) type SlotId = u32;
 /// What a slot costs beside its key and entity: the slot itself, the table's entry, allocator overhead.
 const SLOT_OVERHEAD_BYTES: usize = 128;
 
+/// Of the budget: less than this is neither worth a search nor searched for. So what a search costs, a step for each slot, is spread over
+/// the loads of a sixteenth of the cache.
+const EVICTION_SHARE: usize = 16;
+
 pub(super) struct Cache<E> {
     slots: Vec<Slot<E>>,
     free: Vec<SlotId>,
@@ -22,6 +29,9 @@ pub(super) struct Cache<E> {
     hand: usize,
     bytes: usize,
     bytes_max: usize,
+    /// Of `bytes`, what the open epoch changed; and what the sealed one did. A slot that both changed is in both.
+    pinned_open: usize,
+    pinned_sealed: usize,
     /// Slots that the open epoch changed, each once.
     changed: Vec<SlotId>,
     /// What the record in hand changed, to take it back.
@@ -33,9 +43,9 @@ struct Slot<E> {
     key: Box<[u8]>,
     entity: Option<E>,
     bytes: usize,
-    /// The last epoch that changed it; the slot is pinned until that epoch is applied.
+    /// The last epoch that changed it.
     changed: Epoch,
-    /// The last epoch for which it was put on the list of changes.
+    /// The last epoch for which it was put on the list of changes; the slot is pinned until that epoch is applied.
     listed: Epoch,
     /// The last record that changed it, so that a record saves it once.
     record: u64,
@@ -58,16 +68,19 @@ impl<E: Entity> Cache<E> {
             hand: 0,
             bytes: 0,
             bytes_max,
+            pinned_open: 0,
+            pinned_sealed: 0,
             changed: Vec::new(),
             undo: Vec::new(),
             record: 0,
         }
     }
 
-    /// A new record starts: what the last one did can no longer be taken back.
-    pub(super) fn begin_record(&mut self) {
+    /// A new record starts: what the last one did can no longer be taken back, and no slot is in use. `applied` is the last applied epoch.
+    pub(super) fn begin_record(&mut self, applied: Epoch) {
         self.record += 1;
         self.undo.clear();
+        self.evict(applied);
     }
 
     pub(super) fn find(&mut self, key: &[u8]) -> Option<SlotId> {
@@ -112,6 +125,7 @@ impl<E: Entity> Cache<E> {
         slot.changed = epoch;
         if slot.listed != epoch {
             slot.listed = epoch;
+            self.pinned_open += slot.bytes;
             self.changed.push(id);
         }
         &mut slot.entity
@@ -127,8 +141,9 @@ impl<E: Entity> Cache<E> {
         }
     }
 
-    /// Encodes everything that `epoch` changed, each entity once.
+    /// Encodes everything that `epoch` changed, each entity once. The epoch is sealed from here on.
     pub(super) fn encode_changes(&mut self, epoch: Epoch, into: &mut StateBatch) {
+        self.pinned_open = 0;
         for id in self.changed.drain(..) {
             let slot = &mut self.slots[id as usize];
             if slot.changed != epoch {
@@ -141,19 +156,30 @@ impl<E: Entity> Cache<E> {
             let bytes = slot.key.len() + SLOT_OVERHEAD_BYTES + slot.entity.as_ref().map_or(0, Entity::weight);
             self.bytes = self.bytes - slot.bytes + bytes;
             slot.bytes = bytes;
+            self.pinned_sealed += bytes;
         }
         self.undo.clear();
     }
 
-    /// Brings the cache back within its budget. Slots changed after `applied` stay: nothing else holds their state.
-    pub(super) fn evict(&mut self, applied: Epoch) {
+    /// The sealed epoch is applied: what it changed may be evicted.
+    pub(super) fn applied(&mut self, epoch: Epoch) {
+        self.pinned_sealed = 0;
+        self.evict(epoch);
+    }
+
+    /// Brings the cache back within its budget. What was changed after `applied` stays: nothing else holds its state.
+    fn evict(&mut self, applied: Epoch) {
+        let least = self.bytes_max / EVICTION_SHARE;
+        if self.bytes <= self.bytes_max || self.bytes - self.pinned() <= least {
+            return;
+        }
         // Twice around: the first turn may only take away the "used" marks.
         let mut turns = 2 * self.slots.len();
-        while self.bytes > self.bytes_max && turns > 0 {
+        while self.bytes > self.bytes_max - least && turns > 0 {
             turns -= 1;
             self.hand = (self.hand + 1) % self.slots.len();
             let slot = &mut self.slots[self.hand];
-            if slot.bytes == 0 || slot.changed > applied {
+            if slot.bytes == 0 || slot.listed > applied {
                 continue;
             }
             if slot.used {
@@ -175,5 +201,15 @@ impl<E: Entity> Cache<E> {
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What the open epoch pins.
+    pub(super) fn open_bytes(&self) -> usize {
+        self.pinned_open
+    }
+
+    /// What cannot be evicted now, or more: a slot that two epochs changed counts twice.
+    fn pinned(&self) -> usize {
+        (self.pinned_open + self.pinned_sealed).min(self.bytes)
     }
 }
