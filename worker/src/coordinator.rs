@@ -152,6 +152,8 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 tracing::error!(%shard, reason, "shard failed");
                 self.status.update(*shard, |status| (status.phase, status.failure) = ("failed", Some(reason.clone())));
             }
+            // Logged where it was found.
+            Report::FellBack(..) => {}
             Report::IncarnationOver(incarnation, reason) => {
                 Counters::add(&self.status.counters.incarnations_over, 1);
                 tracing::warn!(%incarnation, reason, "incarnation is over; all shards are claimed again");

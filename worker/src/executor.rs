@@ -53,6 +53,8 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     input: Option<I>,
     dirty: bool,
     full: bool,
+    /// Of the journal record that is sealed and not confirmed.
+    sealed_bytes: u64,
 }
 
 struct Executor<L: Log, P: Pipeline, S: StateStore> {
@@ -102,7 +104,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false });
+                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, sealed_bytes: 0 });
             }
             Command::Start(shard, attempt) => {
                 let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
@@ -142,8 +144,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions()).map_err(|error| error.to_string())?);
         let head = slot.shard.head();
         self.shared.status.update(shard, |status| {
-            (status.phase, status.epoch, status.books, status.failure) = ("running", head.epoch, head.books, None);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            (status.phase, status.failure) = ("running", None);
+            status.committed(head, 0);
         });
         Ok(())
     }
@@ -195,6 +197,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             }
         }
         let sealed = slot.shard.seal(owner, clock::now(), annotations);
+        slot.sealed_bytes = sealed.as_ref().map_or(0, |sealed| sealed.journal.iter().map(|chunk| chunk.len() as u64).sum());
         let uncommitted = uncommitted(&slot.shard);
         self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
         (slot.dirty, slot.full) = (false, false);
@@ -208,8 +211,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;
-            (status.epoch, status.books) = (head.epoch, head.books);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            status.committed(head, std::mem::take(&mut slot.sealed_bytes));
         });
         self.shared.snapshots.committed(shard, slot.attempt, &slot.shard);
         Ok(())

@@ -7,6 +7,7 @@
 pub mod claim;
 pub mod ids;
 pub mod journal;
+pub mod lifetimes;
 pub mod log;
 pub mod manifest;
 pub mod mutants;

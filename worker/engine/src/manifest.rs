@@ -1,6 +1,8 @@
 //! The manifest of a checkpoint, and the names of objects under a job's prefix. JSON, so that anybody can read it.
 //!
-//! `files/<shard>/<unique id>` are immutable; `checkpoints/<shard>/<epoch>-<incarnation>.json` is written last, create-only (I5).
+//! `files/<shard>/<unique id>` are immutable, and hold one file or several small ones; `checkpoints/<shard>/<epoch>-<incarnation>.json` is written last, create-only (I5).
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,9 @@ pub struct ManifestFile {
     pub name: String,
     /// The object that holds it.
     pub object: String,
+    /// Where it begins in an object that holds several; `None` for one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
     /// Bytes.
     pub size: u64,
     /// CRC-32 (IEEE) of the whole file.
@@ -68,6 +73,15 @@ impl Manifest {
     /// The bytes to put.
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec_pretty(self).expect("a manifest has string keys only")
+    }
+
+    /// The objects, with the files that each of them holds.
+    pub fn objects(&self) -> BTreeMap<&str, Vec<&ManifestFile>> {
+        let mut objects: BTreeMap<&str, Vec<&ManifestFile>> = BTreeMap::new();
+        for file in &self.files {
+            objects.entry(&file.object).or_default().push(file);
+        }
+        objects
     }
 
     /// The name under which the journal lists it.

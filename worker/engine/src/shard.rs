@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::ids::{Epoch, JournalOffset, Offset, Partition, ShardId, TableId, Timestamp};
 use crate::journal::{self, Books, Owner, Stamp};
+use crate::lifetimes::Lifetimes;
 use crate::log::InputPosition;
 use crate::manifest::RetainedCheckpoint;
 use crate::mutants::{self, Bug};
@@ -21,6 +22,7 @@ use cache::Cache;
 pub struct Shard<P: Pipeline, S: StateStore> {
     pipeline: P,
     store: S,
+    lifetimes: Lifetimes,
     cache: Cache<P::Entity>,
     /// The last committed and applied epoch.
     head: Stamp,
@@ -95,7 +97,15 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         assert!(head.books.balance(), "I8: the books of {:?} do not balance: {:?}", head.owner.shard, head.books);
         let open = Open::after(&head, Outputs::default());
         let cache = Cache::new(cache_bytes_max);
-        Self { pipeline, store, cache, head, sealed: None, open, scratch: Scratch::default(), spare: Outputs::default() }
+        let lifetimes = Lifetimes::default();
+        Self { pipeline, store, lifetimes, cache, head, sealed: None, open, scratch: Scratch::default(), spare: Outputs::default() }
+    }
+
+    /// The same shard, whose entities are over after their tables' lifetimes.
+    #[must_use]
+    pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
     }
 
     /// The last committed epoch and all that is true of it.
@@ -125,6 +135,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             epoch: self.open.epoch,
             cache: &mut self.cache,
             store: &self.store,
+            lifetimes: &self.lifetimes,
             outputs: &mut self.open.outputs,
             mark,
             scratch: &mut self.scratch,
@@ -265,6 +276,7 @@ pub struct Workspace<'a, E: Entity> {
     epoch: Epoch,
     cache: &'a mut Cache<E>,
     store: &'a dyn StateStore,
+    lifetimes: &'a Lifetimes,
     outputs: &'a mut Outputs,
     mark: OutputMark,
     scratch: &'a mut Scratch,
@@ -276,7 +288,7 @@ impl<E: Entity> Workspace<'_, E> {
         self.clock
     }
 
-    /// The entity as this epoch sees it.
+    /// The entity as this epoch sees it: one that is over by the epoch's clock is not there.
     pub fn get(&mut self, table: TableId, key: &[u8]) -> Result<Option<&E>, StateError> {
         let slot = self.slot(table, key)?;
         Ok(self.cache.entity(slot))
@@ -285,7 +297,7 @@ impl<E: Entity> Workspace<'_, E> {
     /// The entity to change; `None` is one that does not exist. What the caller leaves there is its new state, written once per epoch.
     pub fn update(&mut self, table: TableId, key: &[u8]) -> Result<&mut Option<E>, StateError> {
         let slot = self.slot(table, key)?;
-        Ok(self.cache.entity_mut(slot, self.epoch))
+        Ok(self.cache.entity_mut(slot, self.epoch, self.clock))
     }
 
     /// The outputs, to append to.
@@ -301,17 +313,20 @@ impl<E: Entity> Workspace<'_, E> {
 
     fn slot(&mut self, table: TableId, key: &[u8]) -> Result<cache::SlotId, StateError> {
         encode_key(table, self.partition, key, &mut self.scratch.key);
+        let is_over = |written| self.lifetimes.is_over(table, written, self.clock);
         if let Some(slot) = self.cache.find(&self.scratch.key) {
+            self.cache.expire(slot, is_over);
             return Ok(slot);
         }
-        let entity = match self.store.get(&self.scratch.key, &mut self.scratch.value)? {
-            true => Some(E::decode(&self.scratch.value).map_err(|reason| StateError::Corrupt {
+        let written = self.store.get_written(&self.scratch.key, &mut self.scratch.value)?;
+        let entity = match written {
+            Some(written) if !is_over(written) => Some(E::decode(&self.scratch.value).map_err(|reason| StateError::Corrupt {
                 action: format!("read table {table}, partition {}, key {}", self.partition, String::from_utf8_lossy(key)),
                 reason,
             })?),
-            false => None,
+            Some(_) | None => None,
         };
-        Ok(self.cache.insert(&self.scratch.key, entity))
+        Ok(self.cache.insert(&self.scratch.key, entity, written.unwrap_or(self.clock)))
     }
 }
 

@@ -7,7 +7,7 @@
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
-use crate::ids::Epoch;
+use crate::ids::{Epoch, Timestamp};
 use crate::pipeline::Entity;
 use crate::state::StateBatch;
 
@@ -43,6 +43,8 @@ struct Slot<E> {
     key: Box<[u8]>,
     entity: Option<E>,
     bytes: usize,
+    /// The clock of the last epoch that changed it.
+    written: Timestamp,
     /// The last epoch that changed it.
     changed: Epoch,
     /// The last epoch for which it was put on the list of changes; the slot is pinned until that epoch is applied.
@@ -55,6 +57,7 @@ struct Slot<E> {
 struct Undo<E> {
     slot: SlotId,
     entity: Option<E>,
+    written: Timestamp,
     changed: Epoch,
 }
 
@@ -91,10 +94,11 @@ impl<E: Entity> Cache<E> {
     }
 
     /// Adds what the state store holds for a key that is not in the cache.
-    pub(super) fn insert(&mut self, key: &[u8], entity: Option<E>) -> SlotId {
+    pub(super) fn insert(&mut self, key: &[u8], entity: Option<E>, written: Timestamp) -> SlotId {
         let bytes = key.len() + SLOT_OVERHEAD_BYTES + entity.as_ref().map_or(0, Entity::weight);
         self.bytes += bytes;
-        let slot = Slot { key: key.into(), entity, bytes, changed: Epoch::default(), listed: Epoch::default(), record: 0, used: true };
+        let slot =
+            Slot { key: key.into(), entity, bytes, written, changed: Epoch::default(), listed: Epoch::default(), record: 0, used: true };
         let id = match self.free.pop() {
             Some(id) => {
                 self.slots[id as usize] = slot;
@@ -111,18 +115,26 @@ impl<E: Entity> Cache<E> {
         id
     }
 
+    /// Forgets an entity whose time is over. That is no change: whoever reads it anew finds the same.
+    pub(super) fn expire(&mut self, slot: SlotId, is_over: impl FnOnce(Timestamp) -> bool) {
+        let slot = &mut self.slots[slot as usize];
+        if slot.entity.is_some() && is_over(slot.written) {
+            slot.entity = None;
+        }
+    }
+
     pub(super) fn entity(&self, slot: SlotId) -> Option<&E> {
         self.slots[slot as usize].entity.as_ref()
     }
 
-    /// The entity to change, in `epoch`; remembers what it was.
-    pub(super) fn entity_mut(&mut self, id: SlotId, epoch: Epoch) -> &mut Option<E> {
+    /// The entity to change, in `epoch`, whose clock is `clock`; remembers what it was.
+    pub(super) fn entity_mut(&mut self, id: SlotId, epoch: Epoch, clock: Timestamp) -> &mut Option<E> {
         let slot = &mut self.slots[id as usize];
         if slot.record != self.record {
             slot.record = self.record;
-            self.undo.push(Undo { slot: id, entity: slot.entity.clone(), changed: slot.changed });
+            self.undo.push(Undo { slot: id, entity: slot.entity.clone(), written: slot.written, changed: slot.changed });
         }
-        slot.changed = epoch;
+        (slot.changed, slot.written) = (epoch, clock);
         if slot.listed != epoch {
             slot.listed = epoch;
             self.pinned_open += slot.bytes;
@@ -136,7 +148,7 @@ impl<E: Entity> Cache<E> {
         for undo in self.undo.drain(..) {
             let slot = &mut self.slots[undo.slot as usize];
             slot.entity = undo.entity;
-            slot.changed = undo.changed;
+            (slot.changed, slot.written) = (undo.changed, undo.written);
             slot.record = 0;
         }
     }

@@ -62,9 +62,12 @@ impl Pipeline for Touch {
 struct Memory(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl StateStore for Memory {
-    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError> {
         into.clear();
-        Ok(self.0.get(key).inspect(|value| into.extend_from_slice(value)).is_some())
+        Ok(self.0.get(key).map(|value| {
+            into.extend_from_slice(value);
+            Timestamp::default()
+        }))
     }
 
     fn apply(&mut self, changes: &StateBatch, _stamp: &Stamp) -> Result<(), StateError> {

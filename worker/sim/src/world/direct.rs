@@ -27,7 +27,7 @@ impl Setup {
             checkpoint_epochs: 2,
             grace: Duration::from_millis(100),
             heartbeat: Duration::from_secs(3600),
-            epoch_bytes_max: 300,
+            epoch_bytes_max: 900,
             cache_bytes_max: 600,
             call_faults: 0.0,
             faults: 0.0,

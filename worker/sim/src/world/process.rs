@@ -226,6 +226,7 @@ impl World {
             Report::Failed(..) => self.coverage.situation("a shard fails"),
             Report::Stalled(..) => self.coverage.situation("a shard stalls"),
             Report::IncarnationOver(..) => self.coverage.situation("an incarnation is over"),
+            Report::FellBack(..) => unreachable!("the simulator's restores note what they find"),
         }
     }
 
