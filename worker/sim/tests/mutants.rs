@@ -39,7 +39,6 @@ mutants! {
     outputs_are_put_out_before_the_commit_is_known: found_by_runs(Mutant::OutputsEarly);
     garbage_is_deleted_before_its_epoch_is_committed: found_by_runs(Mutant::DeleteAtOnce);
     a_snapshot_is_taken_of_an_uncommitted_epoch: found_by_runs(Mutant::SnapshotUncommitted);
-    the_restored_state_is_not_verified: found_by_runs(Mutant::NoVerify);
     a_file_id_comes_twice: found_by_runs(Mutant::FileIdTwice);
     a_failed_commit_is_tried_again_with_the_same_producer: found_by_runs(Mutant::CommitAgain);
     the_overlay_is_kept_after_an_abort: found_by_runs(Mutant::OverlayKept);
