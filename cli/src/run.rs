@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use forebay_crds::JobIdentity;
 use forebay_crds::job::StartFrom as DeclaredStart;
 use forebay_engine::claim::VersionRule;
 use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp, WorkerName};
@@ -103,7 +104,7 @@ impl Run {
         let log = Arc::new(if known == Some(identity.shards) { log } else { open(loaded.topics(identity.shards))? });
         let compiled = loaded.compile(job::tables(&identity), partitions)?;
         let engine = Engine { log: log.clone(), store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
-        let options = self.options(loaded, identity.shards)?;
+        let options = self.options(loaded, &identity)?;
         loaded.take_state_dir(&options.state_dir)?;
         let goal = if self.until_end { Some(Goal::of(&*log, &options)?) } else { None };
         let owned = options.assignment.1.clone();
@@ -116,8 +117,8 @@ impl Run {
         watch(runtime, &owned, goal)
     }
 
-    fn options(&self, loaded: &Loaded, shards: u32) -> anyhow::Result<RuntimeOptions> {
-        let job = &loaded.job;
+    fn options(&self, loaded: &Loaded, identity: &JobIdentity) -> anyhow::Result<RuntimeOptions> {
+        let (job, shards) = (&loaded.job, identity.shards);
         let own = match &self.shards {
             Some(list) => parse_shards(list, shards)?,
             None => (0..shards).map(ShardId::new).collect(),
@@ -145,6 +146,7 @@ impl Run {
             checkpoint_interval: job.checkpoint.interval,
             checkpoint_pause: job.checkpoint.min_pause,
             checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
+            lifetimes: job::lifetimes(job, &job::tables(identity)),
             memory_bytes_max: usize::try_from(memory).unwrap_or(usize::MAX),
         })
     }
@@ -281,6 +283,9 @@ fn tell(progress: &Progress, report: &Report) {
     match report {
         Report::Failed(shard, reason) => progress.say(&format!("shard {shard} failed and is tried again: {reason}")),
         Report::Stalled(shard, reason) => progress.say(&format!("shard {shard} is stalled and needs help: {reason}")),
+        Report::FellBack(shard, epoch, reason) => {
+            progress.say(&format!("shard {shard}: its checkpoint of epoch {epoch} cannot be used: {reason}; the one before is tried"));
+        }
         Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
         Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
         Report::Owned(..) => {}

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use forebay_engine::ids::ShardId;
 use forebay_engine::manifest::{Manifest, manifest_prefix};
 use forebay_engine::store::ObjectStore;
+use forebay_worker::fetch::fetch;
 use indicatif::ProgressBar;
 
 use crate::Unusable;
@@ -138,33 +140,24 @@ impl Verify {
     fn execute(&self) -> anyhow::Result<()> {
         let (store, manifests) = self.common.manifests()?;
         let scratch = std::env::temp_dir().join(format!("forebay-verify-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir_all(&scratch).with_context(|| format!("make the folder {}", scratch.display()))?;
         let bar = ProgressBar::new(manifests.iter().map(|manifest| manifest.files.len() as u64).sum());
         let mut damaged = 0;
         for manifest in &manifests {
-            for file in &manifest.files {
-                let problem = match store.download(&file.object, &scratch) {
-                    Ok(size) if size != file.size => Some(format!("{size} bytes instead of {}", file.size)),
-                    Ok(_) => match forebay_worker::restorer::checksum(&scratch)? {
-                        crc32 if crc32 != file.crc32 => Some(format!("CRC-32 {crc32:08x} instead of {:08x}", file.crc32)),
-                        _ => None,
-                    },
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(problem) = problem {
+            for (object, files) in manifest.objects() {
+                if let Err(error) = fetch(&*store, object, &files, &scratch) {
                     damaged += 1;
-                    bar.suspend(|| {
-                        println!(
-                            "shard {} epoch {}: {} ({}): {problem}",
-                            manifest.stamp.owner.shard, manifest.stamp.epoch, file.object, file.name
-                        )
-                    });
+                    bar.suspend(|| println!("shard {} epoch {}: {error}", manifest.stamp.owner.shard, manifest.stamp.epoch));
                 }
-                bar.inc(1);
+                for file in &files {
+                    let _ = std::fs::remove_file(scratch.join(&file.name));
+                }
+                bar.inc(files.len() as u64);
             }
         }
         bar.finish_and_clear();
-        let _ = std::fs::remove_file(&scratch);
-        println!("{} checkpoints, {damaged} damaged files", manifests.len());
+        let _ = std::fs::remove_dir_all(&scratch);
+        println!("{} checkpoints, {damaged} damaged objects", manifests.len());
         anyhow::ensure!(damaged == 0, "a restore falls back to the checkpoint before a damaged one; take a new one by letting the job run");
         Ok(())
     }

@@ -113,10 +113,11 @@ impl Databases {
         let identity = loaded.identity(&*root)?.ok_or_else(|| {
             Unusable(format!("job {}/{} has never run here; name its working folder by --dir", loaded.job.namespace, loaded.job.name))
         })?;
+        let lifetimes = job::lifetimes(&loaded.job, &job::tables(&identity));
         let mut shards = BTreeMap::new();
         for shard in (0..identity.shards).map(ShardId::new) {
             if let Some(reader) = StateReader::open(&shard_folder(&common.places.state_dir(), shard))? {
-                shards.insert(shard, reader);
+                shards.insert(shard, reader.with_lifetimes(lifetimes.clone()));
             }
         }
         Ok(Self { shards, tables: job::tables(&identity).into_iter().map(|(name, id)| (id, name)).collect(), count: identity.shards })

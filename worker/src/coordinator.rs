@@ -180,6 +180,8 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 tracing::error!(%shard, reason, "shard is stalled: it needs help");
                 self.failed(*shard, "stalled", reason);
             }
+            // Logged where it was found.
+            Report::FellBack(..) => {}
             Report::IncarnationOver(incarnation, reason) => {
                 Counters::add(&self.status.counters.incarnations_over, 1);
                 tracing::warn!(%incarnation, reason, "incarnation is over; all shards are claimed again");

@@ -1,6 +1,7 @@
 //! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -44,7 +45,7 @@ pub(crate) struct Shared<L: Log, S: StateStore> {
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub snapshots: Snapshots<S>,
-    /// Bytes of inputs and outputs that one shard's open epoch may hold.
+    /// Bytes of outputs and state changes that one shard's open epoch may hold.
     pub epoch_bytes_max: usize,
 }
 
@@ -54,6 +55,8 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     input: Option<I>,
     dirty: bool,
     full: bool,
+    /// Of the journal record that is sealed and not confirmed.
+    sealed_bytes: u64,
 }
 
 struct Executor<L: Log, P: Pipeline, S: StateStore> {
@@ -103,7 +106,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false });
+                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, sealed_bytes: 0 });
             }
             Command::Start(shard, attempt) => {
                 let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
@@ -143,9 +146,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions())?);
         let head = slot.shard.head();
         self.shared.status.update(shard, |status| {
-            (status.phase, status.epoch, status.books) = ("running", head.epoch, head.books);
-            (status.stalled, status.failure) = (false, None);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            (status.phase, status.stalled, status.failure) = ("running", false, None);
+            status.committed(head, 0);
         });
         Ok(())
     }
@@ -158,13 +160,15 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             return Ok(0);
         }
         let now = self.shared.clock.now();
-        let state = &mut slot.shard;
+        let (state, bytes_max) = (&mut slot.shard, self.shared.epoch_bytes_max);
         let mut failure = None;
-        let read = input.poll(Duration::ZERO, BATCH_RECORDS, &mut |record| {
-            if failure.is_none()
-                && let Err(error) = state.process(record, now)
-            {
+        let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| match state.process(record, now) {
+            // I9: one batch could bring a thousand times what an epoch may hold.
+            Ok(_) if state.open_bytes() < bytes_max => ControlFlow::Continue(()),
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
                 failure = Some(error);
+                ControlFlow::Break(())
             }
         });
         if let Some(error) = failure {
@@ -175,7 +179,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
         }
-        if state.open_bytes() >= self.shared.epoch_bytes_max {
+        if state.open_bytes() >= bytes_max {
             slot.full = true;
             let _ = self.shared.events.send(Event::Full(shard));
         }
@@ -195,6 +199,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             }
         }
         let sealed = slot.shard.seal(owner, self.shared.clock.now(), annotations);
+        slot.sealed_bytes = sealed.as_ref().map_or(0, |sealed| sealed.journal.iter().map(|chunk| chunk.len() as u64).sum());
         let uncommitted = uncommitted(&slot.shard);
         self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
         (slot.dirty, slot.full) = (false, false);
@@ -208,8 +213,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;
-            (status.epoch, status.books) = (head.epoch, head.books);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            status.committed(head, std::mem::take(&mut slot.sealed_bytes));
         });
         self.shared.snapshots.committed(shard, slot.attempt, &slot.shard);
         Ok(())

@@ -8,6 +8,7 @@ pub mod clock;
 mod committer;
 mod coordinator;
 mod executor;
+pub mod fetch;
 mod helpers;
 pub mod http;
 pub mod restorer;

@@ -11,6 +11,7 @@ use forebay_engine::claim::{Claimed, VersionRule};
 use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, TopicInfo, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::restore::{RestoreError, restore};
@@ -65,6 +66,8 @@ pub struct RuntimeOptions {
     pub checkpoint_pause: Duration,
     /// How many checkpoints of this worker may be taken at once.
     pub checkpoints_concurrent: usize,
+    /// How long entities live, by table.
+    pub lifetimes: Lifetimes,
     /// What all databases, caches and open epochs of the worker may hold together, in bytes.
     pub memory_bytes_max: usize,
 }
@@ -105,7 +108,7 @@ impl Runtime {
         // What is missing is better said before anything runs.
         engine.log.describe()?;
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
-        let memory = SharedMemory::new(budget.database_bytes, 2)?;
+        let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
         let (clock, watchdog) = (Arc::<Clock>::default(), Arc::new(Watchdog::new(status.clone())));
@@ -149,7 +152,7 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes),
+            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes, status.clone()),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -222,6 +225,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
     options: RuntimeOptions,
     memory: SharedMemory,
     cache_bytes: usize,
+    status: Arc<Status>,
 ) -> Restorer<P, RocksState> {
     let engine = Arc::new(engine);
     Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
@@ -231,6 +235,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             folder: shard_folder(&options.state_dir, shard),
             memory: memory.clone(),
             shard,
+            status: status.clone(),
         };
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
@@ -250,7 +255,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             Ok(head) => head,
             Err(failure) => return Restoration::Failed(failure),
         };
-        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes);
+        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes).with_lifetimes(options.lifetimes.clone());
         match scan(&*engine.log, shard, claimed.offset(), View::Uncommitted) {
             Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
             Err(error) => Restoration::Failed(error.into()),

@@ -9,6 +9,7 @@ pub mod claim;
 pub mod failure;
 pub mod ids;
 pub mod journal;
+pub mod lifetimes;
 pub mod log;
 pub mod manifest;
 pub mod mutants;

@@ -5,6 +5,7 @@
 //! claims its shards again: the outcome of the last transaction is learnt from the journals, never guessed.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -261,11 +262,23 @@ pub trait Producer: Send {
     fn commit(&mut self, transaction: &Transaction) -> Result<Receipt, LogError>;
 }
 
+/// Takes one input record, and says whether the next one may come.
+pub type Each<'a> = &'a mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>;
+
 /// Reads committed records of one shard's input partitions. Owned by the thread that runs the shard.
 pub trait InputReader: Send {
     /// Hands at most `limit` records to `each`, in order within each partition; waits at most `wait` for the first one. Returns how many.
+    /// `each` may ask for a break: the record that it was handed is taken, and the next call goes on behind it.
     /// `Cut` or `Beyond` when the next record of a partition is not there any more.
-    fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError>;
+    fn poll_while(&mut self, wait: Duration, limit: usize, each: Each<'_>) -> Result<usize, LogError>;
+
+    /// The same without breaks.
+    fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
+        self.poll_while(wait, limit, &mut |record| {
+            each(record);
+            ControlFlow::Continue(())
+        })
+    }
 
     /// Per partition the position that reading has reached (behind transaction markers too, which are no records) and the end as far as known.
     fn progress(&mut self) -> Vec<InputProgress>;

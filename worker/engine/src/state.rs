@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::ids::Timestamp;
 use crate::journal::Stamp;
 
 /// A set of puts and deletes in one arena; a later change of a key wins over an earlier one.
@@ -123,8 +124,13 @@ pub type Checkpointer = Box<dyn FnOnce(&Path) -> Result<Checkpoint, StateError> 
 /// `apply` is atomic: after a crash the store holds the state of one of the applied epochs, whole, with its stamp; possibly an older one
 /// (there is no write-ahead log of its own: the journal is it).
 pub trait StateStore: Send {
-    /// Reads one value into `into` (cleared first); false when there is none.
-    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError>;
+    /// Reads one value into `into` (cleared first), and says by the clock of which epoch it was written; `None` when there is none.
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError>;
+
+    /// The same, without the clock; false when there is none.
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
+        Ok(self.get_written(key, into)?.is_some())
+    }
 
     /// Applies an epoch's changes and its stamp as one batch.
     fn apply(&mut self, changes: &StateBatch, stamp: &Stamp) -> Result<(), StateError>;

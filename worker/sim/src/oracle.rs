@@ -16,7 +16,7 @@ use crate::disk::{FileData, digest_of_files};
 use crate::log::{OutputBody, SimLog, Target, TxnId};
 use crate::model::{Expected, Model, digest_of};
 use crate::pipeline::DEAD_LETTERS;
-use crate::store::{Content, SimStore};
+use crate::store::{Content, SimStore, part_of};
 
 mod end;
 
@@ -310,8 +310,8 @@ impl Oracle {
         let stamp = &manifest.stamp;
         let mut files: BTreeMap<String, Arc<FileData>> = BTreeMap::new();
         for file in &manifest.files {
-            if let Some(Content::File(data)) = store.get(&file.object) {
-                files.insert(file.name.clone(), data.clone());
+            if let Some(Content::Files(parts)) = store.get(&file.object) {
+                files.extend(part_of(parts, file.offset).map(|data| (file.name.clone(), data.clone())));
             // A zombie's late manifest may name what was collected meanwhile: it is on no list.
             } else if !self.lost.contains(&file.object) && !self.garbage.contains(&file.object) {
                 self.report(Invariant::I5Snapshots, format!("{key} names {}, which is not there", file.object));

@@ -6,6 +6,7 @@
 mod input;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -179,6 +180,7 @@ impl Log for LocalLog {
             cursor.take(folder, left, &mut |record| {
                 let bytes = record.value.unwrap_or_default().to_vec();
                 each(JournalEntry { offset: JournalOffset::new(record.offset.get()), bytes });
+                ControlFlow::Continue(())
             })?;
         }
         Ok(JournalRange { start: JournalOffset::new(start), end: JournalOffset::new(end) })
