@@ -29,7 +29,10 @@ fn a_clock_that_is_an_hour_ahead_does_not_stop_the_jobs_time() -> Result<()> {
         let clocks = clocks(&flights, &s3)?;
         // What is taken off is short of the truth by the time that a commit takes to arrive.
         let now = unix_millis();
-        ensure!(!clocks.is_empty() && clocks.iter().all(|clock| (begun..=now + 10_000).contains(clock)), "not within {begun}..={now}: {clocks:?}");
+        ensure!(
+            !clocks.is_empty() && clocks.iter().all(|clock| (begun..=now + 10_000).contains(clock)),
+            "not within {begun}..={now}: {clocks:?}"
+        );
 
         flights.feed(&records[10_000..])?;
         let job = flights.forebay.run("right", &flights.state_dir("right"), &[])?;

@@ -73,7 +73,7 @@ fn render(status: &Status) -> (StatusCode, String) {
 fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     let counters = &status.counters;
-    let total: [(&str, &str, &AtomicU64); 10] = [
+    let total: [(&str, &str, &AtomicU64); 11] = [
         ("forebay_transactions_total", "Transactions committed.", &counters.transactions),
         ("forebay_commit_microseconds_total", "Microseconds spent in commits.", &counters.commit_micros),
         ("forebay_output_records_total", "Records put out.", &counters.output_records),

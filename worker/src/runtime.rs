@@ -245,7 +245,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
         // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
         let inputs: Vec<TopicInfo> = match engine.log.describe() {
             Ok(topics) => topics.into_iter().take(options.start_from.len()).collect(),
-            Err(error) => return Restoration::Failed(error.to_string()),
+            Err(error) => return Restoration::Failed(error.into()),
         };
         let head = match restored.head {
             Some(head) => go_on(head, &options, &inputs),

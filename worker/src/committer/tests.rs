@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use forebay_engine::ids::{InputId, JournalOffset, ShardId, Timestamp};
-use forebay_engine::log::{Deadlines, InputPosition, InputProgress, InputReader, JournalEntry, JournalRange, StartFrom, TopicInfo, View};
-use forebay_engine::record::InputRecord;
+use forebay_engine::log::{
+    Deadlines, Each, InputPosition, InputProgress, InputReader, JournalEntry, JournalRange, StartFrom, TopicInfo, View,
+};
 
 use super::*;
 use crate::watchdog::tests::impatient;
@@ -86,6 +87,9 @@ impl Log for Fake {
     fn journal_range(&self, _: ShardId) -> Result<JournalRange, LogError> {
         unreachable!("no committer does this")
     }
+    fn journal_ends(&self, _: &[ShardId]) -> Result<Vec<JournalOffset>, LogError> {
+        unreachable!("no committer does this")
+    }
     fn cut_journal(&self, _: ShardId, _: JournalOffset) -> Result<(), LogError> {
         unreachable!("no committer does this")
     }
@@ -97,7 +101,7 @@ impl Log for Fake {
 struct NoInput;
 
 impl InputReader for NoInput {
-    fn poll(&mut self, _: Duration, _: usize, _: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
+    fn poll_while(&mut self, _: Duration, _: usize, _: Each<'_>) -> Result<usize, LogError> {
         unreachable!("no committer does this")
     }
     fn progress(&mut self) -> Vec<InputProgress> {

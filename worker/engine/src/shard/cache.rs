@@ -116,8 +116,17 @@ impl<E: Entity> Cache<E> {
     pub(super) fn insert(&mut self, key: &[u8], entity: Option<E>, written: Timestamp) -> SlotId {
         let bytes = key.len() + SLOT_OVERHEAD_BYTES + entity.as_ref().map_or(0, Entity::weight);
         self.bytes += bytes;
-        let slot =
-            Slot { key: key.into(), entity, bytes, written, changed: Epoch::default(), listed: Epoch::default(), base: None, record: 0, used: true };
+        let slot = Slot {
+            key: key.into(),
+            entity,
+            bytes,
+            written,
+            changed: Epoch::default(),
+            listed: Epoch::default(),
+            base: None,
+            record: 0,
+            used: true,
+        };
         let id = match self.free.pop() {
             Some(id) => {
                 self.slots[id as usize] = slot;

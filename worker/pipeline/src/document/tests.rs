@@ -88,7 +88,9 @@ fn related_documents() -> impl Strategy<Value = (Document, Document)> {
                     (_, value) => new.insert(name, value),
                 }
             }
-            removals.iter().filter(|_| !names.is_empty()).for_each(|index| drop(new.remove(&names[index.index(names.len())])));
+            for index in removals.iter().filter(|_| !names.is_empty()) {
+                new.remove(&names[index.index(names.len())]);
+            }
             (Document::Entity { fields: old, newer_by: old_time }, Document::Entity { fields: new, newer_by: new_time })
         }),
         (vec(any::<u64>(), 0..100), vec(any::<u64>(), 0..100), 1_usize..70).prop_map(|(before, later, len_max)| {

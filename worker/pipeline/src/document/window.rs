@@ -40,7 +40,7 @@ impl LastWindow {
     }
 
     /// How many it remembers.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.ids.len()
     }
 
@@ -100,7 +100,7 @@ impl WithinWindow {
     }
 
     /// How many it remembers.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
