@@ -10,6 +10,7 @@ pub mod journal;
 pub mod log;
 pub mod manifest;
 pub mod mutants;
+pub mod partitioner;
 pub mod pipeline;
 pub mod record;
 pub mod restore;
