@@ -57,6 +57,7 @@ check_system() { # build|test
     need Maven maven command -v mvn
     need "the openssl command" openssl command -v openssl
     need flock util-linux command -v flock
+    need "faketime, to set a program's clock wrong" faketime command -v faketime
   fi
 }
 

@@ -8,12 +8,14 @@ use anyhow::Context;
 use clap::Args;
 use forebay_engine::ids::{Partition, ShardId, TableId};
 use forebay_engine::journal::Stamp;
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::manifest::Manifest;
 use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::shard::shard_of;
 use forebay_engine::store::ObjectStore;
 use forebay_state::StateReader;
-use forebay_worker::restorer::{checksum, newest_manifest, shard_folder};
+use forebay_worker::fetch::fetch_all;
+use forebay_worker::restorer::{newest_manifest, shard_folder};
 use tempfile::TempDir;
 
 use crate::Unusable;
@@ -35,6 +37,7 @@ pub struct Common {
 pub struct Databases {
     shards: BTreeMap<ShardId, Database>,
     tables: BTreeMap<TableId, String>,
+    lifetimes: Lifetimes,
     count: u32,
 }
 
@@ -79,8 +82,10 @@ impl Databases {
             };
             eprintln!("{} of {} shards have their state {place}; {instead}", shards.len(), identity.shards);
         }
-        let tables = job::tables(&identity).into_iter().map(|(name, id)| (id, name)).collect();
-        Ok(Self { shards, tables, count: identity.shards })
+        let tables = job::tables(&identity);
+        let lifetimes = job::lifetimes(&loaded.job, &tables);
+        let tables = tables.into_iter().map(|(name, id)| (id, name)).collect();
+        Ok(Self { shards, tables, lifetimes, count: identity.shards })
     }
 
     /// Where each shard stands.
@@ -122,10 +127,18 @@ impl Databases {
     /// Opens a shard's database; `None`: it is not there.
     pub fn open(&self, shard: ShardId) -> anyhow::Result<Option<Open>> {
         let Some(database) = self.shards.get(&shard) else { return Ok(None) };
-        match &database.place {
-            Place::Here(folder) => Ok(StateReader::open(folder)?.map(|reader| Open { reader, _download: None })),
-            Place::Store(store, manifest) => download(&**store, manifest).map(Some),
-        }
+        let (reader, download) = match &database.place {
+            Place::Here(folder) => (StateReader::open(folder)?, None),
+            Place::Store(store, manifest) => {
+                let folder = tempfile::Builder::new()
+                    .prefix("forebay-state-")
+                    .tempdir()
+                    .context("make a temporary folder; name another by TMPDIR")?;
+                fetch_all(&**store, manifest, folder.path()).context("download a checkpoint; see `forebay snapshot verify`")?;
+                (StateReader::open(folder.path())?, Some(folder))
+            }
+        };
+        Ok(reader.map(|reader| Open { reader: reader.with_lifetimes(self.lifetimes.clone()), _download: download }))
     }
 
     /// All shards of which there is a database.
@@ -142,22 +155,4 @@ fn here(folder: PathBuf) -> anyhow::Result<Option<Database>> {
 fn in_store(store: &Arc<dyn ObjectStore>, shard: ShardId) -> anyhow::Result<Option<Database>> {
     let manifest = newest_manifest(&**store, shard)?;
     Ok(manifest.map(|manifest| Database { stamp: manifest.stamp.clone(), place: Place::Store(store.clone(), Box::new(manifest)) }))
-}
-
-fn download(store: &dyn ObjectStore, manifest: &Manifest) -> anyhow::Result<Open> {
-    let folder = tempfile::Builder::new().prefix("forebay-state-").tempdir().context("make a temporary folder; name another by TMPDIR")?;
-    for file in &manifest.files {
-        let path = folder.path().join(&file.name);
-        let size = store.download(&file.object, &path)?;
-        let crc32 = checksum(&path).with_context(|| format!("read {}", path.display()))?;
-        anyhow::ensure!(
-            (size, crc32) == (file.size, file.crc32),
-            "object {} is damaged: {size} bytes with CRC-32 {crc32:08x} instead of {} with {:08x}; see `forebay snapshot verify`",
-            file.object,
-            file.size,
-            file.crc32
-        );
-    }
-    let reader = StateReader::open(folder.path())?.context("the checkpoint's files are no database; see `forebay snapshot verify`")?;
-    Ok(Open { reader, _download: Some(folder) })
 }

@@ -8,7 +8,7 @@ use clap::Args;
 use forebay_engine::ids::{InputId, Partition, TableId, Timestamp};
 use forebay_engine::journal::Books;
 use forebay_pipeline::InputContext;
-use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture};
+use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture_with};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -162,7 +162,7 @@ fn run(loaded: &Loaded, case: &Case) -> anyhow::Result<Vec<String>> {
     let (outputs, tables) = (context.outputs.clone(), context.tables.clone());
     let compiled = loaded.compile_in(context)?;
     let records = case.records.iter().map(|record| fixture_record(loaded, record)).collect::<Result<Vec<_>, _>>()?;
-    let ran = run_fixture(&compiled, &records)?;
+    let ran = run_fixture_with(&compiled, &records, &job::lifetimes(&loaded.job, &tables))?;
     let mut differences = Vec::new();
     for (topic, expected) in case.expect.outputs.iter().flatten() {
         let Some(id) = outputs.get(topic) else {

@@ -10,6 +10,7 @@ use forebay_crds::identity::changed;
 use forebay_crds::validate::default_shards;
 use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
 use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::JobTopics;
 use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
 use forebay_pipeline::{CompileContext, CompileError, CompiledPipeline, InputContext};
@@ -211,6 +212,11 @@ fn finding(error: &CompileError) -> Finding {
 /// The ids that the state knows tables by.
 pub fn tables(identity: &JobIdentity) -> BTreeMap<String, TableId> {
     identity.tables().map(|(name, id)| (name.to_owned(), TableId::new(id))).collect()
+}
+
+/// How long entities live, by the ids that the state knows tables by.
+pub fn lifetimes(job: &ValidatedJob, tables: &BTreeMap<String, TableId>) -> Lifetimes {
+    Lifetimes::new(job.table_ttls.iter().filter_map(|(table, ttl)| Some((*tables.get(table)?, *ttl))))
 }
 
 /// What `forebay validate` is told.

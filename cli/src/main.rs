@@ -1,7 +1,7 @@
 //! `forebay`: the one binary for users. It runs jobs, checks manifests, and looks into logs, state and snapshots.
 //!
-//! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker.
-//! Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
+//! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
+//! is stalled. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
 mod databases;
 mod dlq;
@@ -47,7 +47,7 @@ Examples:
   forebay books -f job.yaml -o json                 what became of the records
 
 Exit codes: 0 done; 1 failed while at work; 2 wrong usage, or a manifest that cannot work; 3 a shard was lost to a later \
-start; 130 ended at once by a second signal, nothing is lost by it.";
+start; 4 a shard is stalled; 130 ended at once by a second signal, nothing is lost by it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -88,6 +88,11 @@ struct BadManifest(Vec<Finding>);
 #[error("{0}")]
 struct Lost(String);
 
+/// A shard cannot go on without help: exit code 4.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Stalled(String);
+
 fn lines(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -118,6 +123,8 @@ fn main() -> ExitCode {
         2
     } else if error.is::<Lost>() {
         3
+    } else if error.is::<Stalled>() {
+        4
     } else {
         1
     };

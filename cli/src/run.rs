@@ -1,34 +1,31 @@
 //! `forebay run`: a job in this process.
 
 mod last_checkpoint;
+mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
+use forebay_crds::JobIdentity;
 use forebay_crds::job::StartFrom as DeclaredStart;
 use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp, WorkerName};
+use forebay_engine::ids::{InputId, ShardId, Timestamp, WorkerName};
 use forebay_engine::log::{JobTopics, Log, LogError, StartFrom};
-use forebay_engine::shard::shard_of;
-use forebay_engine::worker::{Report, WorkerOptions};
+use forebay_engine::worker::WorkerOptions;
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use forebay_local::{LocalLog, LocalLogOptions};
 use forebay_pipeline::PipelineInstance;
-use forebay_worker::status::Status;
 use forebay_worker::{Engine, Runtime, RuntimeOptions};
 
+use crate::Unusable;
 use crate::job::{self, Loaded, TIMELINE};
 use crate::output::Output;
 use crate::places::{Cluster, Places};
-use crate::progress::Progress;
-use crate::state::BooksRow;
-use crate::{Lost, Unusable};
-use last_checkpoint::LastCheckpoint;
+use watch::{Ending, Goal, watch};
 
 /// What `forebay run` is told. Every flag has an environment variable.
 #[derive(Args)]
@@ -42,7 +39,7 @@ Examples:
   forebay run -f job.yaml --checkpoint-on-stop      a planned move: the next start, on another machine, is quick
 
 Exit codes: 0 stopped in good order; 1 failed while at work; 2 wrong usage, or a job that cannot work; 3 its shards were lost \
-to a later start; 130 ended at once by a second signal, nothing is lost by it.")]
+to a later start; 4 with --until-end, shards are stalled and need help; 130 ended at once by a second signal, nothing is lost by it.")]
 pub struct Run {
     #[command(flatten)]
     places: Places,
@@ -124,7 +121,7 @@ impl Run {
         let log = Arc::new(if known == Some(identity.shards) { log } else { open(loaded.topics(identity.shards))? });
         let compiled = loaded.compile(job::tables(&identity), partitions)?;
         let engine = Engine { log: log.clone(), store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
-        let options = self.options(loaded, identity.shards)?;
+        let options = self.options(loaded, &identity)?;
         let goal = if self.until_end { Some(Goal::of(&*log, &options)?) } else { None };
         let owned = options.assignment.1.clone();
         let runtime = Runtime::start(engine, options)?;
@@ -151,8 +148,8 @@ impl Run {
         if self.from_group { StartFrom::Group } else { start_from(declared) }
     }
 
-    fn options(&self, loaded: &Loaded, shards: u32) -> anyhow::Result<RuntimeOptions> {
-        let job = &loaded.job;
+    fn options(&self, loaded: &Loaded, identity: &JobIdentity) -> anyhow::Result<RuntimeOptions> {
+        let (job, shards) = (&loaded.job, identity.shards);
         let own = match &self.shards {
             Some(list) => parse_shards(list, shards)?,
             None => (0..shards).map(ShardId::new).collect(),
@@ -165,6 +162,7 @@ impl Run {
                 commit_interval: job.commit.interval,
                 checkpoints_retained: job.checkpoint.retained as usize,
                 heartbeat: Duration::from_secs(24 * 3600),
+                watch: Duration::from_secs(5),
                 retry: Duration::from_millis(200),
             },
             process: uuid::Uuid::new_v4().simple().to_string(),
@@ -178,6 +176,7 @@ impl Run {
             checkpoint_interval: job.checkpoint.interval,
             checkpoint_pause: job.checkpoint.min_pause,
             checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
+            lifetimes: job::lifetimes(job, &job::tables(identity)),
             memory_bytes_max: usize::try_from(memory).unwrap_or(usize::MAX),
         })
     }
@@ -207,140 +206,6 @@ fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Unusable(format!("the Kafka cluster cannot run this job:\n{}", errors.join("\n"))).into()) }
-}
-
-/// Until when `--until-end` runs: the inputs' ends at the start.
-struct Goal {
-    ends: BTreeMap<(InputId, Partition), Offset>,
-    records: u64,
-}
-
-impl Goal {
-    fn of<L: Log>(log: &L, options: &RuntimeOptions) -> anyhow::Result<Self> {
-        let mut ends = BTreeMap::new();
-        let mut records = 0;
-        for (input, _) in (0..).map(InputId::new).zip(&options.start_from) {
-            let starts: BTreeMap<_, _> =
-                log.start_positions(input, StartFrom::Earliest)?.into_iter().map(|position| (position.partition, position.next)).collect();
-            for end in log.start_positions(input, StartFrom::Latest)? {
-                if options.assignment.1.contains(&shard_of(end.partition, options.shards)) {
-                    ends.insert((input, end.partition), end.next);
-                    records += end.next.get() - starts.get(&end.partition).map_or(0, |start| start.get());
-                }
-            }
-        }
-        tracing::info!(records, ?ends, "runs until the inputs' ends");
-        Ok(Self { ends, records })
-    }
-
-    fn is_reached(&self, status: &Status) -> bool {
-        let mut left = self.ends.clone();
-        for shard in status.shards().values() {
-            if shard.uncommitted_records > 0 {
-                return false;
-            }
-            for progress in &shard.progress {
-                let place = (progress.position.input, progress.position.partition);
-                if left.get(&place).is_some_and(|end| progress.position.next >= *end) {
-                    left.remove(&place);
-                }
-            }
-        }
-        left.values().all(|end| *end == Offset::default())
-    }
-}
-
-/// What to do when the end has come.
-struct Ending {
-    checkpoint: bool,
-    output: Output,
-}
-
-/// How far the end has come.
-enum Stage {
-    Working,
-    Checkpointing(LastCheckpoint),
-    Stopping,
-}
-
-/// Shows progress until the goal is reached, a signal comes, or every shard is lost.
-fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, ending: &Ending) -> anyhow::Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
-        signal_hook::flag::register(signal, stop.clone())?;
-    }
-    let mut progress = Progress::new(goal.as_ref().map(|goal| goal.records));
-    let (mut lost, mut unsaved) = (BTreeMap::new(), Vec::new());
-    let mut stage = Stage::Working;
-    let status = runtime.status().clone();
-    while !runtime.is_over() {
-        std::thread::sleep(Duration::from_millis(50));
-        for report in status.take_reports() {
-            tell(&progress, &report);
-            if let Report::GaveUp(shard, gave_up) = report {
-                lost.insert(shard, format!("{} (version {})", gave_up.winner, gave_up.version));
-            }
-        }
-        progress.show(&status);
-        let all_lost = lost.len() == owned.len();
-        let may_stop = match &mut stage {
-            Stage::Working => {
-                let done = goal.as_ref().is_some_and(|goal| goal.is_reached(&status)) || stop.load(Ordering::Relaxed) || all_lost;
-                if done && ending.checkpoint && !all_lost {
-                    progress.say("a checkpoint of every shard is taken before stopping");
-                    stage = Stage::Checkpointing(LastCheckpoint::ask(&runtime));
-                    false
-                } else {
-                    done
-                }
-            }
-            Stage::Checkpointing(last) => {
-                let over = all_lost || last.is_over(&runtime);
-                unsaved = last.missing(&status);
-                over
-            }
-            Stage::Stopping => false,
-        };
-        if may_stop {
-            stage = Stage::Stopping;
-            runtime.stop();
-        }
-    }
-    progress.finish();
-    runtime.join().map_err(|panic| anyhow::anyhow!("a thread panicked: {panic}"))?;
-    ending.output.print(&BooksRow(status.books()))?;
-    verdict(&lost, owned, &unsaved)
-}
-
-fn verdict(lost: &BTreeMap<ShardId, String>, owned: &BTreeSet<ShardId>, unsaved: &[ShardId]) -> anyhow::Result<()> {
-    if let Some((shard, winner)) = lost.first_key_value() {
-        return Err(Lost(format!(
-            "{} of {} shards were lost, shard {shard} to {winner}: the later start wins. Start one process per shard, or share them by --shards",
-            lost.len(),
-            owned.len()
-        ))
-        .into());
-    }
-    let unsaved: Vec<String> = unsaved.iter().map(ToString::to_string).collect();
-    anyhow::ensure!(
-        unsaved.is_empty(),
-        "no checkpoint of shards {} was taken before the stop, the reason is in the log; all is committed and released, and the next start reads \
-         a longer journal",
-        unsaved.join(", ")
-    );
-    Ok(())
-}
-
-fn tell(progress: &Progress, report: &Report) {
-    match report {
-        Report::Failed(shard, reason) | Report::Stalled(shard, reason) => {
-            progress.say(&format!("shard {shard} failed and is tried again: {reason}"))
-        }
-        Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
-        Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
-        Report::Owned(..) => {}
-    }
 }
 
 fn start_from(declared: &DeclaredStart) -> StartFrom {

@@ -7,8 +7,9 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use forebay_engine::ids::{Epoch, Incarnation, JournalOffset, Revision, ShardId};
 use forebay_engine::journal::Books;
-use forebay_engine::manifest::{Manifest, ManifestFile, manifest_prefix};
+use forebay_engine::manifest::{Manifest, manifest_prefix};
 use forebay_engine::store::{ObjectStore, StoreError};
+use forebay_worker::fetch::fetch;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
@@ -137,19 +138,18 @@ impl fmt::Display for Inspected<'_> {
     }
 }
 
-/// A line of `snapshot verify`: a file that is not what its manifest says.
+/// A line of `snapshot verify`: an object that does not hold what its manifest says.
 #[derive(Serialize)]
 struct Damage<'a> {
     shard: ShardId,
     epoch: Epoch,
     object: &'a str,
-    file: &'a str,
     problem: String,
 }
 
 impl fmt::Display for Damage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {} epoch {}: {} ({}): {}", self.shard, self.epoch, self.object, self.file, self.problem)
+        write!(f, "shard {} epoch {}: {}: {}", self.shard, self.epoch, self.object, self.problem)
     }
 }
 
@@ -157,13 +157,13 @@ impl fmt::Display for Damage<'_> {
 #[derive(Default, Serialize)]
 struct Verified {
     checkpoints: usize,
-    files: usize,
+    objects: usize,
     damaged: usize,
 }
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} checkpoints, {} files, {} damaged", self.checkpoints, self.files, self.damaged)
+        write!(f, "{} checkpoints, {} objects, {} damaged", self.checkpoints, self.objects, self.damaged)
     }
 }
 
@@ -225,14 +225,17 @@ impl Verify {
         let mut printer = output.printer();
         let mut verified = Verified { checkpoints: manifests.len(), ..Verified::default() };
         for manifest in &manifests {
-            for file in &manifest.files {
-                verified.files += 1;
-                if let Some(problem) = problem_of(&*store, file, &scratch.path().join("file"))? {
+            for (object, files) in manifest.objects() {
+                verified.objects += 1;
+                if let Err(error) = fetch(&*store, object, &files, scratch.path()) {
                     verified.damaged += 1;
                     let (shard, epoch) = (manifest.stamp.owner.shard, manifest.stamp.epoch);
-                    bar.suspend(|| say(&mut printer, &Damage { shard, epoch, object: &file.object, file: &file.name, problem }))?;
+                    bar.suspend(|| say(&mut printer, &Damage { shard, epoch, object, problem: error.to_string() }))?;
                 }
-                bar.inc(1);
+                for file in &files {
+                    let _ = std::fs::remove_file(scratch.path().join(&file.name));
+                }
+                bar.inc(files.len() as u64);
             }
         }
         bar.finish_and_clear();
@@ -240,7 +243,7 @@ impl Verify {
         printer.finish()?;
         anyhow::ensure!(
             verified.damaged == 0,
-            "{} files are damaged or missing; a restore falls back to the checkpoint before; take a new one by letting the job run",
+            "{} objects are damaged or missing; a restore falls back to the checkpoint before; take a new one by letting the job run",
             verified.damaged
         );
         Ok(())
@@ -250,16 +253,4 @@ impl Verify {
 fn say(printer: &mut Printer, damage: &Damage<'_>) -> anyhow::Result<()> {
     printer.print(damage)?;
     printer.flush()
-}
-
-/// What is wrong with a checkpoint's file in the store.
-fn problem_of(store: &dyn ObjectStore, file: &ManifestFile, scratch: &std::path::Path) -> anyhow::Result<Option<String>> {
-    Ok(match store.download(&file.object, scratch) {
-        Ok(size) if size != file.size => Some(format!("{size} bytes instead of {}", file.size)),
-        Ok(_) => match forebay_worker::restorer::checksum(scratch)? {
-            crc32 if crc32 != file.crc32 => Some(format!("CRC-32 {crc32:08x} instead of {:08x}", file.crc32)),
-            _ => None,
-        },
-        Err(error) => Some(error.to_string()),
-    })
 }

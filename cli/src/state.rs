@@ -20,7 +20,7 @@ use crate::records::Text;
 
 #[derive(Subcommand)]
 pub enum StateCommand {
-    /// List the tables, and where each shard stands
+    /// List the tables, and of each shard the epoch and the checkpoints that count
     #[command(after_help = "\
 Examples:
   forebay state ls -f job.yaml
@@ -108,18 +108,23 @@ struct ShardRow<'a> {
     shard: ShardId,
     epoch: Epoch,
     revision: &'a Revision,
+    /// The epochs of those that count.
+    checkpoints: Vec<Epoch>,
     books: &'a Books,
 }
 
 impl<'a> ShardRow<'a> {
     fn of(shard: ShardId, stamp: &'a Stamp) -> Self {
-        Self { shard, epoch: stamp.epoch, revision: &stamp.revision, books: &stamp.books }
+        let checkpoints = stamp.retained.iter().map(|checkpoint| checkpoint.epoch).collect();
+        Self { shard, epoch: stamp.epoch, revision: &stamp.revision, checkpoints, books: &stamp.books }
     }
 }
 
 impl fmt::Display for ShardRow<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {}: epoch {}, revision {}, {}", self.shard, self.epoch, self.revision, books_line(self.books))
+        let checkpoints: Vec<u64> = self.checkpoints.iter().map(|epoch| epoch.get()).collect();
+        let (shard, epoch, revision, books) = (self.shard, self.epoch, self.revision, books_line(self.books));
+        write!(f, "shard {shard}: epoch {epoch}, revision {revision}, checkpoints that count {checkpoints:?}, {books}")
     }
 }
 

@@ -5,6 +5,9 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,6 +19,11 @@ use crate::s3::{BUCKET, S3};
 pub const PARTITIONS: u32 = 12;
 /// Shards of the job, as its manifest says.
 pub const SHARDS: u32 = 4;
+
+/// What [`Flights::feed_slowly`] puts in per [`TICK`]: enough to keep all shards at work, little enough that 336,776 flights last for minutes.
+const RECORDS_PER_TICK: usize = 200;
+/// See [`RECORDS_PER_TICK`].
+const TICK: Duration = Duration::from_millis(100);
 
 /// The job under a name of its own, with its topics.
 pub struct Flights {
@@ -78,6 +86,19 @@ impl Flights {
     /// Puts records into the input topic.
     pub fn feed(&self, records: &[Record]) -> Result<()> {
         Feeder::new(&self.broker, &self.input())?.feed(records)
+    }
+
+    /// Puts records in bit by bit until it is told to stop, or they run out; returns how many.
+    pub fn feed_slowly(&self, records: &[Record], over: &AtomicBool) -> Result<usize> {
+        let feeder = Feeder::new(&self.broker, &self.input())?;
+        let mut fed = 0;
+        while !over.load(Ordering::SeqCst) && fed < records.len() {
+            let next = (fed + RECORDS_PER_TICK).min(records.len());
+            feeder.feed(&records[fed..next])?;
+            fed = next;
+            thread::sleep(TICK);
+        }
+        Ok(fed)
     }
 
     /// Runs the job in one process to the end of its input.

@@ -113,7 +113,7 @@ kafka_run() { # DIR FORMAT_ARGUMENTS...
   instance_spawn "$dir" "${java[@]}" kafka.Kafka "$dir/server.properties"
 }
 
-# Kafka's command line tools by the names of its distribution, which Maven does not have.
+# Kafka's command line tools, by the names of its distribution, which Maven does not have, or by their classes.
 kafka_tool() { # NAME ARGUMENTS...
   local class package=org.apache.kafka.tools
   case ${1:-} in
@@ -121,11 +121,12 @@ kafka_tool() { # NAME ARGUMENTS...
     kafka-configs.sh) class=kafka.admin.ConfigCommand ;;
     kafka-consumer-groups.sh) class=$package.consumer.group.ConsumerGroupCommand ;;
     kafka-topics.sh) class=$package.TopicCommand ;;
-    *) fail "tool: name kafka-acls.sh, kafka-configs.sh, kafka-consumer-groups.sh or kafka-topics.sh" ;;
+    *.*.*) class=$1 ;;
+    *) fail "tool: name kafka-acls.sh, kafka-configs.sh, kafka-consumer-groups.sh, kafka-topics.sh, or a class" ;;
   esac
   shift
   kafka_install
-  "$(kafka_java)" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -cp "$KAFKA_HOME/lib/*" \
+  "$(kafka_java)" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -cp "$KAFKA_HOME/lib/*" \
     "-Dlog4j2.configurationFile=$STACK/kafka/log4j2.xml" "$class" "$@"
 }
 

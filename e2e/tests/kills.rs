@@ -10,13 +10,11 @@ use anyhow::{Context, Result, anyhow, ensure};
 use forebay_e2e::flights::{Flights, records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::job::Line;
-use forebay_e2e::kafka::{Broker, Feeder, Record};
+use forebay_e2e::kafka::Broker;
 use forebay_e2e::s3::S3;
 
 /// Kills of each of the two workers.
 const KILLS: usize = 30;
-/// What is put in each tenth of a second while workers are killed: enough to keep all shards at work, little enough that 336,776 flights last.
-const RECORDS_PER_TICK: usize = 200;
 /// What a worker may be doing when it is killed, beside processing.
 const PHASES: [&str; 4] = ["commit", "claim", "restore", "checkpoint"];
 
@@ -33,7 +31,7 @@ fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
         let workers = [("a", "0-1"), ("b", "2-3")];
         let over = AtomicBool::new(false);
         let (fed, deaths) = thread::scope(|scope| {
-            let feeder = scope.spawn(|| feed(&flights, &records, &over));
+            let feeder = scope.spawn(|| flights.feed_slowly(&records, &over));
             let killers = workers.map(|(name, shards)| scope.spawn(|| kill(&flights, name, shards)));
             let deaths: Vec<_> = killers.into_iter().map(|killer| killer.join().map_err(|_| anyhow!("a killer panicked"))).collect();
             over.store(true, Ordering::SeqCst);
@@ -60,19 +58,6 @@ fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
         running.iter_mut().try_for_each(|process| process.success())?;
         flights.check(&records[..fed], &["a", "b"])
     })
-}
-
-/// Puts records in until it is told to stop; returns how many.
-fn feed(flights: &Flights, records: &[Record], over: &AtomicBool) -> Result<usize> {
-    let feeder = Feeder::new(&flights.broker, &flights.input())?;
-    let mut fed = 0;
-    while !over.load(Ordering::SeqCst) && fed < records.len() {
-        let next = (fed + RECORDS_PER_TICK).min(records.len());
-        feeder.feed(&records[fed..next])?;
-        fed = next;
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(fed)
 }
 
 /// Starts and kills one worker again and again; returns what it was doing at each death.
@@ -119,7 +104,7 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
             "checkpoint ends" => drop(open.remove(&("checkpoint", shard()))),
             // Whatever was claimed or restored is given up with it, and begins again.
             "incarnation is over; all shards are claimed again" => open.retain(|(phase, _)| *phase == "checkpoint"),
-            "shard failed" => open.retain(|(phase, of)| phase.starts_with("commit") || *of != shard()),
+            "shard failed" | "shard is stalled: it needs help" => open.retain(|(phase, of)| phase.starts_with("commit") || *of != shard()),
             _ => {}
         }
     }

@@ -1,29 +1,59 @@
 //! Promise: a shard has one owner. Who starts later wins, the other says so and ends; a process that slept through its own end does no harm.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use forebay_e2e::flights::{Flights, SHARDS, records};
+use anyhow::{Context, Result, anyhow, ensure};
+use forebay_e2e::flights::{Flights, SHARDS, records, replaced};
 use forebay_e2e::job::{Line, Process};
-use forebay_e2e::kafka::Record;
+use forebay_e2e::kafka::{Broker, Record};
+use forebay_e2e::s3::S3;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
 /// The exit code of a process that lost its shards.
 const LOST: Option<i32> = Some(3);
 
-/// Method: a second process claims all shards of a first one that is at work.
+/// Method: a second process claims all shards of a first one while records come in all the time: the first one's next commit is refused.
 #[test]
 fn the_later_start_wins_and_the_loser_names_it() -> Result<()> {
     in_folder("owners", |folder| {
         let (flights, _s3) = Flights::on_shared_servers(folder)?;
-        let records = records(60_000)?;
-        flights.feed(&records[..30_000])?;
+        let records = records(120_000)?;
         let mut first = flights.forebay.run("first", &flights.state_dir("first"), &[])?;
-        first.wait_until_metric("forebay_records_total", 1_000.0)?;
+        let over = AtomicBool::new(false);
+        let (fed, second) = thread::scope(|scope| {
+            let feeder = scope.spawn(|| flights.feed_slowly(&records, &over));
+            let second = replace_at_work(&flights, &mut first);
+            over.store(true, Ordering::SeqCst);
+            (feeder.join().map_err(|_| anyhow!("the feeder panicked")), second)
+        });
+        let (fed, second) = (fed??, second?);
+        ensure!(fed < records.len(), "the records ran out: the first process was idle when it lost its shards");
+        second.wait_until_running(SHARDS as usize)?;
+        flights.feed(&records[fed..])?;
+        wait_until_worked_off(&second, &records)?;
+        second.stop()?;
+        flights.check(&records, &["first", "second"])
+    })
+}
+
+/// Method: the same, and the first process has worked off everything and has nothing to commit: no commit tells it. Checkpoints are rare, since they
+/// would lead to commits.
+#[test]
+fn a_process_that_is_idle_notices_that_a_later_one_took_its_shards() -> Result<()> {
+    in_folder("idle", |folder| {
+        let s3 = S3::of_environment()?;
+        let every_hour = |manifest| replaced(manifest, "interval: 30s", "interval: 1h");
+        let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_hour)?;
+        let records = records(20_000)?;
+        flights.feed(&records[..10_000])?;
+        let mut first = flights.forebay.run("first", &flights.state_dir("first"), &[])?;
+        wait_until_worked_off(&first, &records[..10_000])?;
         let second = flights.forebay.run("second", &flights.state_dir("second"), &[])?;
         ensure_lost_to(&mut first, "second")?;
         second.wait_until_running(SHARDS as usize)?;
-        flights.feed(&records[30_000..])?;
+        flights.feed(&records[10_000..])?;
         wait_until_worked_off(&second, &records)?;
         second.stop()?;
         flights.check(&records, &["first", "second"])
@@ -65,6 +95,14 @@ fn a_process_that_slept_past_its_transaction_goes_on_by_itself() -> Result<()> {
         sleeper.stop()?;
         flights.check(&records, &["zombie"])
     })
+}
+
+/// Starts the process `second` when `first` has begun to work, and waits until `first` has lost all its shards.
+fn replace_at_work(flights: &Flights, first: &mut Process) -> Result<Process> {
+    first.wait_until_metric("forebay_records_total", 1_000.0)?;
+    let second = flights.forebay.run("second", &flights.state_dir("second"), &[])?;
+    ensure_lost_to(first, "second")?;
+    Ok(second)
 }
 
 /// Starts a worker `zombie`, puts these records in bit by bit, and stops it while it has a transaction open; returns once the broker has aborted

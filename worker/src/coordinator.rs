@@ -5,18 +5,20 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use forebay_engine::claim::Scan;
-use forebay_engine::ids::{JournalOffset, ShardId, Timestamp};
+use forebay_engine::failure::Failure;
+use forebay_engine::ids::{Incarnation, JournalOffset, ShardId, Timestamp};
 use forebay_engine::journal;
 use forebay_engine::log::{JournalRange, Log, LogError, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::state::StateStore;
-use forebay_engine::worker::{Action, Attempt, Event, Report, Worker};
+use forebay_engine::worker::{Action, Attempt, Event, Look, Report, Sight, Worker};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
 use crate::status::{Counters, Status};
+use crate::watchdog::Watchdog;
 
 /// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
 pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::claim::Claimed) -> Restoration<P, S> + Send + Sync>;
@@ -25,17 +27,19 @@ pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::cl
 pub(crate) enum Restoration<P: Pipeline, S: StateStore> {
     Done(Box<forebay_engine::shard::Shard<P, S>>, Scan),
     Outrun,
-    Failed(String),
+    Failed(Failure),
 }
 
 /// Reads the newest manifest of a shard.
-pub(crate) type ManifestReader = Arc<dyn Fn(ShardId) -> Result<Option<forebay_engine::claim::ManifestMark>, String> + Send + Sync>;
+pub(crate) type ManifestReader = Arc<dyn Fn(ShardId) -> Result<Option<forebay_engine::claim::ManifestMark>, Failure> + Send + Sync>;
 /// Deletes objects that a committed epoch named as garbage.
 pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + Sync>;
 
 pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub worker: Worker,
     pub log: Arc<L>,
+    pub clock: Arc<Clock>,
+    pub watchdog: Arc<Watchdog>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub inbox: Receiver<Event>,
@@ -50,17 +54,14 @@ pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
 impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S> {
     /// Runs until all shards are released after an [`Event::Stop`].
     pub(crate) fn run(mut self) {
-        let mut now = clock::now();
         loop {
-            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(now, at));
+            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(self.clock.steady(), at));
             let event = match self.inbox.recv_timeout(wait) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // A clock that was set back must not move the engine's time back.
-            now = now.max(clock::now());
-            for action in self.worker.step(now, event) {
+            for action in self.worker.step(self.clock.steady(), event) {
                 if matches!(action, Action::Stopped) {
                     self.status.stopped.store(true, std::sync::atomic::Ordering::Release);
                     return;
@@ -85,17 +86,10 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 self.help(shard, attempt, move || match scan(&*log, shard, from, view) {
                     Ok((scan, range)) => Ok(Event::Scanned(shard, attempt, scan, range)),
                     Err(ScanError::Log(LogError::Cut { start, .. })) => Ok(Event::Cut(shard, attempt, JournalOffset::new(start))),
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Err(error.into()),
                 });
             }
-            Action::Bar(shard, attempt, incarnation) => {
-                tracing::debug!(%shard, %incarnation, "an earlier owner is barred");
-                let log = self.log.clone();
-                self.help(shard, attempt, move || {
-                    log.bar(&incarnation).map_err(|error| error.to_string())?;
-                    Ok(Event::Barred(shard, attempt, incarnation))
-                });
-            }
+            Action::Bar(incarnation) => self.bar(incarnation),
             Action::Restore(shard, attempt, claimed) => self.restore(shard, attempt, claimed),
             Action::Start(shard, attempt) => self.command(shard, Command::Start(shard, attempt)),
             Action::Seal(shard, attempt, owner, annotations) => self.command(shard, Command::Seal(shard, attempt, owner, annotations)),
@@ -103,9 +97,22 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             Action::Drop(shard) => self.command(shard, Command::Drop(shard)),
             Action::Close(shard) => self.command(shard, Command::Close(shard)),
             Action::Discard { shard, before, objects } => self.discard(shard, before, objects),
+            Action::Look(looks) => self.look(looks),
             Action::Report(report) => self.report(report),
             Action::Stopped => unreachable!("the loop ends on it"),
         }
+    }
+
+    fn bar(&self, incarnation: Incarnation) {
+        tracing::debug!(%incarnation, "an earlier owner is barred");
+        let (log, watchdog, whom) = (self.log.clone(), self.watchdog.clone(), incarnation.clone());
+        let act = move || {
+            let (deadline, barred) = (log.deadlines().open, whom.clone());
+            let called = watchdog.call(&format!("bar incarnation {whom}"), deadline, move || log.bar(&barred));
+            called.map_err(|hung| Failure::Passing(hung.to_string()))??;
+            Ok(Event::Barred(whom))
+        };
+        self.ask(act, move |failure| Event::BarFailed(incarnation, failure));
     }
 
     fn restore(&self, shard: ShardId, attempt: Attempt, claimed: forebay_engine::claim::Claimed) {
@@ -121,7 +128,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 Ok(Event::Restored(shard, attempt, Box::new(head), scan))
             }
             Restoration::Outrun => Ok(Event::RestoreOutrun(shard, attempt)),
-            Restoration::Failed(reason) => Err(reason),
+            Restoration::Failed(failure) => Err(failure),
         });
     }
 
@@ -142,16 +149,39 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         let _ = self.helpers.send(Box::new(task));
     }
 
+    /// Every look is answered, whatever happens: the worker looks again only then.
+    fn look(&self, looks: Vec<Look>) {
+        let (log, events) = (self.log.clone(), self.events.clone());
+        let task = move || {
+            let sights = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sights(&*log, &looks)));
+            let sights = sights.unwrap_or_else(|panic| {
+                tracing::error!(reason = crate::helpers::panic_text(&*panic), "looking at journals panicked");
+                Vec::new()
+            });
+            let sights = sights.into_iter().chain(std::iter::repeat_with(|| Sight::Nothing));
+            for (look, sight) in looks.iter().zip(sights) {
+                let _ = events.send(Event::Looked(look.shard, look.attempt, sight));
+            }
+        };
+        let _ = self.helpers.send(Box::new(task));
+    }
+
     fn report(&self, report: Report) {
         match &report {
             Report::Owned(shard, epoch) => tracing::info!(%shard, %epoch, "shard is owned"),
             Report::GaveUp(shard, gave_up) => {
                 tracing::warn!(%shard, version = %gave_up.version, winner = %gave_up.winner, "shard is given up to a worker with a better right");
             }
-            Report::Failed(shard, reason) | Report::Stalled(shard, reason) => {
+            Report::Failed(shard, reason) => {
                 tracing::error!(%shard, reason, "shard failed");
-                self.status.update(*shard, |status| (status.phase, status.failure) = ("failed", Some(reason.clone())));
+                self.failed(*shard, "failed", reason);
             }
+            Report::Stalled(shard, reason) => {
+                tracing::error!(%shard, reason, "shard is stalled: it needs help");
+                self.failed(*shard, "stalled", reason);
+            }
+            // Logged where it was found.
+            Report::FellBack(..) => {}
             Report::IncarnationOver(incarnation, reason) => {
                 Counters::add(&self.status.counters.incarnations_over, 1);
                 tracing::warn!(%incarnation, reason, "incarnation is over; all shards are claimed again");
@@ -160,18 +190,31 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         self.status.report(report);
     }
 
-    fn help(&self, shard: ShardId, attempt: Attempt, act: impl FnOnce() -> Result<Event, String> + Send + 'static) {
+    fn help(&self, shard: ShardId, attempt: Attempt, act: impl FnOnce() -> Result<Event, Failure> + Send + 'static) {
+        self.ask(act, move |failure| Event::ClaimFailed(shard, attempt, failure));
+    }
+
+    /// Does something on a helper thread. An event comes of it in any case.
+    fn ask(&self, act: impl FnOnce() -> Result<Event, Failure> + Send + 'static, failed: impl FnOnce(Failure) -> Event + Send + 'static) {
         let events = self.events.clone();
         let task = move || {
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
-            let outcome = outcome.unwrap_or_else(|panic| Err(format!("shard {shard} panicked: {}", crate::helpers::panic_text(&*panic))));
-            let _ = events.send(outcome.unwrap_or_else(|reason| Event::ClaimFailed(shard, attempt, reason)));
+            let panicked = |text: String| Err(Failure::Passing(format!("a helper panicked: {text}")));
+            let outcome = outcome.unwrap_or_else(|panic| panicked(crate::helpers::panic_text(&*panic)));
+            let _ = events.send(outcome.unwrap_or_else(failed));
         };
         let _ = self.helpers.send(Box::new(task));
     }
 
+    fn failed(&self, shard: ShardId, phase: &'static str, reason: &str) {
+        self.status.update(shard, |status| {
+            (status.phase, status.stalled, status.failure) = (phase, phase == "stalled", Some(reason.to_owned()));
+        });
+    }
+
+    /// What a shard is at. One that is stalled stays so for everybody until it runs, however often it is tried again.
     fn show(&self, shard: ShardId, phase: &'static str) {
-        self.status.update(shard, |status| status.phase = phase);
+        self.status.update(shard, |status| status.phase = if status.stalled { "stalled" } else { phase });
     }
 
     fn order(&self, order: Order) {
@@ -187,12 +230,42 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     }
 }
 
+/// What idle owners' journals show behind what is known of them. All ends are asked for at once; most journals end where they did.
+fn sights<L: Log>(log: &L, looks: &[Look]) -> Vec<Sight> {
+    let shards: Vec<ShardId> = looks.iter().map(|look| look.shard).collect();
+    let ends = log.journal_ends(&shards).unwrap_or_else(|error| {
+        tracing::debug!(%error, "an idle owner could not look at its journals");
+        Vec::new()
+    });
+    let sight = |(look, end): (&Look, &JournalOffset)| match *end > look.from {
+        false => Sight::Nothing,
+        true => match scan(log, look.shard, look.from, View::Uncommitted) {
+            Ok((scan, range)) => Sight::Records(scan, range.end),
+            Err(ScanError::Log(LogError::Cut { .. })) => Sight::Cut,
+            Err(error) => {
+                tracing::debug!(shard = %look.shard, %error, "an idle owner could not look at its journal");
+                Sight::Nothing
+            }
+        },
+    };
+    looks.iter().zip(&ends).map(sight).collect()
+}
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ScanError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error(transparent)]
     Journal(#[from] journal::JournalError),
+}
+
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
+        match error {
+            ScanError::Log(error) => error.into(),
+            ScanError::Journal(error) => error.into(),
+        }
+    }
 }
 
 /// Folds the heads of a piece of journal.
@@ -209,5 +282,5 @@ pub(crate) fn scan<L: Log>(log: &L, shard: ShardId, from: JournalOffset, view: V
 }
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
-    Duration::from_millis(u64::try_from(at.as_millis() - now.max(clock::now()).as_millis()).unwrap_or(0))
+    Duration::from_millis(u64::try_from(at.as_millis() - now.as_millis()).unwrap_or(0))
 }

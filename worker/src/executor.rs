@@ -1,12 +1,14 @@
 //! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, JournalOffset, ShardId};
 use forebay_engine::journal::Owner;
 use forebay_engine::log::{InputReader, Log};
@@ -15,7 +17,7 @@ use forebay_engine::shard::{Annotations, Shard};
 use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Attempt, Event};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::helpers::panic_text;
 use crate::snapshots::Snapshots;
 use crate::status::Status;
@@ -41,10 +43,11 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
 /// What all executors of a worker share.
 pub(crate) struct Shared<L: Log, S: StateStore> {
     pub log: Arc<L>,
+    pub clock: Arc<Clock>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub snapshots: Snapshots<S>,
-    /// Bytes of inputs and outputs that one shard's open epoch may hold.
+    /// Bytes of outputs and state changes that one shard's open epoch may hold.
     pub epoch_bytes_max: usize,
 }
 
@@ -54,6 +57,8 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     input: Option<I>,
     dirty: bool,
     full: bool,
+    /// Of the journal record that is sealed and not confirmed.
+    sealed_bytes: u64,
 }
 
 struct Executor<L: Log, P: Pipeline, S: StateStore> {
@@ -103,7 +108,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false });
+                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, sealed_bytes: 0 });
             }
             Command::Start(shard, attempt) => {
                 let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
@@ -130,56 +135,58 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     }
 
     /// Does something with one shard; whatever goes wrong, a panic included, ends this shard's attempt and nothing else.
-    fn guarded<T>(&mut self, shard: ShardId, act: impl FnOnce(&mut Self, ShardId) -> Result<T, String>) -> Option<T> {
+    fn guarded<T>(&mut self, shard: ShardId, act: impl FnOnce(&mut Self, ShardId) -> Result<T, Failure>) -> Option<T> {
         let attempt = self.slots.get(&shard)?.attempt;
         let outcome = catch_unwind(AssertUnwindSafe(|| act(self, shard)));
-        let reason = match outcome {
+        let failure = match outcome {
             Ok(Ok(value)) => return Some(value),
-            Ok(Err(reason)) => reason,
-            Err(panic) => format!("shard {shard} panicked: {}", panic_text(&*panic)),
+            Ok(Err(failure)) => failure,
+            Err(panic) => Failure::Passing(format!("shard {shard} panicked: {}", panic_text(&*panic))),
         };
         self.slots.remove(&shard);
-        let _ = self.shared.events.send(Event::ShardFailed(shard, attempt, reason));
+        let _ = self.shared.events.send(Event::ShardFailed(shard, attempt, failure));
         None
     }
 
-    fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), String> {
+    fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), Failure> {
         let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
-        slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions()).map_err(|error| error.to_string())?);
+        slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions())?);
         let head = slot.shard.head();
         self.shared.status.update(shard, |status| {
-            (status.phase, status.epoch, status.books, status.failure) = ("running", head.epoch, head.books, None);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            (status.phase, status.stalled, status.failure) = ("running", false, None);
+            status.committed(head, 0);
         });
         Ok(())
     }
 
     /// Reads and processes one batch of a shard. Returns the number of records.
-    fn work(&mut self, shard: ShardId) -> Result<usize, String> {
+    fn work(&mut self, shard: ShardId) -> Result<usize, Failure> {
         let slot = self.slots.get_mut(&shard).expect("the caller just listed it");
         let Some(input) = &mut slot.input else { return Ok(0) };
         if slot.full {
             return Ok(0);
         }
-        let now = clock::now();
-        let state = &mut slot.shard;
+        let now = self.shared.clock.now();
+        let (state, bytes_max) = (&mut slot.shard, self.shared.epoch_bytes_max);
         let mut failure = None;
-        let read = input.poll(Duration::ZERO, BATCH_RECORDS, &mut |record| {
-            if failure.is_none()
-                && let Err(error) = state.process(record, now)
-            {
+        let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| match state.process(record, now) {
+            // I9: one batch could bring a thousand times what an epoch may hold.
+            Ok(_) if state.open_bytes() < bytes_max => ControlFlow::Continue(()),
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
                 failure = Some(error);
+                ControlFlow::Break(())
             }
         });
         if let Some(error) = failure {
-            return Err(error.to_string());
+            return Err(Failure::Passing(error.to_string()));
         }
-        let records = read.map_err(|error| error.to_string())?;
+        let records = read?;
         if records > 0 && !slot.dirty {
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
         }
-        if state.open_bytes() >= self.shared.epoch_bytes_max {
+        if state.open_bytes() >= bytes_max {
             slot.full = true;
             let _ = self.shared.events.send(Event::Full(shard));
         }
@@ -191,14 +198,15 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         Ok(records)
     }
 
-    fn seal(&mut self, shard: ShardId, attempt: Attempt, owner: &Owner, annotations: Annotations) -> Result<(), String> {
+    fn seal(&mut self, shard: ShardId, attempt: Attempt, owner: &Owner, annotations: Annotations) -> Result<(), Failure> {
         let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
         if let Some(input) = &mut slot.input {
             for progress in input.progress() {
                 slot.shard.reached(&progress.position);
             }
         }
-        let sealed = slot.shard.seal(owner, clock::now(), annotations);
+        let sealed = slot.shard.seal(owner, self.shared.clock.now(), annotations);
+        slot.sealed_bytes = sealed.as_ref().map_or(0, |sealed| sealed.journal.iter().map(|chunk| chunk.len() as u64).sum());
         let uncommitted = uncommitted(&slot.shard);
         self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
         (slot.dirty, slot.full) = (false, false);
@@ -206,14 +214,13 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         Ok(())
     }
 
-    fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), String> {
+    fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), Failure> {
         let slot = self.slots.get_mut(&shard).expect("the caller just looked it up");
-        slot.shard.committed(epoch, journal).map_err(|error| error.to_string())?;
+        slot.shard.committed(epoch, journal)?;
         let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;
-            (status.epoch, status.books) = (head.epoch, head.books);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            status.committed(head, std::mem::take(&mut slot.sealed_bytes));
         });
         self.shared.snapshots.committed(shard, slot.attempt, &slot.shard);
         Ok(())

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use forebay_engine::claim::{Claimed, VersionRule};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, TopicInfo, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::restore::{RestoreError, restore};
@@ -18,11 +20,13 @@ use forebay_engine::store::ObjectStore;
 use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOptions};
 use forebay_state::{RocksState, SharedMemory};
 
+use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
+use crate::watchdog::Watchdog;
 use crate::{committer, executor, helpers};
 
 /// The outside world of a worker: the log, the object store, the pipeline.
@@ -62,6 +66,8 @@ pub struct RuntimeOptions {
     pub checkpoint_pause: Duration,
     /// How many checkpoints of this worker may be taken at once.
     pub checkpoints_concurrent: usize,
+    /// How long entities live, by table.
+    pub lifetimes: Lifetimes,
     /// What all databases, caches and open epochs of the worker may hold together, in bytes.
     pub memory_bytes_max: usize,
 }
@@ -101,18 +107,21 @@ impl Runtime {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
         ensure_journal(&*engine.log)?;
-        let inputs: Vec<TopicInfo> = engine.log.describe()?.into_iter().take(options.start_from.len()).collect();
+        // What is missing is better said before anything runs.
+        engine.log.describe()?;
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
-        let memory = SharedMemory::new(budget.database_bytes, 2)?;
+        let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
-        let (orders, committer) = committer::start(engine.log.clone(), status.clone(), events.clone());
+        let (clock, watchdog) = (Arc::<Clock>::default(), Arc::new(Watchdog::new(status.clone())));
+        let (orders, committer) = committer::start(engine.log.clone(), clock.clone(), watchdog.clone(), status.clone(), events.clone());
         let (helper_tasks, mut threads) = helpers::start("helper", 4);
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
         threads.extend(snapshotters);
         let shared = Arc::new(Shared {
             log: engine.log.clone(),
+            clock: clock.clone(),
             status: status.clone(),
             events: events.clone(),
             snapshots: Snapshots::<RocksState>::new(
@@ -137,15 +146,17 @@ impl Runtime {
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: engine.log.clone(),
+            clock,
+            watchdog,
             status: status.clone(),
             events: events.clone(),
             inbox,
             orders,
             executors,
             helpers: helper_tasks,
-            manifests: Arc::new(move |shard| newest_mark(&*marks, shard)),
+            manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), inputs, memory, budget.cache_bytes),
+            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes, status.clone()),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -222,9 +233,9 @@ impl Budget {
 fn restorer<L: Log, P: Pipeline + 'static>(
     engine: Engine<L, P>,
     options: RuntimeOptions,
-    inputs: Vec<TopicInfo>,
     memory: SharedMemory,
     cache_bytes: usize,
+    status: Arc<Status>,
 ) -> Restorer<P, RocksState> {
     let engine = Arc::new(engine);
     Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
@@ -234,11 +245,17 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             folder: shard_folder(&options.state_dir, shard),
             memory: memory.clone(),
             shard,
+            status: status.clone(),
         };
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Restoration::Outrun,
-            Err(error) => return Restoration::Failed(error.to_string()),
+            Err(error) => return Restoration::Failed(error.into()),
+        };
+        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
+        let inputs: Vec<TopicInfo> = match engine.log.describe() {
+            Ok(topics) => topics.into_iter().take(options.start_from.len()).collect(),
+            Err(error) => return Restoration::Failed(error.into()),
         };
         let head = match restored.head {
             Some(head) => go_on(head, &options, &inputs),
@@ -246,38 +263,38 @@ fn restorer<L: Log, P: Pipeline + 'static>(
         };
         let head = match head {
             Ok(head) => head,
-            Err(reason) => return Restoration::Failed(reason),
+            Err(failure) => return Restoration::Failed(failure),
         };
-        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes);
+        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes).with_lifetimes(options.lifetimes.clone());
         match scan(&*engine.log, shard, claimed.offset(), View::Uncommitted) {
             Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
-            Err(error) => Restoration::Failed(error.to_string()),
+            Err(error) => Restoration::Failed(error.into()),
         }
     })
 }
 
 /// A revision takes effect with the next epoch. A topic that was made anew under its name has other records at the same offsets; partitions that
 /// were added hold keys whose state lies elsewhere.
-fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, String> {
+fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, Failure> {
     let shard = head.owner.shard;
     let topic_ids = ids(inputs);
     if head.topic_ids != topic_ids && !head.topic_ids.iter().chain(&topic_ids).any(String::is_empty) {
-        return Err(format!(
+        return Err(Failure::Lasting(format!(
             "shard {shard}: an input topic was deleted and made anew (ids {:?}, now {topic_ids:?}); its offsets mean other records. Bring the \
              topic back, or start the job anew under another name",
             head.topic_ids
-        ));
+        )));
     }
     for (input, topic) in (0..).map(InputId::new).zip(inputs) {
         let is_known =
             |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
         let mut own = (0..topic.partitions).map(Partition::new).filter(|partition| shard_of(*partition, options.shards) == shard);
         if let Some(added) = own.find(|partition| !is_known(partition)) {
-            return Err(format!(
+            return Err(Failure::Lasting(format!(
                 "shard {shard}: topic {} has {} partitions, and partition {added} was not there when the state began. Its keys' state lies in other \
                  partitions: start a job with another name from the beginning of the topic",
                 topic.name, topic.partitions
-            ));
+            )));
         }
     }
     head.revision = options.revision.clone();
@@ -290,11 +307,11 @@ fn ids(inputs: &[TopicInfo]) -> Vec<String> {
 }
 
 /// The state before the first epoch.
-fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, String> {
+fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, Failure> {
     let owner = claimed.owner().clone();
     let mut positions: Vec<InputPosition> = Vec::new();
     for (input, from) in (0..).zip(&options.start_from) {
-        let all = log.start_positions(InputId::new(input), *from).map_err(|error| error.to_string())?;
+        let all = log.start_positions(InputId::new(input), *from)?;
         positions.extend(all.into_iter().filter(|position| shard_of(position.partition, options.shards) == owner.shard));
     }
     positions.sort();

@@ -10,7 +10,7 @@ use forebay_engine::ids::{Incarnation, ShardId, Timestamp};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::shard::Shard;
-use forebay_engine::snapshot::{ChecksumFile, KnownFiles, SnapshotError, find_garbage, upload};
+use forebay_engine::snapshot::{ChecksumFile, KnownFiles, PACKED_BYTES_MAX, SnapshotError, Upload, find_garbage};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
 use forebay_engine::store::{ObjectStore, StoreError};
 use forebay_engine::worker::{Attempt, Event};
@@ -182,7 +182,15 @@ impl Inner {
         let known = listed.last().map(KnownFiles::of).unwrap_or_default();
         let mut checksum = CachedChecksums { known: &mut job.checksums };
         let mut unique = || uuid::Uuid::new_v4().simple().to_string();
-        let manifest = upload(&*self.store, &mut checksum, folder, &checkpoint, &known, &job.incarnation, &mut unique)?;
+        let upload = Upload {
+            store: &*self.store,
+            checksum: &mut checksum,
+            known: &known,
+            taken_by: &job.incarnation,
+            unique: &mut unique,
+            packed_bytes_max: PACKED_BYTES_MAX,
+        };
+        let manifest = upload.run(folder, &checkpoint)?;
         job.checksums.retain(|name, _| checkpoint.files.iter().any(|file| file.name == *name));
         let retained = manifest.retained();
         tracing::info!(shard = %job.shard, epoch = %retained.epoch, files = manifest.files.len(), "checkpoint uploaded");

@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use forebay_engine::ids::{Epoch, ShardId};
-use forebay_engine::journal::Books;
+use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::log::InputProgress;
 use forebay_engine::worker::Report;
 
 /// One shard, as last seen.
 #[derive(Clone, Debug, Default)]
 pub struct ShardStatus {
-    /// A word of the engine: `claiming`, `restoring`, `running`...
+    /// A word of the engine: `claiming`, `restoring`, `running`, `failed`, `stalled`...
     pub phase: &'static str,
     /// The last committed epoch.
     pub epoch: Epoch,
@@ -28,11 +29,31 @@ pub struct ShardStatus {
     pub checkpoint: Option<Epoch>,
     /// Attempts to take one that failed since the shard came up.
     pub checkpoint_failures: u64,
+    /// It failed in a way that needs help, and has not run since.
+    pub stalled: bool,
+    /// When that was first seen, or the shard began to run without one.
+    pub checkpoint_seen: Option<Instant>,
+    /// Journal records behind that checkpoint: what a restore reads. Transaction markers and claims count too.
+    pub journal_records: u64,
+    /// Bytes of journal that this process wrote since then.
+    pub journal_bytes: u64,
     /// The last failure, until it runs again.
     pub failure: Option<String>,
 }
 
 impl ShardStatus {
+    /// Takes over what a committed epoch says, whose journal record had so many bytes.
+    pub(crate) fn committed(&mut self, head: &Stamp, journal_bytes: u64) {
+        (self.epoch, self.books) = (head.epoch, head.books);
+        let newest = head.retained.last();
+        self.journal_bytes += journal_bytes;
+        if self.checkpoint_seen.is_none() || self.checkpoint != newest.map(|checkpoint| checkpoint.epoch) {
+            self.checkpoint = newest.map(|checkpoint| checkpoint.epoch);
+            (self.checkpoint_seen, self.journal_bytes) = (Some(Instant::now()), 0);
+        }
+        self.journal_records = head.journal.get().saturating_sub(newest.map_or(0, |checkpoint| checkpoint.journal.get()));
+    }
+
     /// Records between what was read and the end, as far as known.
     pub fn lag_records(&self) -> u64 {
         self.progress.iter().map(|p| p.end.get().saturating_sub(p.position.next.get())).sum()
@@ -71,8 +92,12 @@ pub struct Counters {
     pub checkpoint_failures: AtomicU64,
     /// Incarnations that ended by an error.
     pub incarnations_over: AtomicU64,
+    /// Calls of the log that hung past their deadline, each on a thread that was given up.
+    pub calls_given_up: AtomicU64,
     /// Restores, by any means.
     pub restores: AtomicU64,
+    /// Checkpoints that a restore could not use.
+    pub restore_fallbacks: AtomicU64,
 }
 
 impl Counters {

@@ -103,7 +103,7 @@ fn a_corrupt_checkpoint_is_told_and_passed_over() {
     fs::write(&object, bytes).unwrap();
 
     let verify = world.call(&["snapshot", "verify"]);
-    check(&verify, FAILED, &["1 files are damaged", "a restore falls back to the checkpoint before"]);
+    check(&verify, FAILED, &["1 objects are damaged", "a restore falls back to the checkpoint before"]);
     assert!(verify.stdout.contains(&format!("shard {shard} epoch {epoch}: {}", table["object"].as_str().unwrap())), "{verify:?}");
     assert!(verify.stdout.contains("CRC-32"), "{verify:?}");
 

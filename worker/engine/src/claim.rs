@@ -3,25 +3,32 @@
 //!
 //! A claim is one attempt by one incarnation. It decides; whoever drives it reads, bars and commits, and hands back what came of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod scan;
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use crate::ids::{AssignmentVersion, Incarnation, JournalOffset, WorkerName};
-use crate::journal::{ChunkHead, Kind, Owner};
+use crate::journal::Owner;
 use crate::log::{JournalRange, View};
 use crate::manifest::Manifest;
 use crate::mutants::{self, Bug};
+pub use scan::Scan;
 
 /// Under which assignment version to claim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum VersionRule {
-    /// The operator's, or the one of this worker's earlier claim of the same assignment.
+    /// The operator's. It gives a version to one worker: two that have the same one both give up.
     Exactly(AssignmentVersion),
     /// The highest that is seen, plus one: the later start wins (`forebay run`).
     AboveAll,
+    /// What [`VersionRule::AboveAll`] came to, for the life of the process: one that loses must not outbid the winner. Starts that did not see
+    /// each other may come to the same; of those the process with the greater name wins, which both see the same way.
+    Settled(AssignmentVersion),
 }
 
 /// What the claim wants done next.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ClaimAction {
     /// Read the newest manifest of the shard; answer with [`ClaimEvent::Manifest`].
     ReadManifest,
@@ -32,7 +39,7 @@ pub enum ClaimAction {
         /// Never [`View::CommittedToEnd`].
         view: View,
     },
-    /// Bar an incarnation; answer with [`ClaimEvent::Barred`].
+    /// Bar an incarnation; answer with [`ClaimEvent::Barred`]. There may be several at once, to be barred in any order.
     Bar(Incarnation),
     /// Commit a claim record in the worker's own transaction; answer with [`ClaimEvent::Claimed`].
     CommitClaim(Owner),
@@ -65,7 +72,7 @@ pub enum ClaimEvent {
 }
 
 /// The right to write a shard's journal as its owner; made by [`Claim`] only.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claimed {
     owner: Owner,
     offset: JournalOffset,
@@ -84,7 +91,7 @@ impl Claimed {
 }
 
 /// Why a claim was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GaveUp {
     /// The version that was met.
     pub version: AssignmentVersion,
@@ -95,15 +102,17 @@ pub struct GaveUp {
 }
 
 /// What a claim needs to know of a manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ManifestMark {
     /// Behind the journal record of its epoch.
     pub journal: JournalOffset,
     /// Who took it, and who committed its epoch.
     pub incarnations: BTreeSet<Incarnation>,
-    /// The worker and version of its epoch's owner.
+    /// The owner that committed its epoch.
+    pub owner: Incarnation,
+    /// Whose incarnation that was.
     pub worker: WorkerName,
-    /// See `worker`.
+    /// Under which version.
     pub assignment: AssignmentVersion,
 }
 
@@ -113,64 +122,21 @@ impl From<&Manifest> for ManifestMark {
         Self {
             journal: manifest.stamp.journal,
             incarnations: [owner.incarnation.clone(), manifest.taken_by.clone()].into(),
+            owner: owner.incarnation.clone(),
             worker: owner.worker.clone(),
             assignment: owner.assignment,
         }
     }
 }
 
-/// The heads of a piece of journal, folded: bounded by the number of incarnations, not of records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
-    seen: BTreeMap<Incarnation, Seen>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
-    worker: WorkerName,
-    assignment: AssignmentVersion,
-    last: (JournalOffset, Kind),
-}
-
-impl Scan {
-    /// Takes the next record.
-    pub fn add(&mut self, offset: JournalOffset, head: &ChunkHead) {
-        let owner = &head.owner;
-        let last = (offset, head.kind);
-        let seen = self.seen.entry(owner.incarnation.clone()).or_insert_with(|| Seen {
-            worker: owner.worker.clone(),
-            assignment: owner.assignment,
-            last,
-        });
-        seen.last = last;
-        seen.assignment = seen.assignment.max(owner.assignment);
-    }
-
-    /// Whether anybody's last record is a release mark, of which it matters whether it is committed.
-    fn has_release(&self) -> bool {
-        self.seen.values().any(|seen| seen.last.1 == Kind::Release)
-    }
-
-    /// Incarnations whose last record, of all, is a release that `committed` shows too.
-    fn released(&self, committed: &Scan) -> BTreeSet<Incarnation> {
-        let is_committed = |incarnation: &Incarnation, seen: &Seen| committed.seen.get(incarnation).is_some_and(|c| c.last == seen.last);
-        self.seen.iter().filter(|(i, seen)| seen.last.1 == Kind::Release && is_committed(i, seen)).map(|(i, _)| i.clone()).collect()
-    }
-
-    /// Whether somebody else wrote at or behind `offset`.
-    fn foreign_behind(&self, me: &Incarnation, offset: JournalOffset) -> bool {
-        self.seen.iter().any(|(incarnation, seen)| incarnation != me && seen.last.0 > offset)
-    }
-}
-
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Phase {
     /// Step 1.
     ReadingManifest,
     /// Step 1: all records, then the committed ones if a release was among them.
     Scanning { uncommitted: Option<(Scan, JournalRange)> },
     /// Step 2, and step 4's barring.
-    Barring { todo: BTreeSet<Incarnation> },
+    Barring { todo: BTreeSet<Incarnation>, behind: Option<JournalOffset> },
     /// Step 3.
     Claiming,
     /// Step 4.
@@ -182,7 +148,7 @@ enum Phase {
 }
 
 /// One attempt of one incarnation to take one shard.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub struct Claim {
     owner: Owner,
     rule: VersionRule,
@@ -198,11 +164,12 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Starts; `owner.assignment` counts for [`VersionRule::Exactly`] only.
+    /// Starts; the version is the rule's, whatever `owner` says.
     pub fn start(mut owner: Owner, rule: VersionRule) -> (Self, Vec<ClaimAction>) {
-        if let VersionRule::Exactly(version) = rule {
-            owner.assignment = version;
-        }
+        owner.assignment = match rule {
+            VersionRule::Exactly(version) | VersionRule::Settled(version) => version,
+            VersionRule::AboveAll => AssignmentVersion::default(),
+        };
         let claim = Self {
             owner,
             rule,
@@ -221,9 +188,19 @@ impl Claim {
         &self.owner
     }
 
+    /// What the next attempt of this process must claim under.
+    pub fn rule(&self) -> VersionRule {
+        self.rule
+    }
+
     /// Whether a claim record of ours lies in the journal, or may come to lie there: then a release mark is owed.
     pub fn may_have_record(&self) -> bool {
         self.last_claim.is_some() || matches!(self.phase, Phase::Claiming)
+    }
+
+    /// Where our last committed claim record lies.
+    pub fn last_claim(&self) -> Option<JournalOffset> {
+        self.last_claim
     }
 
     /// A word for the phase, for logs and coverage.
@@ -255,10 +232,14 @@ impl Claim {
                 self.scanned(&scan, &released, range)
             }
             (Phase::Scanning { .. }, ClaimEvent::Cut(start)) => self.start_again(start, self.scan_from()),
-            (Phase::Barring { mut todo }, ClaimEvent::Barred(incarnation)) => {
+            (Phase::Barring { mut todo, behind }, ClaimEvent::Barred(incarnation)) => {
                 todo.remove(&incarnation);
                 self.barred.insert(incarnation);
-                self.bar(todo)
+                if todo.is_empty() {
+                    return self.put_claim(behind);
+                }
+                self.phase = Phase::Barring { todo, behind };
+                Vec::new()
             }
             (Phase::Claiming, ClaimEvent::Claimed(offset)) => {
                 self.last_claim = Some(offset);
@@ -312,10 +293,9 @@ impl Claim {
     fn scanned(&mut self, scan: &Scan, released: &BTreeSet<Incarnation>, range: JournalRange) -> Vec<ClaimAction> {
         self.read_to = range.end;
         if self.rule == VersionRule::AboveAll {
-            // Settled once: an incarnation that loses must not outbid the winner.
             let highest = scan.seen.values().map(|seen| seen.assignment).chain(self.manifest.as_ref().map(|m| m.assignment)).max();
             self.owner.assignment = highest.unwrap_or_default().next();
-            self.rule = VersionRule::Exactly(self.owner.assignment);
+            self.rule = VersionRule::Settled(self.owner.assignment);
         }
         if let Some(gave_up) = self.better_right(scan) {
             return vec![ClaimAction::GiveUp(gave_up)];
@@ -326,21 +306,24 @@ impl Claim {
                 todo.insert(incarnation.clone());
             }
         }
-        self.bar(todo)
+        self.bar(todo, None)
     }
 
-    fn bar(&mut self, todo: BTreeSet<Incarnation>) -> Vec<ClaimAction> {
-        match todo.first().cloned() {
-            Some(next) => {
-                self.phase = Phase::Barring { todo };
-                vec![ClaimAction::Bar(next)]
-            }
-            None if self.last_claim.is_some() && mutants::is(Bug::NoBack) => {
-                let offset = self.last_claim.expect("just seen");
-                self.phase = Phase::Standing { claim: offset };
-                vec![ClaimAction::Restore(Claimed { owner: self.owner.clone(), offset })]
-            }
-            None => {
+    /// Step 2, and step 4's barring, where `behind` is the claim that turned out not to be the last word. Then on to step 3.
+    fn bar(&mut self, todo: BTreeSet<Incarnation>, behind: Option<JournalOffset>) -> Vec<ClaimAction> {
+        if todo.is_empty() {
+            return self.put_claim(behind);
+        }
+        let actions = todo.iter().cloned().map(ClaimAction::Bar).collect();
+        self.phase = Phase::Barring { todo, behind };
+        actions
+    }
+
+    /// Step 3.
+    fn put_claim(&mut self, behind: Option<JournalOffset>) -> Vec<ClaimAction> {
+        match behind {
+            Some(claim) if mutants::is(Bug::NoBack) => self.stand(claim),
+            Some(_) | None => {
                 self.phase = Phase::Claiming;
                 vec![ClaimAction::CommitClaim(self.owner.clone())]
             }
@@ -355,24 +338,37 @@ impl Claim {
         let unknown = self.unknown(scan, released);
         let behind = scan.foreign_behind(&self.owner.incarnation, claim) && !mutants::is(Bug::Behind);
         if !unknown.is_empty() || behind {
-            return self.bar(unknown);
+            return self.bar(unknown, Some(claim));
         }
+        self.stand(claim)
+    }
+
+    /// Step 5.
+    fn stand(&mut self, claim: JournalOffset) -> Vec<ClaimAction> {
         self.phase = Phase::Standing { claim };
         vec![ClaimAction::Restore(Claimed { owner: self.owner.clone(), offset: claim })]
     }
 
-    /// A higher version anywhere, or an equal one of another worker.
+    /// Whoever has a better right, if anybody was met who has one; of several the best.
     fn better_right(&self, scan: &Scan) -> Option<GaveUp> {
-        let mine = (self.owner.assignment, &self.owner.worker);
-        let beats = |version: AssignmentVersion, worker: &WorkerName| version > mine.0 || (version == mine.0 && worker != mine.1);
-        let met = scan
-            .seen
-            .iter()
-            .filter(|(incarnation, _)| **incarnation != self.owner.incarnation)
-            .map(|(_, seen)| (seen.assignment, &seen.worker));
-        let named = self.manifest.iter().map(|manifest| (manifest.assignment, &manifest.worker));
-        let (version, winner) = met.chain(named).filter(|(version, worker)| beats(*version, worker)).max()?;
+        let others = scan.seen.iter().filter(|(incarnation, _)| **incarnation != self.owner.incarnation);
+        let met = others.map(|(incarnation, seen)| (seen.assignment, incarnation, &seen.worker));
+        let named = self.manifest.iter().map(|manifest| (manifest.assignment, &manifest.owner, &manifest.worker));
+        let better = met.chain(named).filter(|(version, incarnation, worker)| self.yields_to(*version, incarnation, worker));
+        let (version, _, winner) = better.max_by_key(|(version, incarnation, _)| (*version, incarnation.process()))?;
         Some(GaveUp { version, winner: winner.clone(), claimed: self.last_claim.is_some() })
+    }
+
+    /// Who yields to whom is a matter of peace, not of safety: one that goes on has barred all others before it processes (I4).
+    fn yields_to(&self, version: AssignmentVersion, incarnation: &Incarnation, worker: &WorkerName) -> bool {
+        match (version.cmp(&self.owner.assignment), self.rule) {
+            (Ordering::Less, _) => false,
+            (Ordering::Greater, _) => true,
+            (Ordering::Equal, VersionRule::Settled(_)) if mutants::is(Bug::BothYield) => *worker != self.owner.worker,
+            (Ordering::Equal, VersionRule::Settled(_)) if mutants::is(Bug::NeitherYields) => false,
+            (Ordering::Equal, VersionRule::Settled(_)) => incarnation.process() > self.owner.incarnation.process(),
+            (Ordering::Equal, VersionRule::Exactly(_) | VersionRule::AboveAll) => *worker != self.owner.worker,
+        }
     }
 
     /// Incarnations that are neither barred nor released.

@@ -147,3 +147,10 @@ name! {
     /// A hash of what decides a job's results: pipeline, inputs, keys, schemas.
     Revision
 }
+
+impl Incarnation {
+    /// The name of the process that it is a run of, the worker's name included: `<worker>.<process>` of `<worker>.<process>.<number>`.
+    pub fn process(&self) -> &str {
+        self.0.rsplit_once('.').map_or(&self.0, |(process, _)| process)
+    }
+}

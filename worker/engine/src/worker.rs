@@ -3,19 +3,26 @@
 //! A state machine without I/O. It never sees a record: shards process theirs on their own threads and report what they sealed. It holds the
 //! rule that makes all else safe: after any error of the producer the incarnation is over, and every shard is claimed again.
 
+mod barring;
+mod checkpoints;
+mod claims;
 mod round;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::claim::{Claim, ClaimAction, ClaimEvent, Claimed, GaveUp, ManifestMark, Scan, VersionRule};
-use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
+use crate::claim::{Claim, ClaimEvent, Claimed, GaveUp, ManifestMark, Scan, VersionRule};
+use crate::failure::Failure;
+use crate::ids::{Epoch, Incarnation, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
 use crate::journal::{Owner, Stamp};
 use crate::log::{JournalRange, Receipt, View};
 use crate::manifest::RetainedCheckpoint;
-use crate::mutants::{self, Bug};
 use crate::shard::{Annotations, SealedEpoch};
+use barring::Barring;
 use round::Round;
+use watch::Watch;
+pub use watch::{Look, Sight};
 
 /// What decides how a worker behaves.
 #[derive(Clone, Debug)]
@@ -31,6 +38,8 @@ pub struct WorkerOptions {
     /// After so long without a transaction one is committed all the same: the broker forgets a transactional id, and that it was barred, after
     /// `transactional.id.expiration.ms` (7 days by default).
     pub heartbeat: Duration,
+    /// After so long without a transaction an owner looks whether somebody else wrote its journals: a commit would have told it.
+    pub watch: Duration,
     /// How long to wait before a failed shard, or a producer that did not open, is tried again; doubles up to 64 times that.
     pub retry: Duration,
 }
@@ -57,9 +66,11 @@ pub enum Event {
     /// Answer to [`Action::Scan`]: the journal starts behind the wanted offset.
     Cut(ShardId, Attempt, JournalOffset),
     /// Answer to [`Action::Bar`].
-    Barred(ShardId, Attempt, Incarnation),
-    /// Any of the actions of a shard's claim or restore failed and may be tried again.
-    ClaimFailed(ShardId, Attempt, String),
+    Barred(Incarnation),
+    /// [`Action::Bar`] failed and may be tried again.
+    BarFailed(Incarnation, Failure),
+    /// Any of the actions of a shard's claim or restore failed.
+    ClaimFailed(ShardId, Attempt, Failure),
     /// Answer to [`Action::Restore`]: where the restored state stands, and what the uncommitted journal behind the claim showed after it.
     Restored(ShardId, Attempt, Box<Stamp>, Scan),
     /// The restore found the journal cut under it: the claim must start again.
@@ -73,7 +84,9 @@ pub enum Event {
     /// Answer to [`Action::Commit`].
     Committed(Incarnation, Receipt),
     /// A running shard failed by itself: bad state, a panic in a step, an input that was cut. It holds up nobody.
-    ShardFailed(ShardId, Attempt, String),
+    ShardFailed(ShardId, Attempt, Failure),
+    /// Answer to one of [`Action::Look`].
+    Looked(ShardId, Attempt, Sight),
     /// A checkpoint is uploaded and its files were checked to exist.
     CheckpointUploaded(ShardId, Attempt, RetainedCheckpoint),
     /// Objects were found that none of these checkpoints names, old enough to be deleted.
@@ -87,12 +100,12 @@ pub enum Event {
 pub enum Action {
     /// Throw the old producer away, if there is one, and open one for a new incarnation.
     OpenProducer(Incarnation),
-    /// See [`ClaimAction::ReadManifest`].
+    /// See [`crate::claim::ClaimAction::ReadManifest`].
     ReadManifest(ShardId, Attempt),
-    /// See [`ClaimAction::Scan`].
+    /// See [`crate::claim::ClaimAction::Scan`].
     Scan(ShardId, Attempt, JournalOffset, View),
-    /// See [`ClaimAction::Bar`].
-    Bar(ShardId, Attempt, Incarnation),
+    /// See [`crate::claim::ClaimAction::Bar`]; one for all shards that want it.
+    Bar(Incarnation),
     /// Restore the shard, read the uncommitted journal behind the claim once more, answer with both.
     Restore(ShardId, Attempt, Claimed),
     /// Go on from the restored state: read inputs, process, say [`Event::Dirty`] at an epoch's first record.
@@ -116,6 +129,8 @@ pub enum Action {
         /// Objects on no list.
         objects: Vec<String>,
     },
+    /// Look at the journals of shards that run here, uncommitted records too; answer for each with [`Event::Looked`].
+    Look(Vec<Look>),
     /// Something that people want to know.
     Report(Report),
     /// All shards are released; the process may end.
@@ -131,10 +146,12 @@ pub enum Report {
     GaveUp(ShardId, GaveUp),
     /// The shard cannot go on; it is tried again.
     Failed(ShardId, String),
-    /// The shard cannot go on without help.
+    /// The shard cannot go on without help. It is tried again now and then, in case that somebody helped.
     Stalled(ShardId, String),
     /// The incarnation is over; all shards are claimed again.
     IncarnationOver(Incarnation, String),
+    /// A restore could not use the shard's checkpoint of this epoch and tried the one before. Whoever restores says so, not the state machine.
+    FellBack(ShardId, Epoch, String),
 }
 
 /// What one transaction carries.
@@ -190,12 +207,16 @@ struct ShardState {
     wanted: bool,
     attempt: Attempt,
     failures: u32,
+    /// Its last failure needs help.
+    stalled: bool,
     dirty: bool,
     full: bool,
     /// For the next epoch to say.
     annotations: Annotations,
     /// What the last committed epoch said.
     retained: Vec<RetainedCheckpoint>,
+    /// Up to here it has seen its journal, while it runs.
+    known: JournalOffset,
 }
 
 /// The machine. Feed it events with [`Worker::step`], do what it says.
@@ -208,6 +229,8 @@ pub struct Worker {
     producer_failures: u32,
     shards: BTreeMap<ShardId, ShardState>,
     round: Round,
+    watch: Watch,
+    barring: Barring,
     stopping: bool,
     now: Timestamp,
     out: Vec<Action>,
@@ -243,6 +266,8 @@ impl Worker {
             producer_failures: 0,
             shards: BTreeMap::new(),
             round: Round::Idle { last: Timestamp::default() },
+            watch: Watch::default(),
+            barring: Barring::default(),
             stopping: false,
             now: Timestamp::default(),
             out: Vec::new(),
@@ -260,9 +285,10 @@ impl Worker {
             Event::ManifestRead(shard, attempt, manifest) => self.claim_event(shard, attempt, ClaimEvent::Manifest(manifest)),
             Event::Scanned(shard, attempt, scan, range) => self.claim_event(shard, attempt, ClaimEvent::Scanned(scan, range)),
             Event::Cut(shard, attempt, start) => self.claim_event(shard, attempt, ClaimEvent::Cut(start)),
-            Event::Barred(shard, attempt, incarnation) => self.claim_event(shard, attempt, ClaimEvent::Barred(incarnation)),
-            Event::ClaimFailed(shard, attempt, reason) | Event::ShardFailed(shard, attempt, reason) => {
-                self.shard_failed(shard, attempt, reason)
+            Event::Barred(incarnation) => self.barring.done(incarnation, self.now),
+            Event::BarFailed(incarnation, failure) => self.bar_failed(&incarnation, &failure),
+            Event::ClaimFailed(shard, attempt, failure) | Event::ShardFailed(shard, attempt, failure) => {
+                self.shard_failed(shard, attempt, &failure)
             }
             Event::Restored(shard, attempt, head, scan) => self.restored(shard, attempt, *head, &scan),
             Event::RestoreOutrun(shard, attempt) => self.restore_outrun(shard, attempt),
@@ -270,12 +296,15 @@ impl Worker {
             Event::Full(shard) => self.mark(shard, |state| (state.dirty, state.full) = (true, true)),
             Event::Sealed(shard, attempt, sealed) => self.sealed(shard, attempt, sealed),
             Event::Committed(incarnation, receipt) => self.committed(&incarnation, &receipt),
+            Event::Looked(shard, attempt, sight) => self.looked(shard, attempt, sight),
             Event::CheckpointUploaded(shard, attempt, checkpoint) => self.checkpoint_uploaded(shard, attempt, checkpoint),
             Event::GarbageFound(shard, attempt, named, garbage) => self.garbage_found(shard, attempt, &named, garbage),
             Event::Stop => self.stop(),
         }
         self.retry_what_is_due();
+        self.tell_barred();
         self.begin_round_if_due();
+        self.look_if_due();
         if self.stopping && self.shards.values().all(|state| matches!(state.phase, Phase::Left)) && matches!(self.round, Round::Idle { .. })
         {
             self.stopping = false;
@@ -293,7 +322,7 @@ impl Worker {
             Round::Idle { last } if self.has_heart() => Some(after(last, self.options.heartbeat)),
             Round::Idle { .. } | Round::Sealing { .. } | Round::Committing { .. } => None,
         };
-        retry.chain(producer).chain(round).min()
+        retry.chain(producer).chain(round).chain(self.look_due_at()).min()
     }
 
     /// A word for the phase of a shard, for logs, status and coverage; `None` when it is not this worker's.
@@ -305,6 +334,7 @@ impl Worker {
             Phase::Restoring(_) => "restoring",
             Phase::Running(_) => "running",
             Phase::Releasing(_) | Phase::ReleaseDue(_) => "releasing",
+            Phase::Failed(_) if state.stalled => "stalled",
             Phase::Failed(_) => "failed",
             Phase::Left => "left",
         })
@@ -421,173 +451,22 @@ impl Worker {
         self.claim_waiting();
     }
 
-    fn claim_waiting(&mut self) {
-        let Producer::Ready(incarnation) = &self.producer else { return };
-        let incarnation = incarnation.clone();
-        let waiting: Vec<_> =
-            self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Waiting)).map(|(shard, _)| *shard).collect();
-        for shard in waiting {
-            let owner = self.owner(shard, &incarnation);
-            let state = self.shards.get_mut(&shard).expect("it was just listed");
-            state.restart();
-            let (claim, actions) = Claim::start(owner, state.rule);
-            state.phase = Phase::Claiming(claim);
-            self.do_claim(shard, actions);
-        }
-    }
-
-    fn owner(&self, shard: ShardId, incarnation: &Incarnation) -> Owner {
-        Owner {
-            timeline: self.options.timeline,
-            shard,
-            worker: self.options.worker.clone(),
-            incarnation: incarnation.clone(),
-            assignment: AssignmentVersion::default(),
-        }
-    }
-
-    fn claim_event(&mut self, shard: ShardId, attempt: Attempt, event: ClaimEvent) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        let Phase::Claiming(claim) = &mut state.phase else { return };
-        let actions = claim.step(event);
-        // The version is settled by the first scan, and kept: a loser must not outbid the winner.
-        if state.rule == VersionRule::AboveAll && claim.owner().assignment > AssignmentVersion::default() {
-            state.rule = VersionRule::Exactly(claim.owner().assignment);
-        }
-        self.do_claim(shard, actions);
-    }
-
-    fn do_claim(&mut self, shard: ShardId, actions: Vec<ClaimAction>) {
-        for action in actions {
-            let state = self.shards.get_mut(&shard).expect("a claim belongs to a shard of this worker");
-            let attempt = state.attempt;
-            let claim = match std::mem::replace(&mut state.phase, Phase::Left) {
-                Phase::Claiming(claim) | Phase::ClaimDue(claim) | Phase::Restoring(claim) => claim,
-                other => panic!("shard {shard}: a claim acts in phase {other:?}"),
-            };
-            state.phase = match action {
-                ClaimAction::ReadManifest => {
-                    self.out.push(Action::ReadManifest(shard, attempt));
-                    Phase::Claiming(claim)
-                }
-                ClaimAction::Scan { from, view } => {
-                    self.out.push(Action::Scan(shard, attempt, from, view));
-                    Phase::Claiming(claim)
-                }
-                ClaimAction::Bar(incarnation) => {
-                    self.out.push(Action::Bar(shard, attempt, incarnation));
-                    Phase::Claiming(claim)
-                }
-                ClaimAction::CommitClaim(_) => Phase::ClaimDue(claim),
-                ClaimAction::Restore(claimed) => {
-                    self.out.push(Action::Restore(shard, attempt, claimed));
-                    Phase::Restoring(claim)
-                }
-                ClaimAction::GiveUp(gave_up) => {
-                    let owner = claim.owner().clone();
-                    // A higher version came while this one was being claimed.
-                    state.wanted |= matches!(state.rule, VersionRule::Exactly(version) if version > owner.assignment);
-                    self.out.extend([Action::Drop(shard), Action::Report(Report::GaveUp(shard, gave_up.clone()))]);
-                    if gave_up.claimed {
-                        Phase::ReleaseDue(owner)
-                    } else {
-                        self.out.push(Action::Close(shard));
-                        state.released()
-                    }
-                }
-                ClaimAction::Stall { start, wanted } => {
-                    let reason = format!(
-                        "claim shard {shard}: its journal starts at offset {start}, but no checkpoint reaches there (the newest needs it from \
-                         {wanted}); restore a savepoint, or bring back the checkpoints under the job's prefix"
-                    );
-                    self.out.push(Action::Report(Report::Stalled(shard, reason)));
-                    Phase::Failed(after(self.now, self.options.retry * 64))
-                }
-            };
-        }
-    }
-
-    fn restored(&mut self, shard: ShardId, attempt: Attempt, head: Stamp, behind: &Scan) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        let Phase::Restoring(claim) = &mut state.phase else { return };
-        if let Err(actions) = claim.verify(behind) {
-            self.out.push(Action::Drop(shard));
-            self.do_claim(shard, actions);
-            return;
-        }
-        if let Phase::Restoring(claim) = std::mem::replace(&mut state.phase, Phase::Left) {
-            state.phase = Phase::Running(claim);
-        }
-        state.retained = head.retained;
-        if head.epoch == Epoch::default() {
-            // Where it starts to read is decided once: an empty epoch says so, before `latest` means something else.
-            state.annotations.retained = Some(Vec::new());
-            state.dirty = true;
-        }
-        self.out.push(Action::Start(shard, attempt));
-        self.out.push(Action::Report(Report::Owned(shard, head.epoch)));
-    }
-
-    fn restore_outrun(&mut self, shard: ShardId, attempt: Attempt) {
-        let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
-        if let Phase::Restoring(claim) = &mut state.phase {
-            let actions = claim.again();
-            self.out.push(Action::Drop(shard));
-            self.do_claim(shard, actions);
-        }
-    }
-
     /// Its part of a transaction in flight may still be committed: the journal will tell.
-    fn shard_failed(&mut self, shard: ShardId, attempt: Attempt, reason: String) {
+    fn shard_failed(&mut self, shard: ShardId, attempt: Attempt, failure: &Failure) {
         let Some(state) = self.shards.get_mut(&shard).filter(|state| state.attempt == attempt) else { return };
         state.phase = match &state.phase {
             Phase::Left => return,
             Phase::Releasing(owner) => Phase::ReleaseDue(owner.clone()),
             Phase::ReleaseDue(_) | Phase::Failed(_) => return,
             Phase::Waiting | Phase::Claiming(_) | Phase::ClaimDue(_) | Phase::Restoring(_) | Phase::Running(_) => {
-                Phase::Failed(backoff(self.now, self.options.retry, state.failures))
+                Phase::Failed(state.again(self.now, self.options.retry, failure))
             }
         };
-        state.failures = state.failures.saturating_add(1);
         state.restart();
-        self.out.extend([Action::Drop(shard), Action::Report(Report::Failed(shard, reason))]);
+        let reason = failure.reason().to_owned();
+        let report = if state.stalled { Report::Stalled(shard, reason) } else { Report::Failed(shard, reason) };
+        self.out.extend([Action::Drop(shard), Action::Report(report)]);
         self.leave_round(shard);
-    }
-
-    fn checkpoint_uploaded(&mut self, shard: ShardId, attempt: Attempt, checkpoint: RetainedCheckpoint) {
-        let keep = self.options.checkpoints_retained;
-        let Some(mut retained) = self.list_to_be(shard, attempt) else { return };
-        // Two uploads of one epoch are one checkpoint: counted twice, they would let the journal be cut behind the only one.
-        if retained.last().is_some_and(|last| last.journal >= checkpoint.journal) {
-            return;
-        }
-        retained.push(checkpoint);
-        let keep = if mutants::is(Bug::ListTrimmedToOne) { 1 } else { keep };
-        let drop = if mutants::is(Bug::ListNotTrimmed) { 0 } else { retained.len().saturating_sub(keep) };
-        retained.drain(..drop);
-        let state = self.shards.get_mut(&shard).expect("it has a list");
-        state.annotations.retained = Some(retained);
-        // I6: what was found before this checkpoint joined may be a file of it.
-        state.annotations.garbage.clear();
-        state.dirty = true;
-    }
-
-    /// I6: garbage counts only if whoever found it knew of every checkpoint that is on the list, or about to be.
-    fn garbage_found(&mut self, shard: ShardId, attempt: Attempt, named: &[RetainedCheckpoint], garbage: Vec<String>) {
-        let Some(list) = self.list_to_be(shard, attempt) else { return };
-        let knew = list.iter().all(|checkpoint| named.contains(checkpoint)) || mutants::is(Bug::StaleGarbage);
-        if !garbage.is_empty() && knew {
-            let state = self.shards.get_mut(&shard).expect("it has a list");
-            state.annotations.garbage = garbage;
-            state.dirty = true;
-        }
-    }
-
-    /// The list of checkpoints of a running shard, once all is committed that is on its way; `None` when this attempt does not run.
-    fn list_to_be(&self, shard: ShardId, attempt: Attempt) -> Option<Vec<RetainedCheckpoint>> {
-        let state = self.shards.get(&shard).filter(|state| state.attempt == attempt && matches!(state.phase, Phase::Running(_)))?;
-        let latest = state.annotations.retained.as_ref().or_else(|| self.round.list_of(shard, attempt));
-        Some(latest.unwrap_or(&state.retained).clone())
     }
 }
 
@@ -599,10 +478,12 @@ impl ShardState {
             wanted: false,
             attempt: Attempt::default(),
             failures: 0,
+            stalled: false,
             dirty: false,
             full: false,
             annotations: Annotations::default(),
             retained: Vec::new(),
+            known: JournalOffset::default(),
         }
     }
 
@@ -620,6 +501,14 @@ impl ShardState {
         }
     }
 
+    /// It failed. When to try again: soon at first where it may heal by itself, slowly where it needs help.
+    fn again(&mut self, now: Timestamp, retry: Duration, failure: &Failure) -> Timestamp {
+        self.stalled = matches!(failure, Failure::Lasting(_));
+        self.failures = self.failures.saturating_add(1);
+        let exponent = if self.stalled { BACKOFF_MAX } else { self.failures - 1 };
+        backoff(now, retry, exponent)
+    }
+
     /// Nothing of it is left here; whether to begin anew.
     fn released(&mut self) -> Phase {
         if std::mem::take(&mut self.wanted) { Phase::Waiting } else { Phase::Left }
@@ -633,10 +522,13 @@ impl ShardState {
     }
 }
 
+/// A pause grows up to two to the power of this times the first one.
+const BACKOFF_MAX: u32 = 6;
+
 fn after(time: Timestamp, delay: Duration) -> Timestamp {
     Timestamp::from_millis(time.as_millis().saturating_add(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)))
 }
 
 fn backoff(now: Timestamp, retry: Duration, failures: u32) -> Timestamp {
-    after(now, retry * (1 << failures.min(6)))
+    after(now, retry * (1 << failures.min(BACKOFF_MAX)))
 }

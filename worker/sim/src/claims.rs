@@ -1,10 +1,13 @@
-//! Many short runs of the claim protocol alone: the engine's [`Claim`] in a world harsher than Forebay's own. The journal is cut up to the newest
-//! manifest at once, anybody may release and come back, an owner may take a release back by an abort of its own choice. Such runs are cheap, so
-//! that bugs show that one schedule in ten thousand meets.
+//! The claim protocol alone: the engine's [`Claim`] in a world harsher than Forebay's own. The journal is cut up to the newest manifest at once,
+//! anybody may release and come back, an owner may take a release back by an abort of its own choice. Runs are cheap, so that bugs show that one
+//! schedule in ten thousand meets ([`random`]), and small ones can be run in all orders there are ([`explore`]).
 //!
 //! The check: whoever commits an epoch knows exactly the committed epochs before it (I4).
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod explore;
+pub mod random;
+
+use std::collections::{BTreeSet, VecDeque};
 
 use forebay_engine::claim::{Claim, ClaimAction, ClaimEvent, ManifestMark, Scan, VersionRule};
 use forebay_engine::ids::{AssignmentVersion, Incarnation, JournalOffset, ShardId, Timeline, WorkerName};
@@ -12,19 +15,31 @@ use forebay_engine::journal::{ChunkHead, Kind, Owner};
 use forebay_engine::log::{JournalRange, View};
 
 use crate::mutant::{Mutant, is};
-use crate::rng::Rng;
 
-/// Owners that a run may have.
-const OWNERS_MAX: usize = 7;
+/// Workers that a run may have.
+const WORKERS_MAX: usize = 7;
+/// Incarnations that each of them may have: one that is barred again and again is a finding.
+const INCARNATIONS_MAX: usize = 8;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whoever decides what the protocol leaves open: chance, or a search that wants to see all of it.
+pub(crate) trait Decide {
+    /// The index of one of the weights; one of weight 0 is out of the question.
+    fn choose(&mut self, weights: &[f64]) -> usize;
+
+    /// Whether something happens.
+    fn happens(&mut self, probability: f64) -> bool {
+        self.choose(&[1.0 - probability, probability]) == 1
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Open,
     Committed,
     Aborted,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Record {
     by: usize,
     kind: Kind,
@@ -32,11 +47,19 @@ struct Record {
     version: AssignmentVersion,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
+#[derive(Clone, Copy, Debug, Hash)]
+struct Mark {
+    position: usize,
+    by: usize,
+    version: AssignmentVersion,
+}
+
+/// What all share: one journal, the newest manifest, who is barred.
+#[derive(Clone, Debug, Default, Hash)]
+pub(crate) struct Shared {
     journal: Vec<Record>,
     start: usize,
-    manifest: Option<(usize, usize, AssignmentVersion)>,
+    manifest: Option<Mark>,
     barred: BTreeSet<usize>,
     /// Cuts on their way.
     cuts: Vec<usize>,
@@ -83,6 +106,12 @@ impl Shared {
         Ok((scan, JournalRange { start: offset(self.start), end: offset(end) }))
     }
 
+    /// A cut arrives.
+    fn cut(&mut self, number: usize) {
+        let before = self.cuts.swap_remove(number);
+        self.start = self.start.max(before);
+    }
+
     fn next_version(&mut self) -> AssignmentVersion {
         self.version = self.version.next();
         self.version
@@ -103,31 +132,85 @@ fn owner(by: usize, assignment: AssignmentVersion) -> Owner {
 }
 
 thread_local! {
-    static NAMES: Vec<(WorkerName, Incarnation)> = (0..OWNERS_MAX).map(|n| (WorkerName::new(format!("w{n}")), Incarnation::new(format!("w{n}.1")))).collect();
+    static NAMES: Vec<(WorkerName, Incarnation)> = (0..WORKERS_MAX * INCARNATIONS_MAX).map(names).collect();
+}
+
+fn names(by: usize) -> (WorkerName, Incarnation) {
+    let worker = format!("w{}", by / INCARNATIONS_MAX);
+    let incarnation = format!("{worker}.p.{}", by % INCARNATIONS_MAX);
+    (WorkerName::new(worker), Incarnation::new(incarnation))
 }
 
 fn number(incarnation: &Incarnation) -> usize {
     NAMES.with(|names| names.iter().position(|(_, name)| name == incarnation)).expect("only these are there")
 }
 
+/// Peace: exactly one has the shard.
+fn one_owner(world: &Shared, claimants: &[Claimant]) -> Result<(), String> {
+    let owners: Vec<usize> = claimants.iter().filter(|claimant| claimant.owns(world)).map(|claimant| claimant.me).collect();
+    if owners.len() == 1 { Ok(()) } else { Err(format!("in the end these own the shard: {owners:?}; {:?}", world.journal)) }
+}
+
+/// What an owner may still do; each thing so often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Epochs, committed or aborted.
+    pub epochs: u8,
+    /// Manifests.
+    pub uploads: u8,
+    /// Cuts of the journal up to the newest manifest.
+    pub cuts: u8,
+    /// Releases.
+    pub releases: u8,
+    /// Whether it may come back from a release.
+    pub returns: bool,
+    /// Whether it aborts transactions by choice.
+    pub aborts: bool,
+}
+
+impl Budget {
+    /// As often as it likes.
+    pub const ENDLESS: Self = Self { epochs: u8::MAX, uploads: u8::MAX, cuts: u8::MAX, releases: u8::MAX, returns: true, aborts: true };
+
+    fn weight(left: u8, weight: f64) -> f64 {
+        if left == 0 { 0.0 } else { weight }
+    }
+
+    fn spend(left: &mut u8) {
+        if *left < u8::MAX {
+            *left -= 1;
+        }
+    }
+}
+
 /// What an incarnation does next.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Next {
-    Do(ClaimAction),
+    /// The first of what its claim wants done.
+    Claim,
     ClaimSent(usize),
     Verify(JournalOffset),
     Own,
     EpochSent,
     Upload(usize),
-    ReleaseSent { chosen_abort: bool, over: bool },
+    ReleaseSent {
+        chosen_abort: bool,
+        over: bool,
+    },
     Away(usize),
     Over,
 }
 
-struct Claimant {
+/// A worker: claims, owns, and perhaps starts anew when it is barred.
+#[derive(Clone, Debug, Hash)]
+pub(crate) struct Claimant {
     me: usize,
-    version: AssignmentVersion,
+    rule: VersionRule,
+    /// Takes a new incarnation when it is barred, as a worker does; otherwise that is its end.
+    comes_back: bool,
+    budget: Budget,
     claim: Option<Claim>,
+    todo: VecDeque<ClaimAction>,
     next: Next,
     known: Vec<usize>,
     /// Behind its last epoch.
@@ -135,54 +218,99 @@ struct Claimant {
 }
 
 impl Claimant {
-    fn new(me: usize, version: AssignmentVersion) -> Self {
-        let mut claimant = Self { me, version, claim: None, next: Next::Over, known: Vec::new(), last: None };
+    pub(crate) fn new(worker: usize, rule: VersionRule, budget: Budget, comes_back: bool) -> Self {
+        let mut claimant = Self {
+            me: worker * INCARNATIONS_MAX,
+            rule,
+            comes_back,
+            budget,
+            claim: None,
+            todo: VecDeque::new(),
+            next: Next::Over,
+            known: Vec::new(),
+            last: None,
+        };
         claimant.begin();
         claimant
     }
 
+    /// Whether it has the shard, and can commit.
+    pub(crate) fn owns(&self, world: &Shared) -> bool {
+        matches!(self.next, Next::Own | Next::EpochSent | Next::Upload(_)) && !world.barred.contains(&self.me)
+    }
+
+    /// Whether there is anything that it would do.
+    pub(crate) fn is_live(&self, world: &Shared) -> bool {
+        match self.next {
+            Next::Over => false,
+            Next::Own => self.choices(world).iter().any(|weight| *weight > 0.0),
+            _ => true,
+        }
+    }
+
+    /// How many it has had so far.
+    pub(crate) fn incarnations(&self) -> usize {
+        self.me % INCARNATIONS_MAX + 1
+    }
+
+    /// Whether it may commit another epoch, now or later: only that can break anything.
+    pub(crate) fn may_commit(&self, world: &Shared) -> bool {
+        let is_out = matches!(self.next, Next::Over) || world.barred.contains(&self.me) && !self.comes_back;
+        !is_out && (self.budget.epochs > 0 || matches!(self.next, Next::EpochSent))
+    }
+
     fn begin(&mut self) {
-        let (claim, actions) = Claim::start(owner(self.me, self.version), VersionRule::Exactly(self.version));
+        let (claim, actions) = Claim::start(owner(self.me, AssignmentVersion::default()), self.rule);
         self.claim = Some(claim);
         self.go_on(actions);
     }
 
     fn go_on(&mut self, actions: Vec<ClaimAction>) {
-        self.next = actions.into_iter().next().map_or(Next::Over, Next::Do);
+        self.todo.extend(actions);
+        self.next = if self.todo.is_empty() { Next::Over } else { Next::Claim };
     }
 
     fn event(&mut self, event: ClaimEvent) {
-        let actions = self.claim.as_mut().expect("it claims").step(event);
+        let claim = self.claim.as_mut().expect("it claims");
+        let actions = claim.step(event);
+        self.rule = claim.rule();
         self.go_on(actions);
     }
 
+    fn version(&self) -> AssignmentVersion {
+        self.claim.as_ref().map_or(AssignmentVersion::default(), |claim| claim.owner().assignment)
+    }
+
+    /// Its producer was refused.
+    fn fenced(&mut self) -> Result<(), String> {
+        self.next = Next::Over;
+        if self.comes_back {
+            self.me += 1;
+            if self.me.is_multiple_of(INCARNATIONS_MAX) {
+                return Err(format!("worker {} was barred {INCARNATIONS_MAX} times", self.me / INCARNATIONS_MAX - 1));
+            }
+            (self.todo, self.known, self.last) = (VecDeque::new(), Vec::new(), None);
+            self.begin();
+        }
+        Ok(())
+    }
+
     /// One small step. `Err`: it committed an epoch without knowing what was committed before.
-    fn step(&mut self, world: &mut Shared, rng: &mut Rng) -> Result<(), String> {
+    pub(crate) fn step(&mut self, world: &mut Shared, decide: &mut impl Decide) -> Result<(), String> {
         let barred = world.barred.contains(&self.me);
         match std::mem::replace(&mut self.next, Next::Over) {
             Next::Over => {}
-            Next::Do(action) => self.perform(action, world, barred),
-            Next::ClaimSent(_) | Next::EpochSent | Next::ReleaseSent { .. } if barred => {}
+            Next::Claim => return self.perform(world, barred),
+            Next::ClaimSent(_) | Next::EpochSent | Next::ReleaseSent { .. } if barred => return self.fenced(),
             Next::ClaimSent(place) => {
                 world.end(self.me, State::Committed);
                 self.event(ClaimEvent::Claimed(offset(place)));
             }
-            Next::Verify(claimed) => match world.scan(at(claimed), View::Uncommitted) {
-                Err(_) => {
-                    let actions = self.claim.as_mut().expect("it claims").again();
-                    self.go_on(actions);
-                }
-                Ok((scan, _)) => match self.claim.as_mut().expect("it claims").verify(&scan) {
-                    Err(actions) if ![Mutant::NoVerify, Mutant::NoBackUnverified, Mutant::BehindUnverified].into_iter().any(is) => {
-                        self.go_on(actions)
-                    }
-                    _ => self.next = Next::Own,
-                },
-            },
-            Next::Own => self.own(world, rng, barred),
+            Next::Verify(claimed) => self.verify(world, claimed),
+            Next::Own => return self.own(world, decide, barred),
             Next::EpochSent => {
                 self.next = Next::Own;
-                if rng.chance(0.1) {
+                if self.budget.aborts && decide.happens(0.1) {
                     world.end(self.me, State::Aborted);
                     return Ok(());
                 }
@@ -195,8 +323,8 @@ impl Claimant {
                 self.last = self.known.last().map(|last| last + 1);
             }
             Next::Upload(position) => {
-                if world.manifest.is_none_or(|(newest, ..)| position > newest) {
-                    world.manifest = Some((position, self.me, self.version));
+                if world.manifest.is_none_or(|newest| position > newest.position) {
+                    world.manifest = Some(Mark { position, by: self.me, version: self.version() });
                 }
                 self.next = Next::Own;
             }
@@ -206,11 +334,12 @@ impl Claimant {
             }
             Next::ReleaseSent { over, .. } => {
                 world.end(self.me, State::Committed);
-                self.next = if over { Next::Over } else { Next::Away(rng.below(6)) };
+                let steps = if self.budget == Budget::ENDLESS { decide.choose(&[1.0; 6]) } else { 0 };
+                self.next = if over { Next::Over } else { Next::Away(steps) };
             }
             Next::Away(0) => {
-                if rng.chance(0.7) {
-                    self.version = world.next_version();
+                if decide.happens(0.7) {
+                    self.rule = VersionRule::Exactly(world.next_version());
                 }
                 self.begin();
             }
@@ -219,12 +348,28 @@ impl Claimant {
         Ok(())
     }
 
-    fn perform(&mut self, action: ClaimAction, world: &mut Shared, barred: bool) {
+    /// Step 5's last look.
+    fn verify(&mut self, world: &Shared, claimed: JournalOffset) {
+        let claim = self.claim.as_mut().expect("it claims");
+        let blind = [Mutant::NoVerify, Mutant::NoBackUnverified, Mutant::BehindUnverified].into_iter().any(is);
+        let again = match world.scan(at(claimed), View::Uncommitted) {
+            Err(_) => Some(claim.again()),
+            Ok((scan, _)) => claim.verify(&scan).err().filter(|_| !blind),
+        };
+        match again {
+            Some(actions) => self.go_on(actions),
+            None => self.next = Next::Own,
+        }
+    }
+
+    fn perform(&mut self, world: &mut Shared, barred: bool) -> Result<(), String> {
+        let Some(action) = self.todo.pop_front() else { return Ok(()) };
         match action {
             ClaimAction::ReadManifest => {
-                let mark = world.manifest.map(|(position, by, assignment)| {
-                    let owner = owner(by, assignment);
-                    ManifestMark { journal: offset(position), incarnations: [owner.incarnation].into(), worker: owner.worker, assignment }
+                let mark = world.manifest.map(|Mark { position, by, version }| {
+                    let Owner { incarnation, worker, assignment, .. } = owner(by, version);
+                    let incarnations = [incarnation.clone()].into();
+                    ManifestMark { journal: offset(position), incarnations, owner: incarnation, worker, assignment }
                 });
                 self.event(ClaimEvent::Manifest(mark));
             }
@@ -238,83 +383,67 @@ impl Claimant {
                 }
                 self.event(ClaimEvent::Barred(whom));
             }
-            ClaimAction::CommitClaim(_) if barred => {}
-            ClaimAction::CommitClaim(_) => self.next = Next::ClaimSent(world.append(self.me, Kind::Claim, self.version)),
+            ClaimAction::CommitClaim(_) if barred => return self.fenced(),
+            ClaimAction::CommitClaim(owner) => self.next = Next::ClaimSent(world.append(self.me, Kind::Claim, owner.assignment)),
             ClaimAction::Restore(claimed) => {
                 if world.journal[world.start..].iter().any(|record| record.state == State::Open) {
-                    self.next = Next::Do(ClaimAction::Restore(claimed));
-                    return;
+                    self.go_on(vec![ClaimAction::Restore(claimed)]);
+                    return Ok(());
                 }
                 self.known = world.history();
                 self.next = Next::Verify(claimed.offset());
             }
             ClaimAction::GiveUp(gave_up) if gave_up.claimed && !barred => {
-                world.append(self.me, Kind::Release, self.version);
+                world.append(self.me, Kind::Release, self.version());
                 self.next = Next::ReleaseSent { chosen_abort: false, over: true };
             }
             ClaimAction::GiveUp(_) | ClaimAction::Stall { .. } => {}
         }
+        Ok(())
     }
 
-    fn own(&mut self, world: &mut Shared, rng: &mut Rng, barred: bool) {
-        let what = rng.unit();
+    /// What an owner may do: commit an epoch, put a manifest, cut, release, nothing.
+    fn choices(&self, world: &Shared) -> [f64; 5] {
+        let Budget { epochs, uploads, cuts, releases, .. } = self.budget;
+        if world.barred.contains(&self.me) && self.comes_back {
+            return [1.0, 0.0, 0.0, 0.0, 0.0];
+        }
+        let has_epoch = f64::from(u8::from(self.last.is_some()));
+        let has_manifest = f64::from(u8::from(world.manifest.is_some()));
+        [
+            Budget::weight(epochs, 0.55),
+            Budget::weight(uploads, 0.2) * has_epoch,
+            Budget::weight(cuts, 0.15) * has_manifest,
+            Budget::weight(releases, 0.05),
+            if self.budget == Budget::ENDLESS { 0.05 } else { 0.0 },
+        ]
+    }
+
+    fn own(&mut self, world: &mut Shared, decide: &mut impl Decide, barred: bool) -> Result<(), String> {
         self.next = Next::Own;
-        match self.last {
-            _ if what < 0.55 || (0.9..0.95).contains(&what) => {
-                if barred {
-                    self.next = Next::Over;
-                } else if what < 0.55 {
-                    world.append(self.me, Kind::Epoch, self.version);
-                    self.next = Next::EpochSent;
-                } else {
-                    world.append(self.me, Kind::Release, self.version);
-                    self.next = Next::ReleaseSent { chosen_abort: rng.chance(0.2), over: rng.chance(0.5) };
-                }
+        match decide.choose(&self.choices(world)) {
+            0 | 3 if barred => return self.fenced(),
+            0 => {
+                Budget::spend(&mut self.budget.epochs);
+                world.append(self.me, Kind::Epoch, self.version());
+                self.next = Next::EpochSent;
             }
-            Some(position) if what < 0.75 => self.next = Next::Upload(position),
-            Some(_) if what < 0.9 => world.cuts.extend(world.manifest.map(|(position, ..)| position)),
+            1 => {
+                Budget::spend(&mut self.budget.uploads);
+                self.next = Next::Upload(self.last.expect("it may upload only then"));
+            }
+            2 => {
+                Budget::spend(&mut self.budget.cuts);
+                world.cuts.extend(world.manifest.map(|mark| mark.position));
+            }
+            3 => {
+                Budget::spend(&mut self.budget.releases);
+                world.append(self.me, Kind::Release, self.version());
+                let chosen_abort = self.budget.aborts && decide.happens(0.2);
+                self.next = Next::ReleaseSent { chosen_abort, over: !self.budget.returns || decide.happens(0.5) };
+            }
             _ => {}
         }
+        Ok(())
     }
-}
-
-/// One run. Returns the number of committed epochs, or what went wrong.
-pub fn run(seed: u64) -> Result<usize, String> {
-    let mut rng = Rng::new(seed);
-    let mut world = Shared::default();
-    let mut claimants: Vec<Claimant> = Vec::new();
-    let (spawn, cut) = (*rng.pick(&[0.04, 0.08, 0.15]), *rng.pick(&[0.05, 0.1, 0.3]));
-    let change = *rng.pick(&[0.05, 0.12, 0.3]);
-    let mut priorities: BTreeMap<usize, f64> = BTreeMap::new();
-    for step in 0..60 + rng.below(340) {
-        if claimants.len() < OWNERS_MAX && (claimants.is_empty() || rng.chance(spawn)) {
-            // Sometimes two are told the same version, or one a stale one.
-            let version = if rng.chance(0.7) { world.next_version() } else { world.version };
-            claimants.push(Claimant::new(claimants.len(), version));
-        }
-        if !world.cuts.is_empty() && rng.chance(cut) {
-            let before = world.cuts.swap_remove(rng.below(world.cuts.len()));
-            world.start = world.start.max(before);
-        }
-        let live: Vec<usize> = (0..claimants.len()).filter(|c| !matches!(claimants[*c].next, Next::Over)).collect();
-        if live.is_empty() {
-            continue;
-        }
-        let who = if seed.is_multiple_of(2) {
-            if rng.chance(0.4) { *rng.pick(&live) } else { live[(step / 9 + seed as usize) % live.len()] }
-        } else {
-            if rng.chance(change) {
-                let whom = *rng.pick(&live);
-                let priority = rng.unit();
-                priorities.insert(whom, priority);
-            }
-            for claimant in &live {
-                let priority = rng.unit();
-                priorities.entry(*claimant).or_insert(priority);
-            }
-            live.into_iter().max_by(|a, b| priorities[a].total_cmp(&priorities[b])).expect("not empty")
-        };
-        claimants[who].step(&mut world, &mut rng)?;
-    }
-    Ok(world.history().len())
 }

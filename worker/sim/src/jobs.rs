@@ -6,22 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_engine::claim::{Claimed, ManifestMark, Scan};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{self, Books, Stamp};
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
 use forebay_engine::restore::{ImportError, RestoreError, RestoreNote, RestorePorts, restore};
 use forebay_engine::shard::Shard;
-use forebay_engine::snapshot::{ChecksumFile, KnownFiles, find_garbage, upload};
+use forebay_engine::snapshot::{ChecksumFile, KnownFiles, Upload, find_garbage};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
-use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
-use forebay_engine::worker::{Attempt, Event};
+use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
+use forebay_engine::worker::{Attempt, Event, Sight};
 
-use crate::disk::{Disk, SimState};
+use crate::disk::{Disk, FileData, SimState};
 use crate::mutant::{Mutant, is};
 use crate::pipeline::Counting;
-use crate::store::Content;
+use crate::store::{Content, part_of};
 use crate::task::{Answer, Call, Outcome, Remote};
+
+/// Small enough that some table files have an object of their own: a table of two entries has more bytes.
+const PACKED_BYTES_MAX: u64 = 64;
 
 /// One shard's attempt, and its way to the world.
 pub struct Job<'a> {
@@ -70,7 +74,10 @@ impl Job<'_> {
     /// See [`forebay_engine::worker::Action::Bar`].
     pub fn bar(&self, incarnation: Incarnation) -> Outcome {
         let barred = if is(Mutant::NoBar) { Ok(()) } else { log_done(self.remote.call(Call::Bar(incarnation.clone()))) };
-        self.claim_event(barred.map(|()| Event::Barred(self.shard, self.attempt, incarnation)))
+        Outcome::Say(Box::new(match barred {
+            Ok(()) => Event::Barred(incarnation),
+            Err(error) => Event::BarFailed(incarnation, error.into()),
+        }))
     }
 
     /// See [`forebay_engine::worker::Action::Restore`].
@@ -94,6 +101,19 @@ impl Job<'_> {
         };
         let shard = Shard::new(Counting, restored.store, head.clone(), cache_bytes_max);
         Outcome::Adopt(Box::new(shard), Box::new(Event::Restored(self.shard, self.attempt, Box::new(head), scan)))
+    }
+
+    /// See [`forebay_engine::worker::Action::Look`].
+    pub fn look(&self, from: JournalOffset) -> Outcome {
+        let sight = match self.remote.call(Call::Range) {
+            Answer::Range(range) if range.end > from => match self.scan_journal(from, View::Uncommitted) {
+                Ok((scan, range)) => Sight::Records(scan, range.end),
+                Err(LogError::Cut { .. }) => Sight::Cut,
+                Err(_) => Sight::Nothing,
+            },
+            _ => Sight::Nothing,
+        };
+        Outcome::Say(Box::new(Event::Looked(self.shard, self.attempt, sight)))
     }
 
     /// A checkpoint: taken, uploaded, told; then garbage is looked for.
@@ -121,8 +141,9 @@ impl Job<'_> {
             if is(Mutant::FileIdTwice) { number.to_string() } else { format!("{}-{number}", plan.unique) }
         };
         let mut checksum = Checksums(&self.disk);
-        let manifest =
-            upload(self, &mut checksum, &folder, &checkpoint, &known, &plan.incarnation, &mut unique).map_err(|e| e.to_string())?;
+        let (known, taken_by, packed_bytes_max) = (&known, &plan.incarnation, PACKED_BYTES_MAX);
+        let upload = Upload { store: self, checksum: &mut checksum, known, taken_by, unique: &mut unique, packed_bytes_max };
+        let manifest = upload.run(&folder, &checkpoint).map_err(|e| e.to_string())?;
         let retained = manifest.retained();
         self.remote.say(Event::CheckpointUploaded(self.shard, self.attempt, retained.clone()));
         listed.push(manifest);
@@ -152,8 +173,8 @@ impl Job<'_> {
         Outcome::Nothing
     }
 
-    fn claim_event(&self, event: Result<Event, impl std::fmt::Display>) -> Outcome {
-        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.to_string()))))
+    fn claim_event(&self, event: Result<Event, impl Into<Failure>>) -> Outcome {
+        Outcome::Say(Box::new(event.unwrap_or_else(|error| Event::ClaimFailed(self.shard, self.attempt, error.into()))))
     }
 
     fn scanned(&self, scan: Scan, range: JournalRange) -> Event {
@@ -225,7 +246,8 @@ impl ObjectStore for Job<'_> {
     fn put(&self, key: &str, body: &Body) -> Result<Put, StoreError> {
         let content = match body {
             Body::Bytes(bytes) => Content::Bytes(bytes.clone()),
-            Body::File(path) => Content::File(self.disk.file(path).expect("the checkpoint's folder is there until the upload ends")),
+            Body::File(path) => Content::Files(vec![self.checkpoint_file(path)]),
+            Body::Pack(paths) => Content::Files(paths.iter().map(|path| self.checkpoint_file(path)).collect()),
         };
         match self.remote.call(Call::Put(key.to_owned(), content)) {
             Answer::Put(put) => Ok(put),
@@ -242,16 +264,8 @@ impl ObjectStore for Job<'_> {
         }
     }
 
-    fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError> {
-        match self.remote.call(Call::Download(key.to_owned())) {
-            Answer::File(file) => {
-                let size = file.size;
-                self.disk.write_file(to, file);
-                Ok(size)
-            }
-            Answer::Store(error) => Err(error),
-            other => panic!("no answer to a download: {other:?}"),
-        }
+    fn download(&self, _key: &str, _to: &Path) -> Result<Downloaded, StoreError> {
+        unreachable!("the simulated disk has files that are no bytes: see `fetch`")
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -269,6 +283,21 @@ impl ObjectStore for Job<'_> {
             Answer::Store(error) => Err(error),
             other => panic!("no answer to a delete: {other:?}"),
         }
+    }
+}
+
+impl Job<'_> {
+    /// All files of an object.
+    fn fetch(&self, key: &str) -> Result<Vec<Arc<FileData>>, StoreError> {
+        match self.remote.call(Call::Download(key.to_owned())) {
+            Answer::Files(files) => Ok(files),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a download: {other:?}"),
+        }
+    }
+
+    fn checkpoint_file(&self, path: &Path) -> Arc<FileData> {
+        self.disk.file(path).expect("the checkpoint's folder is there until the upload ends")
     }
 }
 
@@ -320,14 +349,14 @@ impl RestorePorts for Ports<'_, '_> {
     fn import(&mut self, manifest: &Manifest) -> Result<SimState, ImportError> {
         self.job.disk.remove(self.job.shard)?;
         let mut files = BTreeMap::new();
-        for file in &manifest.files {
-            let path = PathBuf::from(format!("restore-{}/{}", self.job.shard, file.name));
-            let size = self.job.download(&file.object, &path)?;
-            let data = self.job.disk.file(&path).expect("it was just written");
-            if (size, data.crc32) != (file.size, file.crc32) {
-                return Err(ImportError::Damaged(format!("file {} failed its checksum", file.object)));
+        for (object, parts) in manifest.objects() {
+            let there = self.job.fetch(object)?;
+            for file in parts {
+                match part_of(&there, file.offset).filter(|data| (data.size, data.crc32) == (file.size, file.crc32)) {
+                    Some(data) => files.insert(file.name.clone(), data.clone()),
+                    None => return Err(ImportError::Damaged(format!("file {} in {object} failed its checksum", file.name))),
+                };
             }
-            files.insert(file.name.clone(), Arc::clone(&data));
         }
         let store = self.job.disk.adopt(self.job.shard, &files)?.ok_or_else(|| ImportError::Damaged("its files are no database".into()))?;
         match store.stamp()? {

@@ -130,6 +130,13 @@ impl SimLog {
         epoch
     }
 
+    /// Forgets all transactional ids; open transactions are aborted. A request of a producer that is not known is refused.
+    pub fn forget_producers(&mut self) {
+        for txn in std::mem::take(&mut self.producers).into_values().filter_map(|producer| producer.current) {
+            self.decide(txn, Decision::Abort);
+        }
+    }
+
     /// Whether an incarnation's own producer is the latest of its id.
     pub fn is_live(&self, incarnation: &Incarnation) -> bool {
         self.producers.get(incarnation).is_some_and(|producer| producer.epoch == 1)

@@ -50,6 +50,8 @@ pub struct Setup {
     pub grace: Duration,
     /// See `WorkerOptions`.
     pub heartbeat: Duration,
+    /// See `WorkerOptions`.
+    pub watch: Duration,
     /// Bytes of an open epoch.
     pub epoch_bytes_max: usize,
     /// Bytes of decoded state per shard.
@@ -116,6 +118,10 @@ pub struct World {
     damaged: BTreeSet<ShardId>,
     /// What goes wrong next, in a scenario.
     forced: Option<(&'static str, Fault)>,
+    /// Requests that a scenario holds up.
+    held: Option<&'static str>,
+    /// A scenario holds up all markers.
+    markers_held: bool,
     /// Nothing goes wrong any more.
     healed: bool,
     schedule: schedule::Schedule,
@@ -154,6 +160,8 @@ impl World {
             store_down: false,
             damaged: BTreeSet::new(),
             forced: None,
+            held: None,
+            markers_held: false,
             healed: false,
             schedule,
             records_made: 0,
@@ -253,8 +261,9 @@ impl World {
                 found = Some(format!("a queue of {} holds {} messages", seat.name, process.longest_queue()));
             }
             for (shard, state) in process.shards() {
-                // The last batch may go over the limit; what an epoch changed is pinned until it is applied.
-                if state.open_bytes() > epoch_max + 400 || state.cache_bytes() > cache_max + 40 * 200 {
+                // The last record may go over the limit; what an epoch changed is pinned until it is applied, and two are at most.
+                let epoch_max = epoch_max + 400;
+                if state.open_bytes() > epoch_max || state.cache_bytes() > cache_max + 2 * epoch_max {
                     found = Some(format!("shard {shard} holds {} bytes of epoch and {} of state", state.open_bytes(), state.cache_bytes()));
                 }
             }

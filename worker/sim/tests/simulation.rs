@@ -12,6 +12,8 @@ use forebay_sim::{claims, panics};
 const RUNS: u64 = 4_000;
 /// Runs of the claim protocol alone.
 const CLAIM_RUNS: u64 = 100_000;
+/// Runs of several starts at the same time.
+const START_RUNS: u64 = 20_000;
 
 fn seeds(default: u64) -> Range<u64> {
     let Ok(text) = std::env::var("SEEDS") else { return 0..default };
@@ -47,10 +49,24 @@ fn no_schedule_of_claims_alone_lets_two_owners_interleave() {
     }
     let mut epochs = 0;
     for seed in seeds(CLAIM_RUNS) {
-        let outcome = panics::caught(|| claims::run(seed)).unwrap_or_else(Err);
+        let outcome = panics::caught(|| claims::random::run(seed)).unwrap_or_else(Err);
         epochs += outcome.unwrap_or_else(|what| panic!("seed {seed} of the claims: {what}"));
     }
     assert!(epochs > 0, "claims that never lead to an epoch prove nothing");
+}
+
+#[test]
+fn of_starts_that_do_not_see_each_other_exactly_one_wins() {
+    if std::env::var("SEED").is_ok() {
+        return;
+    }
+    let mut barred = 0;
+    for seed in seeds(START_RUNS) {
+        let outcome = panics::caught(|| claims::random::starts(seed)).unwrap_or_else(Err);
+        let starts = outcome.unwrap_or_else(|what| panic!("seed {seed} of the starts: {what}"));
+        barred += starts.again;
+    }
+    assert!(barred > 0, "starts that never meet prove nothing");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! One job's view of a Kafka cluster: the log port, carried out by the parts of this crate.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
-use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{Deadlines, InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -14,6 +14,8 @@ use crate::errors::{describe, from_code};
 use crate::feed::Feed;
 use crate::input::KafkaInput;
 use crate::journal::{Isolation, Readers, signed};
+use crate::login::{Login, TOKEN_FILE};
+use crate::native::Described;
 use crate::offsets::{self, Place, Which};
 use crate::options::KafkaOptions;
 use crate::preflight::{self, Finding};
@@ -37,7 +39,8 @@ impl KafkaLog {
     /// `request_timeout`; both name the bootstrap servers.
     pub fn open(options: KafkaOptions) -> Result<Self, LogError> {
         options.check()?;
-        let (options, heard) = (Arc::new(options), Arc::new(Heard::default()));
+        let heard = Arc::new(Heard::new(options.properties.get(TOKEN_FILE).map(Login::new)));
+        let options = Arc::new(options);
         let readers = Arc::new(Readers::new(options.clone(), heard.clone()));
         readers.with(Isolation::Uncommitted, |reader| reach(reader, &options, &heard))?;
         let admin = Admin::new(options.clone(), heard.clone(), readers.clone());
@@ -49,9 +52,16 @@ impl KafkaLog {
         self.admin.ensure_outputs(partitions)
     }
 
-    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too.
+    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too. It opens a
+    /// transactional producer under an id of the job that no worker has, and nothing by it.
     pub fn preflight(&self) -> Vec<Finding> {
-        preflight::run(&self.admin, &self.options)
+        // Whether the brokers allow the job's transactions their time is looked up in their settings.
+        let probe = KafkaOptions { transaction_timeout: Duration::from_secs(10), ..(*self.options).clone() };
+        // A name of its own: two processes that start at once would bar each other.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let name = Incarnation::new(format!("preflight.{}.{now:x}", std::process::id()));
+        let barred = producer::bar(&probe, &self.heard, &name);
+        preflight::run(&self.admin, &self.options, barred)
     }
 
     fn feed(&self) -> Result<Arc<Feed>, LogError> {
@@ -103,16 +113,20 @@ impl Log for KafkaLog {
     type Producer = KafkaProducer;
     type Input = KafkaInput;
 
-    /// Topic ids are empty: rdkafka does not pass them on.
+    fn deadlines(&self) -> Deadlines {
+        Deadlines { open: self.options.request_timeout, commit: self.options.transaction_timeout }
+    }
+
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
+        let action = "look at the job's topics";
         let topics = &self.options.topics;
-        let mut described = Vec::with_capacity(topics.inputs.len() + topics.outputs.len() + 1);
-        for name in topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]) {
-            let partitions = self.admin.partitions("look at the job's topics", name)?;
-            match partitions {
-                Some(partitions) => described.push(TopicInfo { name: name.clone(), id: String::new(), partitions }),
+        let names: Vec<&str> = topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]).map(String::as_str).collect();
+        let mut described = Vec::with_capacity(names.len());
+        for (name, found) in names.iter().zip(self.admin.describe(action, &names)?) {
+            match found {
+                Some(Described { name, id, partitions, .. }) => described.push(TopicInfo { name, id, partitions }),
                 None if *name == topics.journal => {}
-                None => return Err(self.missing("look at the job's topics", name)),
+                None => return Err(self.missing(action, name)),
             }
         }
         Ok(described)
@@ -169,6 +183,15 @@ impl Log for KafkaLog {
         let action = format!("ask for the journal of shard {shard}");
         let (low, high) = self.readers.watermarks(Isolation::Uncommitted, &action, &self.options.topics.journal, shard.get())?;
         Ok(JournalRange { start: JournalOffset::new(low), end: JournalOffset::new(high) })
+    }
+
+    fn journal_ends(&self, shards: &[ShardId]) -> Result<Vec<JournalOffset>, LogError> {
+        let action = "ask for the ends of journals";
+        let places: Vec<Place> = shards.iter().map(|shard| (self.options.topics.journal.clone(), signed(shard.get()))).collect();
+        let limit = self.options.request_timeout;
+        let list = |reader: &BaseConsumer<ClientEvents>| offsets::list(reader, &self.heard, action, &places, Which::Latest, limit);
+        let ends = self.readers.with(Isolation::Uncommitted, list)?;
+        places.iter().map(|place| ends.get(place).map(|end| JournalOffset::new(*end)).ok_or_else(|| no_answer(action, place))).collect()
     }
 
     fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError> {

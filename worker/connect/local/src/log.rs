@@ -6,13 +6,15 @@
 mod input;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, ShardId, Timestamp};
 use forebay_engine::log::{
-    InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction, View,
+    Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction,
+    View,
 };
 use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::record::{OutputRecord, Outputs};
@@ -111,6 +113,10 @@ impl Log for LocalLog {
     type Producer = LocalProducer;
     type Input = LocalInput;
 
+    fn deadlines(&self) -> Deadlines {
+        Deadlines::NONE
+    }
+
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
         let known = self.folder.topics();
         let find = |name: &String| known.iter().find(|topic| topic.name == *name).cloned();
@@ -174,6 +180,7 @@ impl Log for LocalLog {
             cursor.take(folder, left, &mut |record| {
                 let bytes = record.value.unwrap_or_default().to_vec();
                 each(JournalEntry { offset: JournalOffset::new(record.offset.get()), bytes });
+                ControlFlow::Continue(())
             })?;
         }
         Ok(JournalRange { start: JournalOffset::new(start), end: JournalOffset::new(end) })
@@ -190,6 +197,10 @@ impl Log for LocalLog {
         let (_, topic) = state.topic(name).ok_or_else(missing)?;
         let index = topic.partitions.get(shard.get() as usize).ok_or_else(missing)?;
         Ok(JournalRange { start: JournalOffset::new(index.start), end: JournalOffset::new(index.next) })
+    }
+
+    fn journal_ends(&self, shards: &[ShardId]) -> Result<Vec<JournalOffset>, LogError> {
+        shards.iter().map(|shard| self.journal_range(*shard).map(|range| range.end)).collect()
     }
 
     fn cut_journal(&self, shard: ShardId, before: JournalOffset) -> Result<(), LogError> {

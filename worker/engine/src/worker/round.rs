@@ -222,6 +222,7 @@ impl Worker {
             state.phase = Phase::ReleaseDue(owner.clone());
         }
         let (_, end) = receipt.journal[&shard];
+        state.known = end;
         self.out.push(Action::Confirm(shard, mark.epoch, end));
         let before = mark.retained.as_ref().filter(|retained| retained.len() >= 2).map(|retained| retained[0].journal);
         if let Some(retained) = mark.retained {

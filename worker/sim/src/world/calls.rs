@@ -26,6 +26,9 @@ impl World {
 
     /// Whether a step of the task would get anywhere.
     pub(super) fn can_answer(&self, task: &Task) -> bool {
+        if self.held.is_some_and(|held| held == label(task)) {
+            return false;
+        }
         match (&task.pending, task.end) {
             (Call::Bar(incarnation), _) if task.sent => self.log.settled(incarnation),
             (Call::Journal(from, View::CommittedToEnd), Some(end)) => {
@@ -41,6 +44,11 @@ impl World {
         let Some(task) = self.tasks.get(&id) else { return };
         let (seat, shard, call, sent) = (task.seat, task.shard, task.pending.clone(), task.sent);
         let label = label(task);
+        match (task.kind, &call) {
+            ("look", Call::Range) => self.coverage.situation("an idle owner asks for its journal's end"),
+            ("look", _) => self.coverage.situation("an idle owner reads on in its journal"),
+            _ => {}
+        }
         let fault = if sent { None } else { self.call_fault(seat, label, call.writes()) };
         let answer = match fault {
             Some(Fault::Late) if call.writes() => {
@@ -130,10 +138,10 @@ impl World {
             }
             Call::Get(key) => match self.store.get(key) {
                 Some(Content::Bytes(bytes)) => Answer::Bytes(bytes.clone()),
-                Some(Content::File(_)) | None => Answer::Store(StoreError::NotFound { action: "get", key: key.clone() }),
+                Some(Content::Files(_)) | None => Answer::Store(StoreError::NotFound { action: "get", key: key.clone() }),
             },
             Call::Download(key) => match self.store.get(key) {
-                Some(Content::File(file)) => Answer::File(file.clone()),
+                Some(Content::Files(files)) => Answer::Files(files.clone()),
                 Some(Content::Bytes(_)) | None => Answer::Store(StoreError::NotFound { action: "download", key: key.clone() }),
             },
             Call::List(prefix) => Answer::Rows(self.store.list(prefix)),
@@ -173,6 +181,7 @@ impl World {
     }
 
     fn barred(&mut self, incarnation: &forebay_engine::ids::Incarnation) {
+        self.coverage.situation("an incarnation is barred");
         let alive = self
             .seats
             .iter()
@@ -267,7 +276,7 @@ pub(super) fn label(task: &Task) -> &'static str {
         ("restore", Call::Download(_)) => "restore-download",
         ("snapshot", Call::Begin) => "snapshot-begin",
         ("snapshot", Call::Get(_)) => "snapshot-list",
-        ("snapshot", Call::Put(_, Content::File(_))) => "snapshot-file",
+        ("snapshot", Call::Put(_, Content::Files(_))) => "snapshot-file",
         ("snapshot", Call::Put(_, Content::Bytes(_))) => "snapshot-manifest",
         ("snapshot", Call::List(_)) => "snapshot-check",
         ("discard", Call::Cut(_)) => "cut",

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{AssignmentVersion, JournalOffset, ShardId};
+use forebay_engine::ids::{AssignmentVersion, JournalOffset, ShardId, Timestamp};
 
 use super::{Letter, Setup, World};
 use crate::coverage::Fault;
 use crate::oracle::Violation;
+use crate::store::Content;
 
 /// Steps after which something that a scenario waits for will not come any more.
 const PATIENCE: usize = 20_000;
@@ -27,7 +28,8 @@ impl Setup {
             checkpoint_epochs: 2,
             grace: Duration::from_millis(100),
             heartbeat: Duration::from_secs(3600),
-            epoch_bytes_max: 300,
+            watch: Duration::from_secs(3600),
+            epoch_bytes_max: 900,
             cache_bytes_max: 600,
             call_faults: 0.0,
             faults: 0.0,
@@ -91,6 +93,47 @@ impl World {
     /// Whether the forced fault has not happened yet.
     pub fn is_forced(&self) -> bool {
         self.forced.is_some()
+    }
+
+    /// Requests of this kind are not carried out, by whomever, until another kind is held or none.
+    pub fn hold_calls(&mut self, label: Option<&'static str>) {
+        self.held = label;
+    }
+
+    /// No marker is written, or they are again: transactions are decided, and committed readers do not see it.
+    pub fn hold_markers(&mut self, hold: bool) {
+        self.markers_held = hold;
+    }
+
+    /// The broker forgets the transactional ids of everybody, as after `transactional.id.expiration.ms`, and that they were barred.
+    pub fn forget_producers(&mut self) {
+        self.log.forget_producers();
+    }
+
+    /// Some shards are one worker's, and only it is told.
+    pub fn assign_some_to(&mut self, seat: usize, version: AssignmentVersion, shards: &[ShardId]) {
+        self.send(seat, Letter { rule: VersionRule::Exactly(version), shards: shards.iter().copied().collect() });
+    }
+
+    /// All shards are one worker's, which claims above all that it sees.
+    pub fn assign_above_all(&mut self, seat: usize) {
+        let shards = self.shards();
+        self.send(seat, Letter { rule: VersionRule::AboveAll, shards });
+    }
+
+    /// All files of checkpoints are lost; their manifests stay.
+    pub fn lose_files(&mut self) -> Vec<(String, Content)> {
+        let keys: Vec<String> = self.store.keys().filter(|key| key.starts_with("files/")).cloned().collect();
+        let lost = keys.iter().filter_map(|key| Some((key.clone(), self.store.get(key)?.clone()))).collect();
+        keys.iter().for_each(|key| self.store.delete(key));
+        lost
+    }
+
+    /// Somebody found them again.
+    pub fn bring_back(&mut self, files: Vec<(String, Content)>) {
+        for (key, content) in files {
+            self.store.put(&key, content, Timestamp::from_millis(self.now));
+        }
     }
 
     /// The object store goes down, or comes back.

@@ -51,10 +51,11 @@ impl World {
             }
         }
         if self.setup.above_all {
-            // Without an operator a loser stays away until somebody starts it anew; and two that start at once may both lose.
+            // Without an operator a loser stays away until somebody starts it anew. All start at once, and of each shard exactly one must be owner
+            // in the end.
             (0..self.seats.len()).for_each(|seat| self.crash(seat, false));
             self.letters.clear();
-            self.start(0);
+            (0..self.seats.len()).for_each(|seat| self.start(seat));
         }
         self.assign_all();
     }

@@ -74,6 +74,7 @@ impl Process {
             commit_interval: Duration::from_millis(100),
             checkpoints_retained: setup.checkpoints_retained,
             heartbeat: setup.heartbeat,
+            watch: setup.watch,
             retry: Duration::from_millis(200),
         };
         Self {
@@ -189,7 +190,8 @@ impl World {
                 self.help(seat, shard, "read-manifest", move |job| Job { attempt, ..job }.read_manifest())
             }
             Action::Scan(shard, attempt, from, view) => self.help(seat, shard, "scan", move |job| Job { attempt, ..job }.scan(from, view)),
-            Action::Bar(shard, attempt, incarnation) => self.help(seat, shard, "bar", move |job| Job { attempt, ..job }.bar(incarnation)),
+            // It is of no shard; a task needs one to have a name.
+            Action::Bar(incarnation) => self.help(seat, ShardId::new(0), "bar", move |job| job.bar(incarnation)),
             Action::Restore(shard, attempt, claimed) => {
                 let (partitions, cache) = (self.partitions_of(shard), self.setup.cache_bytes_max);
                 self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &partitions, cache));
@@ -207,6 +209,11 @@ impl World {
             Action::Drop(shard) => process.executor(shard).commands.push_back(Command::Drop(shard)),
             Action::Close(shard) => process.executor(shard).commands.push_back(Command::Close(shard)),
             Action::Discard { shard, before, objects } => self.help(seat, shard, "discard", move |job| job.discard(before, &objects)),
+            Action::Look(looks) => {
+                for look in looks {
+                    self.help(seat, look.shard, "look", move |job| Job { attempt: look.attempt, ..job }.look(look.from));
+                }
+            }
             Action::Report(report) => self.reported(&report),
             Action::Stopped => process.stopped = true,
         }
@@ -225,7 +232,13 @@ impl World {
             }
             Report::Failed(..) => self.coverage.situation("a shard fails"),
             Report::Stalled(..) => self.coverage.situation("a shard stalls"),
-            Report::IncarnationOver(..) => self.coverage.situation("an incarnation is over"),
+            Report::IncarnationOver(_, reason) => {
+                self.coverage.situation("an incarnation is over");
+                if reason.ends_with("it claims the shard") {
+                    self.coverage.situation("an idle owner sees that it was replaced");
+                }
+            }
+            Report::FellBack(..) => unreachable!("the simulator's restores note what they find"),
         }
     }
 

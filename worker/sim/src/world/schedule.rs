@@ -78,7 +78,9 @@ impl World {
         }
         let awake = |seat: usize| self.seats[seat].stalled == 0;
         all.extend(self.tasks.iter().filter(|(_, task)| awake(task.seat) && self.can_answer(task)).map(|(id, _)| Actor::Task(*id)));
-        all.extend(self.markers().into_iter().map(|(txn, target)| Actor::Marker(txn, target)));
+        if !self.markers_held {
+            all.extend(self.markers().into_iter().map(|(txn, target)| Actor::Marker(txn, target)));
+        }
         all.extend(self.orphans.keys().map(|id| Actor::Orphan(*id)));
         let mut receivers = Vec::new();
         for (id, (seat, _)) in &self.letters {

@@ -188,3 +188,21 @@ fn records_that_vanish_while_reading_stop_the_shard() {
     let error = read_error(&mut input);
     assert!(matches!(error, LogError::Cut { start: 71, partition: 0, .. }), "{error}");
 }
+
+#[test]
+fn a_topic_made_anew_under_its_name_stops_its_reader_although_the_offsets_are_there_again() {
+    // Method: the new topic has more records than the old one had. Left alone, librdkafka goes on in it where it stood in the old one.
+    let Some(world) = world(1, 1) else { return };
+    fill(&world, &[5]);
+    let mut input = world.input(StartFrom::Earliest);
+    read(&mut input, 5);
+    let positions = vec![at(0, 6)];
+    world.remake_topic(&world.options.topics.inputs[0], 1);
+    fill(&world, &[20]);
+    let said = read_error(&mut input);
+    drop(input);
+    let again = world.log.open_input(ShardId::new(0), &positions).map(drop).unwrap_err();
+    for error in [said, again] {
+        assert!(matches!(&error, LogError::Missing { what, .. } if what.contains("made anew")), "{error}");
+    }
+}

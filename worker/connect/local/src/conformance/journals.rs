@@ -26,6 +26,8 @@ pub fn journal_records_come_back_in_every_view_from_any_offset(bench: &impl LogB
     }
     let range = job.log.journal_range(ShardId::new(1)).unwrap();
     assert_eq!(range.end, job.journal(1, range.start, View::Uncommitted).unwrap().1.end);
+    let ends = job.log.journal_ends(&[ShardId::new(1), ShardId::new(0)]).unwrap();
+    assert_eq!(ends, [range.end, job.log.journal_range(ShardId::new(0)).unwrap().end], "many ends come at once");
 }
 
 /// The place of the first chunk, and behind the last: where the next reader goes on.

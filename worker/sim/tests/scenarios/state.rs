@@ -1,0 +1,254 @@
+//! Sections 3, "Restore" and "Journal length", and 4: checkpoints, restores, garbage.
+
+use forebay_engine::manifest::manifest_key;
+use forebay_sim::coverage::Fault;
+
+use crate::*;
+
+#[test]
+fn a_zombies_manifest_that_arrives_late_is_on_no_list() {
+    let mut world = owned(Setup::quiet());
+    world.produce(5);
+    world.until("a manifest is about to be put", |world| world.is_at(0, "snapshot-manifest"));
+    world.hold(0);
+    let put = world.coverage.met("a manifest is put");
+    take_over(&mut world);
+    for _ in 0..6 {
+        world.work_off(3);
+    }
+    world.wake(0);
+    world.until("the manifest arrives", |world| world.coverage.met("a manifest is put") > put && !world.is_at(0, "snapshot-manifest"));
+    world.work_off(3);
+    let head = world.oracle.head(SHARD).expect("it has epochs");
+    assert!(head.retained.iter().all(|checkpoint| checkpoint.incarnation.as_str().starts_with("w1")), "{:?}", head.retained);
+    world.end();
+}
+
+#[test]
+fn with_the_store_down_work_goes_on_the_journal_grows_and_claims_wait() {
+    let mut world = owned(Setup::quiet());
+    world.set_store_down(true);
+    let (start, epochs) = (start_of(&world), world.oracle.epochs());
+    for _ in 0..6 {
+        world.work_off(3);
+    }
+    assert!(world.oracle.epochs() >= epochs + 6);
+    assert_eq!(start_of(&world), start);
+    let version = world.next_version();
+    world.assign(1, version);
+    world.until("worker 1's claim fails", |world| world.is_at(1, "failed"));
+    world.set_store_down(false);
+    world.until("worker 1 owns the shard", |world| world.runs(1, SHARD));
+    world.end();
+}
+
+#[test]
+fn a_local_database_that_is_behind_is_brought_along_by_the_journal() {
+    let mut world = owned(Setup { checkpoint_epochs: 1000, ..Setup::quiet() });
+    for _ in 0..4 {
+        world.work_off(3);
+    }
+    world.crash(0, false);
+    world.start(0);
+    world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
+    assert_eq!(world.coverage.met("a checkpoint is restored"), 0);
+    world.end();
+}
+
+#[test]
+fn a_local_database_whose_epoch_was_cut_off_gives_way_to_a_checkpoint() {
+    let mut world = owned(Setup::quiet());
+    let version = world.next_version();
+    world.unassign(0, version);
+    world.until("the release is committed", |world| world.is_at(0, "left"));
+    take_over(&mut world);
+    for _ in 0..12 {
+        world.work_off(3);
+    }
+    assert!(start_of(&world) > JournalOffset::new(0));
+    let version = world.next_version();
+    world.unassign(1, version);
+    world.until("the release is committed", |world| world.is_at(1, "left"));
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
+    assert!(world.coverage.met("a local database is of another history, or too old") > 0);
+    assert_eq!(world.coverage.met("a checkpoint is restored"), 1);
+    world.end();
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_a_longer_journal() {
+    let mut world = owned(Setup::quiet());
+    for _ in 0..8 {
+        world.work_off(3);
+    }
+    assert_eq!(retained(&world), 2);
+    world.damage_newest(SHARD);
+    world.crash(0, true);
+    take_over(&mut world);
+    assert_eq!(world.coverage.met("a damaged checkpoint is passed over"), 1);
+    assert_eq!(world.coverage.met("a checkpoint is restored"), 1);
+    world.end();
+}
+
+#[test]
+fn garbage_of_a_zombie_whose_epoch_never_commits_is_not_deleted() {
+    let mut world = owned(Setup::quiet());
+    let named = |world: &World| world.oracle.head(SHARD).map_or(0, |head| head.retained.len());
+    for _ in 0..4 {
+        world.work_off(3);
+    }
+    assert!(named(&world) >= 1);
+    world.produce(4);
+    world.until("worker 0 commits", |world| world.is_at(0, "commit-end"));
+    world.hold(0);
+    let objects: Vec<String> = world.store.keys().cloned().collect();
+    take_over(&mut world);
+    let kept: Vec<String> = objects.iter().filter(|key| world.store.get(key).is_some()).cloned().collect();
+    assert_eq!(objects, kept);
+    world.wake(0);
+    world.end();
+}
+
+#[test]
+fn while_there_is_one_checkpoint_only_the_journal_is_not_cut() {
+    let mut world = owned(Setup { checkpoint_epochs: 6, ..Setup::quiet() });
+    while retained(&world) < 2 {
+        assert_eq!(start_of(&world), JournalOffset::new(0));
+        world.work_off(2);
+    }
+    for _ in 0..8 {
+        world.work_off(2);
+    }
+    assert!(start_of(&world) > JournalOffset::new(0));
+    world.end();
+}
+
+#[test]
+fn an_upload_whose_reply_is_lost_and_that_is_tried_again_is_an_upload() {
+    let mut world = owned(Setup::quiet());
+    for _ in 0..3 {
+        for part in ["snapshot-file", "snapshot-manifest"] {
+            world.force(part, Fault::ReplyLost);
+            world.produce(4);
+            while world.is_forced() {
+                world.work_off(2);
+            }
+        }
+    }
+    for _ in 0..6 {
+        world.work_off(2);
+    }
+    assert_eq!(retained(&world), 2);
+    world.end();
+}
+
+/// "Else the journal from its beginning if none of it was cut."
+#[test]
+fn a_disk_that_is_lost_before_the_first_checkpoint_is_made_anew_from_the_journal() {
+    let mut world = owned(Setup { checkpoint_epochs: 1000, ..Setup::quiet() });
+    world.crash(0, true);
+    take_over(&mut world);
+    assert_eq!(world.coverage.met("a shard is restored from the journal alone"), 2, "the job's first start is one, too");
+    world.end();
+}
+
+/// "Without one: `Stalled`": every checkpoint on the list is unusable, and the journal before them is cut.
+#[test]
+fn a_shard_none_of_whose_checkpoints_can_be_used_stalls_and_runs_again_when_they_are_back() {
+    let mut world = owned(Setup::quiet());
+    while start_of(&world) == JournalOffset::new(0) {
+        world.work_off(3);
+    }
+    quiet(&mut world);
+    world.crash(0, true);
+    let lost = world.lose_files();
+    world.start(0);
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("it stalls", |world| world.is_at(0, "stalled"));
+    assert_eq!(world.coverage.met("a shard fails"), 0, "it is not said to heal by itself");
+    world.bring_back(lost);
+    world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
+    world.end();
+}
+
+/// "The snapshot names the epoch that lies in its files; processing goes on."
+#[test]
+fn epochs_that_are_committed_during_an_upload_are_not_in_its_manifest() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    world.hold_calls(Some("snapshot-file"));
+    let epochs = world.oracle.epochs() as u64;
+    world.produce(2);
+    world.until("an upload begins", |world| world.is_at(0, "snapshot-file"));
+    for _ in 0..5 {
+        world.work_off(3);
+    }
+    world.hold_calls(None);
+    world.until("it is on the list", |world| retained(world) > 0);
+    let head = world.oracle.head(SHARD).expect("it has epochs");
+    assert!(head.retained[0].epoch.get() <= epochs + 2, "{:?} after {epochs} epochs and five more", head.retained);
+    world.crash(0, true);
+    take_over(&mut world);
+    world.end();
+}
+
+/// "The manifest last": files of an upload that did not get so far belong to nobody, and are deleted after the grace period.
+#[test]
+fn files_of_an_upload_that_never_got_its_manifest_become_garbage() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    world.produce(2);
+    world.until("the manifest is about to be put", |world| world.is_at(0, "snapshot-manifest"));
+    let uploaded: Vec<String> = world.store.keys().filter(|key| key.starts_with("files/")).cloned().collect();
+    assert!(!uploaded.is_empty());
+    world.crash(0, true);
+    take_over(&mut world);
+    world.pass(Duration::from_secs(1));
+    for _ in 0..12 {
+        world.work_off(3);
+    }
+    assert!(uploaded.iter().all(|key| world.store.get(key).is_none()), "some are still there");
+    world.end();
+}
+
+/// "Cutting the journal, dropping a checkpoint and deleting files happen only after that": the epoch that says so is lost.
+#[test]
+fn a_list_whose_epoch_is_not_committed_cuts_and_deletes_nothing() {
+    let mut world = owned(Setup::quiet());
+    while retained(&world) < 2 {
+        world.work_off(3);
+    }
+    quiet(&mut world);
+    let (start, list) = (start_of(&world), world.oracle.head(SHARD).expect("it has epochs").retained.clone());
+    let put = world.coverage.met("a manifest is put");
+    let is_put = move |world: &World| world.coverage.met("a manifest is put") > put;
+    while !is_put(&world) {
+        world.produce(1);
+        world.until("all is quiet, or a third manifest is put", |world| world.actors().is_empty() || is_put(world));
+    }
+    world.until("the epoch that puts it on the list is about to be committed", |world| world.is_at(0, "commit-end"));
+    world.force("commit-end", Fault::Lost);
+    world.until("it is lost", |world| world.coverage.met("an incarnation is over") == 1);
+    assert_eq!((start_of(&world), &world.oracle.head(SHARD).expect("it has epochs").retained), (start, &list));
+    take_over(&mut world);
+    world.end();
+}
+
+/// "A corrupt *or missing* file falls back": the same as for a damaged one, and the journal is long enough for it.
+#[test]
+fn a_database_that_was_lost_with_its_newest_checkpoint_loses_no_record() {
+    let mut world = owned(Setup::quiet());
+    for _ in 0..8 {
+        world.work_off(3);
+    }
+    let newest = world.oracle.head(SHARD).and_then(|head| head.retained.last().cloned()).expect("there are two");
+    let manifest = manifest_key(SHARD, newest.epoch, &newest.incarnation);
+    world.store.delete(&manifest);
+    world.oracle.lose(&manifest);
+    world.crash(0, true);
+    take_over(&mut world);
+    assert_eq!(world.coverage.met("a damaged checkpoint is passed over"), 1);
+    world.work_off(5);
+    world.end();
+}
