@@ -36,6 +36,8 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
     Confirm(ShardId, Epoch, JournalOffset),
     Drop(ShardId),
     Close(ShardId),
+    /// Take a checkpoint of every shard that runs.
+    Checkpoint,
 }
 
 /// What all executors of a worker share.
@@ -116,6 +118,11 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             }
             Command::Confirm(shard, epoch, journal) => {
                 let _ = self.guarded(shard, |executor, shard| executor.confirm(shard, epoch, journal));
+            }
+            Command::Checkpoint => {
+                for (shard, slot) in self.slots.iter().filter(|(_, slot)| slot.input.is_some()) {
+                    self.shared.snapshots.asked(*shard, slot.attempt, &slot.shard);
+                }
             }
             Command::Drop(shard) => {
                 self.slots.remove(&shard);

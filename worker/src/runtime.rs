@@ -95,6 +95,8 @@ pub enum RuntimeError {
 pub struct Runtime {
     events: Sender<Event>,
     status: Arc<Status>,
+    /// Asks the executors for checkpoints. They end only once this is dropped.
+    checkpoint: Box<dyn Fn() + Send + Sync>,
     coordinator: JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -138,6 +140,8 @@ impl Runtime {
             executors.push(commands);
             threads.push(thread);
         }
+        let asked = executors.clone();
+        let checkpoint = Box::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
@@ -158,7 +162,13 @@ impl Runtime {
         let coordinator = thread.expect("the system refuses a thread at the start");
         let (rule, shards) = options.assignment;
         let _ = events.send(Event::Assigned(rule, shards));
-        Ok(Self { events, status, coordinator, threads })
+        Ok(Self { events, status, checkpoint, coordinator, threads })
+    }
+
+    /// Has a checkpoint taken of every shard that runs and has none on its way; work goes on. [`Runtime::status`] tells when it counts:
+    /// `checkpoint` is then at least what `epoch` was, or `checkpoint_failures` has grown.
+    pub fn checkpoint(&self) {
+        (self.checkpoint)();
     }
 
     /// What is known of the shards.
@@ -179,9 +189,9 @@ impl Runtime {
     /// Waits for the end. `Err` is the text of a panic: a bug.
     pub fn join(self) -> Result<(), String> {
         let text = |panic: Box<dyn std::any::Any + Send>| helpers::panic_text(&*panic);
-        let Self { events, coordinator, threads, .. } = self;
+        let Self { events, checkpoint, coordinator, threads, .. } = self;
         coordinator.join().map_err(text)?;
-        drop(events);
+        drop((events, checkpoint));
         for thread in threads {
             thread.join().map_err(text)?;
         }

@@ -73,6 +73,15 @@ impl<S: StateStore> Snapshots<S> {
 
     /// An epoch of the shard was committed and applied: takes a checkpoint if one is due and none is on its way.
     pub(crate) fn committed<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
+        self.take_if(shard, attempt, state, |due| Instant::now() >= due.at);
+    }
+
+    /// Somebody wants a checkpoint now: takes one unless one is on its way.
+    pub(crate) fn asked<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
+        self.take_if(shard, attempt, state, |_| true);
+    }
+
+    fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, is_due: impl FnOnce(&Due) -> bool) {
         let mut shards = self.inner.lock();
         let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
         // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
@@ -88,7 +97,7 @@ impl<S: StateStore> Snapshots<S> {
             due.attempt = attempt;
             due.checksums.clear();
         }
-        if due.running || Instant::now() < due.at {
+        if due.running || !is_due(due) {
             return;
         }
         (due.running, due.began) = (true, Instant::now());
@@ -141,6 +150,7 @@ impl Inner {
             }
             Err(error) => {
                 Counters::add(&self.status.counters.checkpoint_failures, 1);
+                self.status.update(shard, |status| status.checkpoint_failures += 1);
                 tracing::warn!(%shard, %error, "no checkpoint was taken; work goes on and the journal grows until one succeeds");
             }
         }

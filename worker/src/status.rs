@@ -27,6 +27,8 @@ pub struct ShardStatus {
     pub cache_bytes: usize,
     /// The epoch of the newest checkpoint that counts.
     pub checkpoint: Option<Epoch>,
+    /// Attempts to take one that failed since the shard came up.
+    pub checkpoint_failures: u64,
     /// It failed in a way that needs help, and has not run since.
     pub stalled: bool,
     /// When that was first seen, or the shard began to run without one.
@@ -62,6 +64,8 @@ impl ShardStatus {
 #[derive(Debug, Default)]
 pub struct Status {
     shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    /// The books of shards that are no longer this worker's, as of its last epoch of them.
+    left: Mutex<BTreeMap<ShardId, Books>>,
     reports: Mutex<Vec<Report>>,
     /// Counters since the process started.
     pub counters: Counters,
@@ -109,9 +113,11 @@ impl Status {
         change(lock(&self.shards).entry(shard).or_default());
     }
 
-    /// A shard that is no longer this worker's.
+    /// A shard that is no longer this worker's. Its books are remembered.
     pub fn forget(&self, shard: ShardId) {
-        lock(&self.shards).remove(&shard);
+        if let Some(last) = lock(&self.shards).remove(&shard) {
+            lock(&self.left).insert(shard, last.books);
+        }
     }
 
     /// All shards, as last seen.
@@ -119,9 +125,11 @@ impl Status {
         lock(&self.shards).clone()
     }
 
-    /// The sum of all shards' books.
+    /// The sum of the books of all shards that are, or were, this worker's: also after it has released them all.
     pub fn books(&self) -> Books {
-        lock(&self.shards).values().fold(Books::default(), |sum, shard| sum.plus(&shard.books))
+        let mut all = lock(&self.left).clone();
+        all.extend(lock(&self.shards).iter().map(|(shard, status)| (*shard, status.books)));
+        all.values().fold(Books::default(), |sum, books| sum.plus(books))
     }
 
     /// News since the last call. Bounded: the oldest are dropped when nobody asks.
@@ -142,4 +150,28 @@ impl Status {
 /// A poisoned lock means that a thread panicked while it wrote a status: what is there is still the best there is.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: a shard is seen, released, and seen again further on, as when it is taken back.
+    #[test]
+    fn the_books_of_a_released_shard_stay_in_the_sum_and_count_once() {
+        let status = Status::default();
+        let see = |shard, records_in| {
+            status.update(ShardId::new(shard), |status| status.books = Books { records_in, ..Books::default() });
+        };
+        see(0, 5);
+        see(1, 7);
+        status.forget(ShardId::new(1));
+        assert_eq!(status.books().records_in, 12);
+        see(1, 9);
+        assert_eq!(status.books().records_in, 14);
+        status.forget(ShardId::new(0));
+        status.forget(ShardId::new(1));
+        assert_eq!(status.books().records_in, 14);
+        assert!(status.shards().is_empty());
+    }
 }

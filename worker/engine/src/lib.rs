@@ -13,6 +13,7 @@ pub mod lifetimes;
 pub mod log;
 pub mod manifest;
 pub mod mutants;
+pub mod partitioner;
 pub mod patch;
 pub mod pipeline;
 pub mod record;

@@ -11,6 +11,7 @@ use forebay_engine::ids::{
 };
 use forebay_engine::journal::{Books, Owner, Stamp};
 use forebay_engine::lifetimes::Lifetimes;
+use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::pipeline::{Entity, Verdict};
 use forebay_engine::record::{Header, InputRecord};
 use forebay_engine::shard::{Annotations, Shard, decode_key};
@@ -19,7 +20,6 @@ use forebay_engine::state::{Checkpointer, StateBatch, StateError, StateStore};
 use crate::compile::{CompileContext, CompiledPipeline, InputContext};
 use crate::document::Document;
 use crate::instance::PipelineInstance;
-use crate::murmur::partition_of;
 
 /// Enough that no fixture evicts anything.
 const CACHE_BYTES_MAX: usize = 64 << 20;
@@ -118,7 +118,7 @@ pub fn run_fixture_with(
     for record in records {
         let partition = record.partition.unwrap_or_else(|| {
             let partitions = pipeline.context.inputs[usize::from(record.input.get())].partitions;
-            Partition::new(record.key.as_deref().map_or(0, |key| partition_of(key, partitions)))
+            record.key.as_deref().map_or(Partition::default(), |key| partition_for_key(key, partitions))
         });
         let offset = next.entry((record.input, partition)).or_default();
         let headers: Vec<_> = record.headers.iter().map(|(name, value)| Header { name, value: value.as_deref() }).collect();

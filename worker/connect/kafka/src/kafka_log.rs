@@ -91,17 +91,21 @@ impl KafkaLog {
         places.iter().map(|place| found.get(place).or_else(|| ends.get(place)).copied().ok_or_else(|| no_answer(action, place))).collect()
     }
 
+    /// A partition that the group never read starts at its oldest record, so that nothing is skipped; a group that read none of them is an
+    /// error.
     fn of_group(&self, reader: &BaseConsumer<ClientEvents>, action: &str, places: &[Place]) -> Result<Vec<u64>, LogError> {
-        let group = &self.options.topics.group;
-        let found = offsets::committed(reader, &self.heard, action, group, places, self.options.request_timeout)?;
-        let of = |place: &Place| {
-            found.get(place).copied().ok_or_else(|| LogError::Missing {
+        let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
+        let found = offsets::committed(reader, &self.heard, action, group, places, limit)?;
+        if found.is_empty() && !places.is_empty() {
+            return Err(LogError::Missing {
                 action: action.into(),
-                what: format!("a committed offset of group {group} for {}-{}", place.0, place.1),
+                what: format!("a committed offset of group {group} for {}", offsets::describe_places(places)),
                 way_out: "commit one (`kafka-consumer-groups.sh --reset-offsets`), or use `startFrom: earliest`, `latest` or a time".into(),
-            })
-        };
-        places.iter().map(of).collect()
+            });
+        }
+        let unread: Vec<Place> = places.iter().filter(|place| !found.contains_key(*place)).cloned().collect();
+        let oldest = offsets::list(reader, &self.heard, action, &unread, Which::Earliest, limit)?;
+        places.iter().map(|place| found.get(place).or_else(|| oldest.get(place)).copied().ok_or_else(|| no_answer(action, place))).collect()
     }
 }
 

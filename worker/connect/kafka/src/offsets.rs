@@ -119,7 +119,8 @@ pub(crate) fn partition_count(
     }
 }
 
-fn describe_places(places: &[Place]) -> String {
+/// Partitions in words.
+pub(crate) fn describe_places(places: &[Place]) -> String {
     match places {
         [] => "no partition".into(),
         [(topic, partition)] => format!("{topic}-{partition}"),

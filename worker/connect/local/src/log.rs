@@ -16,13 +16,13 @@ use forebay_engine::log::{
     Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction,
     View,
 };
+use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::record::{OutputRecord, Outputs};
 
 use input::Cursor;
 pub use input::LocalInput;
 
 use crate::disk::{self, Change, CommittedOffset, Draft, LogFolder, OpenError, RecordParts, State, TopicNumber};
-use crate::partitioner::partition_for_key;
 
 /// What to open.
 #[derive(Clone, Debug)]
