@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use forebay_engine::failure::Failure;
-use forebay_engine::ids::{Epoch, InputId, JournalOffset, Offset, Partition, ShardId, Timestamp};
+use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, ShardId, Timestamp};
 use forebay_engine::journal::Owner;
 use forebay_engine::log::InputPosition;
 use forebay_engine::record::InputRecord;
@@ -20,7 +20,8 @@ use crate::task::SimShard;
 /// What an executor is told.
 pub(super) enum Command {
     Adopt(ShardId, Attempt, Box<SimShard>),
-    Start(ShardId, Attempt),
+    /// With the incarnation that claimed it, if that was still there when the coordinator said so.
+    Start(ShardId, Attempt, Option<Incarnation>),
     Seal(ShardId, Attempt, Owner, Annotations),
     Confirm(ShardId, Epoch, JournalOffset),
     Drop(ShardId),
@@ -89,7 +90,7 @@ impl World {
                     Slot { attempt, shard: state, reader: BTreeMap::new(), dirty: false, full: false, applied_early: false },
                 );
             }
-            Command::Start(shard, attempt) => self.begin(seat, number, shard, attempt),
+            Command::Start(shard, attempt, incarnation) => self.begin(seat, number, shard, attempt, incarnation),
             Command::Seal(shard, attempt, owner, annotations) => {
                 let Some(slot) = executor.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
                 for (partition, at) in &slot.reader {
@@ -135,17 +136,13 @@ impl World {
         }
     }
 
-    fn begin(&mut self, seat: usize, number: usize, shard: ShardId, attempt: Attempt) {
+    fn begin(&mut self, seat: usize, number: usize, shard: ShardId, attempt: Attempt, incarnation: Option<Incarnation>) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
-        let incarnation = process.committer.incarnation().cloned();
-        let executor = &mut process.executors[number];
-        // Its incarnation is over, and the process may have a new one by now.
-        let is_given_up = executor.commands.iter().any(|command| matches!(command, Command::Drop(dropped) if *dropped == shard));
-        let Some(slot) = executor.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        let Some(slot) = process.executors[number].slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
         slot.reader = slot.shard.positions().iter().map(|position| (position.partition, position.next.get() as usize)).collect();
         let head = Some(slot.shard.head()).filter(|head| head.epoch > Epoch::default());
         // One that was barred in the meantime may be behind: it can do no harm.
-        if !is_given_up && incarnation.is_some_and(|incarnation| self.log.is_live(&incarnation)) {
+        if incarnation.is_some_and(|incarnation| self.log.is_live(&incarnation)) {
             self.oracle.started(shard, head);
         }
     }

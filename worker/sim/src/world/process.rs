@@ -196,7 +196,10 @@ impl World {
                 let (partitions, cache) = (self.partitions_of(shard), self.setup.cache_bytes_max);
                 self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &partitions, cache));
             }
-            Action::Start(shard, attempt) => process.executor(shard).commands.push_back(Command::Start(shard, attempt)),
+            Action::Start(shard, attempt) => {
+                let incarnation = process.committer.incarnation().cloned();
+                process.executor(shard).commands.push_back(Command::Start(shard, attempt, incarnation));
+            }
             Action::Seal(shard, attempt, owner, annotations) => {
                 let early =
                     annotations.retained.as_ref().filter(|list| list.len() >= 2 && is(Mutant::CutEarly)).map(|list| list[0].journal);
