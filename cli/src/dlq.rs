@@ -1,44 +1,49 @@
-//! `forebay dlq`: what a job could not process, and putting it back.
-//!
-//! A replay puts each dead letter's original key, value and headers back into the partition that it came from, and commits, in the same
-//! transaction, how far it has read the dead-letter topic: under the consumer group `<the job's group>.dlq-replay`. So a replay that is
-//! repeated, or dies in the middle, puts nothing back twice.
+//! `forebay dlq`: what a job could not process, and putting it back. The job may run meanwhile on Kafka, not on an embedded log.
+
+mod replay;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use forebay_engine::ids::{Incarnation, InputId, OutputId, Partition, ShardId, Timestamp};
-use forebay_engine::log::{InputPosition, InputReader, JobTopics, Log, LogError, Producer, StartFrom, Transaction};
-use forebay_engine::record::{Destination, Header, InputRecord, Outputs};
-use indicatif::ProgressBar;
+use forebay_engine::ids::{InputId, ShardId};
+use forebay_engine::log::{InputPosition, InputReader, JobTopics, Log, StartFrom};
+use forebay_engine::record::InputRecord;
+use serde::Serialize;
 
 use crate::job::{self, Loaded};
+use crate::output::Output;
 use crate::places::Places;
 use crate::records::Line;
 use crate::run::{open_kafka, open_local};
-use crate::state::Output;
+use replay::Replay;
 
-/// The headers that a dead letter has besides the record's own.
-const OWN_HEADERS: &str = "forebay.";
-/// Bytes of one transaction of a replay: flushed in well under a second.
-const BATCH_BYTES: usize = 4 << 20;
+/// The dead-letter topic is the only input of these commands.
+const LETTERS: InputId = InputId::new(0);
 
 #[derive(Subcommand)]
 pub enum DlqCommand {
     /// List dead letters: where each came from, the step and the reason
+    #[command(after_help = "\
+Examples:
+  forebay dlq ls -f job.yaml --step validate --limit 20
+  forebay dlq ls -f job.yaml -o json | jq -r '.headers[\"forebay.error\"]' | sort | uniq -c")]
     Ls(Ls),
     /// Put dead letters back into the inputs that they came from; each once, however often this is called
+    #[command(after_help = "\
+Examples:
+  forebay dlq replay -f job.yaml --dry-run           how many, of which step?
+  forebay dlq replay -f job.yaml --step validate     those of one step; the others stay for later
+  forebay dlq replay -f job.yaml
+
+How far each step's letters are put back is kept by the consumer group <spec.consumerGroup>.dlq-replay.<step>, in the \
+transaction that puts them back. A replay that was killed is called again; a second one ends the first.")]
     Replay(Replay),
 }
 
 #[derive(Args)]
 pub struct Common {
-    /// The manifest
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
-    file: PathBuf,
     #[command(flatten)]
     places: Places,
     /// Only those of this step, such as validate
@@ -50,185 +55,92 @@ pub struct Common {
 pub struct Ls {
     #[command(flatten)]
     common: Common,
-    /// How to print; json prints whole records
-    #[arg(short = 'o', long, default_value = "text")]
-    output: Output,
     /// At most so many
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
 }
 
-#[derive(Args)]
-pub struct Replay {
-    #[command(flatten)]
-    common: Common,
-    /// Say what would be put back, and put nothing back
-    #[arg(long)]
-    dry_run: bool,
-}
-
 impl DlqCommand {
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         let common = match self {
             Self::Ls(command) => &command.common,
             Self::Replay(command) => &command.common,
         };
-        let loaded = job::load(&common.file)?;
-        let topics = JobTopics {
-            uid: format!("{}.dlq", loaded.uid()),
-            inputs: vec![loaded.job.dead_letter.clone()],
-            outputs: loaded.job.inputs.iter().map(|input| input.topic.clone()).collect(),
-            journal: format!("forebay.{}.dlq", loaded.uid()),
-            group: format!("{}.dlq-replay", loaded.job.consumer_group),
-            shards: 1,
-        };
+        let loaded = job::load(&common.places.file)?;
         match common.places.cluster(&loaded.job)? {
-            Some(cluster) => self.act(&loaded, &open_kafka(&cluster, topics)?),
-            None => self.act(&loaded, &open_local(&common.places, topics)?),
+            Some(cluster) => self.act(&loaded, output, |topics| open_kafka(&cluster, topics)),
+            None => self.act(&loaded, output, |topics| open_local(&common.places, topics)),
         }
     }
 
-    fn act<L: Log>(&self, loaded: &Loaded, log: &L) -> anyhow::Result<()> {
+    fn act<L: Log>(&self, loaded: &Loaded, output: Output, open: impl Fn(JobTopics) -> anyhow::Result<L>) -> anyhow::Result<()> {
         match self {
-            Self::Ls(command) => command.list(loaded, log),
-            Self::Replay(command) => command.replay(loaded, log),
+            Self::Ls(command) => command.list(loaded, output, &open(topics(loaded, ""))?),
+            Self::Replay(command) => command.replay(loaded, output, open),
         }
     }
 }
 
-impl Common {
-    fn wants(&self, record: &InputRecord<'_>) -> bool {
-        self.step.as_ref().is_none_or(|step| header(record, "forebay.step") == Some(step.as_str()))
+/// The job's topics the other way round: dead letters in, the job's inputs out. `step` names the group that keeps how far its letters are put
+/// back.
+fn topics(loaded: &Loaded, step: &str) -> JobTopics {
+    JobTopics {
+        uid: format!("{}.dlq", loaded.uid()),
+        inputs: vec![loaded.job.dead_letter.clone()],
+        outputs: loaded.job.inputs.iter().map(|input| input.topic.clone()).collect(),
+        journal: format!("forebay.{}.dlq", loaded.uid()),
+        group: format!("{}.dlq-replay.{step}", loaded.job.consumer_group),
+        shards: 1,
+    }
+}
+
+/// A line of `dlq ls`: the whole record, for people in short.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Letter {
+    line: Line,
+}
+
+impl fmt::Display for Letter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of = |name: &str| self.line.headers.get(name).and_then(Option::as_ref).map_or_else(|| "?".to_owned(), ToString::to_string);
+        let (topic, partition, offset) = (of("forebay.topic"), of("forebay.partition"), of("forebay.offset"));
+        write!(f, "{topic}-{partition} at {offset}  {}: {}", of("forebay.step"), of("forebay.error"))
     }
 }
 
 impl Ls {
-    fn list<L: Log>(&self, loaded: &Loaded, log: &L) -> anyhow::Result<()> {
-        let from = log.start_positions(InputId::new(0), StartFrom::Earliest)?;
+    fn list<L: Log>(&self, loaded: &Loaded, output: Output, log: &L) -> anyhow::Result<()> {
+        let from = log.start_positions(LETTERS, StartFrom::Earliest)?;
+        let mut printer = output.printer();
         let mut listed = 0;
         each_to_end(log, &from, |record| {
-            if !self.common.wants(record) || listed >= self.limit {
-                return Ok(());
-            }
-            listed += 1;
-            match self.output {
-                Output::Json => println!("{}", serde_json::to_string(&Line::of(&loaded.job.dead_letter, record))?),
-                Output::Text => {
-                    let of = |name| header(record, name).unwrap_or("?");
-                    println!(
-                        "{}-{} at {}  {}: {}",
-                        of("forebay.topic"),
-                        of("forebay.partition"),
-                        of("forebay.offset"),
-                        of("forebay.step"),
-                        of("forebay.error")
-                    );
-                }
+            let wanted = self.common.step.as_deref().is_none_or(|step| step_of(record) == Some(step));
+            if wanted && listed < self.limit {
+                listed += 1;
+                printer.print(&Letter { line: Line::of(&loaded.job.dead_letter, record) })?;
             }
             Ok(())
         })?;
-        if self.output == Output::Text {
-            eprintln!("{listed} dead letters");
-        }
+        printer.finish()?;
+        eprintln!("{listed} dead letters");
         Ok(())
     }
 }
 
-impl Replay {
-    fn replay<L: Log>(&self, loaded: &Loaded, log: &L) -> anyhow::Result<()> {
-        let from = replayed_to(log)?;
-        // All partitions, those without dead letters too: where the next replay starts is known only if it is known of each.
-        let mut batch = Batch { positions: from.iter().map(|position| (position.partition, position.next)).collect(), ..Batch::default() };
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        let bar = ProgressBar::new_spinner();
-        let mut producer = None;
-        if !self.dry_run {
-            let incarnation = Incarnation::new(format!("replay.{}", uuid::Uuid::new_v4().simple()));
-            producer = Some(log.open_producer(&incarnation)?);
-        }
-        each_to_end(log, &from, |record| {
-            if self.common.wants(record) {
-                batch.add(loaded, record)?;
-                *counts.entry(header(record, "forebay.step").unwrap_or("?").to_owned()).or_default() += 1;
-            }
-            batch.positions.insert(record.partition, record.offset.next());
-            bar.inc(1);
-            if batch.outputs.bytes() >= BATCH_BYTES { batch.commit(producer.as_mut()) } else { Ok(()) }
-        })?;
-        batch.commit(producer.as_mut())?;
-        bar.finish_and_clear();
-        let total: u64 = counts.values().sum();
-        for (step, count) in &counts {
-            println!("{step}: {count}");
-        }
-        println!("{total} dead letters {}", if self.dry_run { "would be put back" } else { "are put back" });
-        Ok(())
-    }
-}
-
-/// What one transaction of a replay carries.
-#[derive(Default)]
-struct Batch {
-    outputs: Outputs,
-    positions: BTreeMap<Partition, forebay_engine::ids::Offset>,
-}
-
-impl Batch {
-    fn add(&mut self, loaded: &Loaded, record: &InputRecord<'_>) -> anyhow::Result<()> {
-        let place = format!("dead letter at {}-{} offset {}", loaded.job.dead_letter, record.partition, record.offset);
-        let topic = header(record, "forebay.topic")
-            .ok_or_else(|| anyhow::anyhow!("{place}: it has no header forebay.topic; was it put there by Forebay?"))?;
-        let output = loaded.job.inputs.iter().position(|input| input.topic == topic).ok_or_else(|| {
-            anyhow::anyhow!(
-                "{place}: it came from topic {topic}, which is no input of this job any more; name the steps to replay by --step"
-            )
-        })?;
-        let number = |name| header(record, name).and_then(|text| text.parse::<i64>().ok());
-        let partition = number("forebay.partition").and_then(|number| u32::try_from(number).ok()).map(Partition::new);
-        let headers: Vec<Header<'_>> = record.headers.iter().filter(|header| !header.name.starts_with(OWN_HEADERS)).copied().collect();
-        let to = Destination {
-            output: OutputId::new(u16::try_from(output)?),
-            partition,
-            timestamp: number("forebay.timestamp").map_or(record.timestamp, Timestamp::from_millis),
-            key: record.key,
-        };
-        self.outputs.push(to, record.value, &headers);
-        Ok(())
-    }
-
-    fn commit<P: Producer>(&mut self, producer: Option<&mut P>) -> anyhow::Result<()> {
-        let outputs = std::mem::take(&mut self.outputs);
-        let positions = std::mem::take(&mut self.positions);
-        let Some(producer) = producer.filter(|_| !positions.is_empty()) else { return Ok(()) };
-        let offsets = positions.into_iter().map(|(partition, next)| InputPosition { input: InputId::new(0), partition, next }).collect();
-        producer
-            .commit(&Transaction { outputs: vec![Arc::new(outputs)], journal: Vec::new(), offsets })
-            .map_err(|error| anyhow::anyhow!("{error}; what was put back before is committed, call it again for the rest"))?;
-        Ok(())
-    }
-}
-
-/// Where the last replay stopped; the beginning for the first one.
-fn replayed_to<L: Log>(log: &L) -> anyhow::Result<Vec<InputPosition>> {
-    match log.start_positions(InputId::new(0), StartFrom::Group) {
-        Ok(positions) => Ok(positions),
-        Err(LogError::Missing { .. }) => Ok(log.start_positions(InputId::new(0), StartFrom::Earliest)?),
-        Err(error) => Err(error.into()),
-    }
-}
-
+/// Hands out the committed records of the dead-letter topic from these positions to its end as it is now.
 fn each_to_end<L: Log>(
     log: &L,
     from: &[InputPosition],
     mut each: impl FnMut(&InputRecord<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let ends: BTreeMap<_, _> =
-        log.start_positions(InputId::new(0), StartFrom::Latest)?.into_iter().map(|position| (position.partition, position.next)).collect();
+        log.start_positions(LETTERS, StartFrom::Latest)?.into_iter().map(|position| (position.partition, position.next)).collect();
     let mut input = log.open_input(ShardId::new(0), from)?;
     loop {
         let mut outcome = Ok(());
         input.poll(Duration::from_millis(100), 1000, &mut |record| {
-            if outcome.is_ok() {
+            if outcome.is_ok() && record.offset < ends[&record.partition] {
                 outcome = each(record);
             }
         })?;
@@ -237,6 +149,10 @@ fn each_to_end<L: Log>(
             return Ok(());
         }
     }
+}
+
+fn step_of<'a>(record: &InputRecord<'a>) -> Option<&'a str> {
+    header(record, "forebay.step")
 }
 
 fn header<'a>(record: &InputRecord<'a>, name: &str) -> Option<&'a str> {

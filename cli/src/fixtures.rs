@@ -1,26 +1,34 @@
 //! `forebay test`: fixtures through a pipeline in memory, with no broker, cluster or clock.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use forebay_engine::ids::{InputId, Partition, TableId, Timestamp};
 use forebay_engine::journal::Books;
 use forebay_pipeline::InputContext;
-use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture};
-use serde::Deserialize;
+use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture_with};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Unusable;
 use crate::job::{self, Loaded};
+use crate::output::Output;
 
 /// Partitions of a fixture's inputs: enough that keys meet different ones.
 const PARTITIONS: u32 = 12;
 
+/// What `forebay test` is told.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay test -f job.yaml                        all *.test.yaml beside the manifest
+  forebay test -f job.yaml late.yaml more.yaml
+  forebay test -f job.yaml -o json | jq 'select(.passed == false)'")]
 pub struct Test {
     /// The manifest
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    #[arg(short = 'f', long, value_name = "FILE", env = "FOREBAY_FILE")]
     file: PathBuf,
     /// Fixture files (YAML or JSON) [default: all *.test.yaml beside the manifest]
     fixtures: Vec<PathBuf>,
@@ -80,27 +88,57 @@ struct Expected {
     headers: BTreeMap<String, String>,
 }
 
+/// A line of `forebay test`.
+#[derive(Serialize)]
+struct CaseRow<'a> {
+    file: String,
+    case: &'a str,
+    passed: bool,
+    differences: Vec<String>,
+}
+
+impl fmt::Display for CaseRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.passed {
+            true => write!(f, "ok    {}", self.case),
+            false => write!(f, "FAIL  {}\n      {}", self.case, self.differences.join("\n      ")),
+        }
+    }
+}
+
+/// The last line of `forebay test`.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    cases_passed: u64,
+    cases_failed: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.cases_passed, self.cases_failed)
+    }
+}
+
 impl Test {
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         let loaded = job::load(&self.file)?;
         let files = if self.fixtures.is_empty() { beside(&self.file)? } else { self.fixtures.clone() };
-        let (mut passed, mut failed) = (0, 0);
+        let mut printer = output.printer();
+        let mut summary = Summary::default();
         for file in &files {
             let text = std::fs::read_to_string(file).map_err(|error| Unusable(format!("read {}: {error}", file.display())))?;
             let parsed: File = serde_saphyr::from_str(&text).map_err(|error| Unusable(format!("{}: {error}", file.display())))?;
             for case in &parsed.cases {
                 let differences = run(&loaded, case)?;
-                if differences.is_empty() {
-                    passed += 1;
-                    println!("ok    {}", case.name);
-                } else {
-                    failed += 1;
-                    println!("FAIL  {}\n      {}", case.name, differences.join("\n      "));
-                }
+                let passed = differences.is_empty();
+                *if passed { &mut summary.cases_passed } else { &mut summary.cases_failed } += 1;
+                printer.print(&CaseRow { file: file.display().to_string(), case: &case.name, passed, differences })?;
             }
         }
-        println!("{passed} passed, {failed} failed");
-        anyhow::ensure!(failed == 0, "{failed} cases failed");
+        printer.print(&summary)?;
+        printer.finish()?;
+        anyhow::ensure!(summary.cases_failed == 0, "{} cases failed", summary.cases_failed);
         Ok(())
     }
 }
@@ -124,7 +162,7 @@ fn run(loaded: &Loaded, case: &Case) -> anyhow::Result<Vec<String>> {
     let (outputs, tables) = (context.outputs.clone(), context.tables.clone());
     let compiled = loaded.compile_in(context)?;
     let records = case.records.iter().map(|record| fixture_record(loaded, record)).collect::<Result<Vec<_>, _>>()?;
-    let ran = run_fixture(&compiled, &records)?;
+    let ran = run_fixture_with(&compiled, &records, &job::lifetimes(&loaded.job, &tables))?;
     let mut differences = Vec::new();
     for (topic, expected) in case.expect.outputs.iter().flatten() {
         let Some(id) = outputs.get(topic) else {

@@ -10,15 +10,21 @@ use forebay_crds::identity::changed;
 use forebay_crds::validate::default_shards;
 use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
 use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::JobTopics;
 use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
 use forebay_pipeline::{CompileContext, CompileError, CompiledPipeline, InputContext};
+use serde::Serialize;
 
-use crate::Unusable;
+use crate::output::Output;
 use crate::places::Places;
+use crate::{BadManifest, Unusable};
 
 /// The first history of a job; rewinds, which start others, are still to come.
 pub const TIMELINE: Timeline = Timeline::new(0);
+
+/// The file in a state folder that names the job whose databases lie there.
+const STATE_MARK: &str = "job";
 
 /// The most bytes of an output record: Kafka's default for `max.message.bytes`, less the framing of a batch.
 const RECORD_BYTES_MAX: usize = (1 << 20) - 512;
@@ -33,14 +39,9 @@ pub struct Loaded {
 pub fn load(file: &Path) -> anyhow::Result<Loaded> {
     let name = file.display().to_string();
     let yaml = std::fs::read_to_string(file).map_err(|error| Unusable(format!("read {name}: {error}; name a manifest by -f")))?;
-    let manifest = Manifest::parse(&yaml, &name).map_err(|findings| unusable(&findings))?;
-    let job = manifest.validate().map_err(|findings| unusable(&findings))?;
+    let manifest = Manifest::parse(&yaml, &name).map_err(BadManifest)?;
+    let job = manifest.validate().map_err(BadManifest)?;
     Ok(Loaded { manifest, job })
-}
-
-fn unusable(findings: &[Finding]) -> Unusable {
-    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-    Unusable(format!("the manifest cannot work:\n{}", lines.join("\n")))
 }
 
 impl Loaded {
@@ -66,22 +67,28 @@ impl Loaded {
 
     /// Refuses a folder with databases of another job, which a restore of this one would wipe, and marks one that nobody has as this job's.
     pub fn take_state_dir(&self, dir: &Path) -> anyhow::Result<()> {
-        let (mark, uid) = (dir.join("job"), self.uid());
+        if self.owns_state_dir(dir)? {
+            return Ok(());
+        }
+        let mark = dir.join(STATE_MARK);
+        std::fs::create_dir_all(dir)
+            .and_then(|()| std::fs::write(&mark, self.uid() + "\n"))
+            .with_context(|| format!("write {}; name another state folder by --state-dir", mark.display()))
+    }
+
+    /// Whether a state folder is marked as this job's; false: as nobody's. An error if it is another's.
+    pub fn owns_state_dir(&self, dir: &Path) -> anyhow::Result<bool> {
+        let (mark, uid) = (dir.join(STATE_MARK), self.uid());
         match std::fs::read_to_string(&mark) {
-            Ok(owner) if owner.trim() == uid => Ok(()),
+            Ok(owner) if owner.trim() == uid => Ok(true),
             // An empty mark is one that was being written when the process died.
-            Ok(owner) if !owner.trim().is_empty() => {
-                let reason = format!(
-                    "the state folder {} is that of job {}, not of {uid}; name another by --state-dir",
-                    dir.display(),
-                    owner.trim()
-                );
-                Err(Unusable(reason).into())
+            Ok(owner) if owner.trim().is_empty() => Ok(false),
+            Ok(owner) => {
+                let (dir, owner) = (dir.display(), owner.trim());
+                Err(Unusable(format!("the state folder {dir} is that of job {owner}, not of {uid}; name another by --state-dir")).into())
             }
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).with_context(|| format!("read {}", mark.display())),
-            Ok(_) | Err(_) => std::fs::create_dir_all(dir)
-                .and_then(|()| std::fs::write(&mark, uid + "\n"))
-                .with_context(|| format!("write {}; name another state folder by --state-dir", mark.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("read {}", mark.display())),
         }
     }
 
@@ -91,6 +98,18 @@ impl Loaded {
         let Some(key) = newest else { return Ok(None) };
         let identity = JobIdentity::decode(&root.get(&key)?).with_context(|| format!("object {key}"))?;
         Ok(Some(identity))
+    }
+
+    /// The job's identity; an error with the way out if it has never run here.
+    pub fn identity_or_say(&self, root: &dyn ObjectStore) -> anyhow::Result<JobIdentity> {
+        let found = self.identity(root)?;
+        found.ok_or_else(|| {
+            let (namespace, name) = (&self.job.namespace, &self.job.name);
+            Unusable(format!(
+                "job {namespace}/{name} has never run on this object store; name the right one by --store, or its working folder by --dir"
+            ))
+            .into()
+        })
     }
 
     /// Puts the inputs into the order of the ids by which the state knows them, whatever their order in the manifest.
@@ -107,7 +126,7 @@ impl Loaded {
             return Ok(());
         }
         self.manifest.locator.locate(&mut findings);
-        Err(unusable(&findings).into())
+        Err(BadManifest(findings).into())
     }
 
     /// The job's identity, made at the first start and extended by new tables; refuses a manifest that contradicts it.
@@ -176,7 +195,7 @@ impl Loaded {
         CompiledPipeline::compile(&self.job.pipeline, context).map_err(|errors| {
             let mut findings: Vec<Finding> = errors.iter().map(finding).collect();
             self.manifest.locator.locate(&mut findings);
-            unusable(&findings).into()
+            BadManifest(findings).into()
         })
     }
 }
@@ -195,21 +214,67 @@ pub fn tables(identity: &JobIdentity) -> BTreeMap<String, TableId> {
     identity.tables().map(|(name, id)| (name.to_owned(), TableId::new(id))).collect()
 }
 
+/// How long entities live, by the ids that the state knows tables by.
+pub fn lifetimes(job: &ValidatedJob, tables: &BTreeMap<String, TableId>) -> Lifetimes {
+    Lifetimes::new(job.table_ttls.iter().filter_map(|(table, ttl)| Some((*tables.get(table)?, *ttl))))
+}
+
+/// What `forebay validate` is told.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay validate -f job.yaml
+  forebay validate -f job.yaml -o json | jq '.findings[]'")]
 pub struct Validate {
     /// The manifest
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    #[arg(short = 'f', long, value_name = "FILE", env = "FOREBAY_FILE")]
     file: PathBuf,
 }
 
+/// What `forebay validate` says on standard output. One that is not valid is told there in JSON only: as text it is the error.
+#[derive(Serialize)]
+struct Verdict<'a> {
+    file: String,
+    valid: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revision: Option<Revision>,
+    findings: &'a [Finding],
+}
+
+impl std::fmt::Display for Verdict<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self.steps, &self.revision) {
+            (Some(steps), Some(revision)) => write!(f, "{} is valid: {steps} steps, revision {revision}", self.file),
+            _ => write!(f, "{} is not valid", self.file),
+        }
+    }
+}
+
 impl Validate {
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let file = self.file.display().to_string();
+        match self.check() {
+            Ok(loaded) => {
+                let (steps, revision) = (Some(loaded.job.pipeline.len()), Some(loaded.revision()));
+                output.print(&Verdict { file, valid: true, steps, revision, findings: &[] })
+            }
+            Err(error) => {
+                if let (Some(BadManifest(findings)), Output::Json) = (error.downcast_ref(), output) {
+                    output.print(&Verdict { file, valid: false, steps: None, revision: None, findings })?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<Loaded> {
         let loaded = load(&self.file)?;
         // Ids only have to differ here.
         let names: BTreeSet<_> = loaded.job.tables.iter().cloned().collect();
         let tables = names.into_iter().zip((0..).map(TableId::new)).collect();
         loaded.compile(tables, 1)?;
-        println!("{} is valid: {} steps, revision {}", self.file.display(), loaded.job.pipeline.len(), loaded.revision());
-        Ok(())
+        Ok(loaded)
     }
 }

@@ -1,7 +1,8 @@
 //! `forebay log`: the embedded log, to put records in and get them out.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,25 +13,42 @@ use forebay_engine::log::{InputReader, StartFrom};
 use forebay_engine::record::Header;
 use forebay_local::{LogFolder, NewRecord};
 use indicatif::ProgressBar;
+use serde::Serialize;
 
 use crate::Unusable;
+use crate::output::Output;
+use crate::places::WorkingFolder;
 use crate::records::Line;
 
 #[derive(Subcommand)]
 pub enum LogCommand {
     /// Put records into a topic of the embedded log, which is made if it is not there
+    #[command(after_help = "\
+Examples:
+  forebay log produce --topic flights --partitions 12 --input records.jsonl
+  echo '{\"key\": \"k\", \"value\": \"text\"}' | forebay log produce --topic flights
+
+A line is one record: {\"key\": …, \"value\": …, \"timestamp\": milliseconds, \"partition\": 0, \"headers\": {…}}; all but value may be left \
+out. Keys and values are text, or {\"base64\": \"…\"}.")]
     Produce(Produce),
     /// Print the committed records of a topic, one line of JSON each
+    #[command(after_help = "\
+Examples:
+  forebay log consume --topic enriched --from-beginning --until-end | head
+  forebay log consume --topic delayed                    wait for what comes")]
     Consume(Consume),
     /// List the topics
+    #[command(after_help = "\
+Examples:
+  forebay log topics
+  forebay log topics --dir forebay-data -o json")]
     Topics(Topics),
 }
 
 #[derive(Args)]
 pub struct Produce {
-    /// Folder of the embedded log
-    #[arg(long, value_name = "FOLDER", default_value = "forebay-data/log")]
-    dir: PathBuf,
+    #[command(flatten)]
+    working: WorkingFolder,
     /// The topic
     #[arg(long)]
     topic: String,
@@ -44,9 +62,8 @@ pub struct Produce {
 
 #[derive(Args)]
 pub struct Consume {
-    /// Folder of the embedded log
-    #[arg(long, value_name = "FOLDER", default_value = "forebay-data/log")]
-    dir: PathBuf,
+    #[command(flatten)]
+    working: WorkingFolder,
     /// The topic
     #[arg(long)]
     topic: String,
@@ -60,24 +77,50 @@ pub struct Consume {
 
 #[derive(Args)]
 pub struct Topics {
-    /// Folder of the embedded log
-    #[arg(long, value_name = "FOLDER", default_value = "forebay-data/log")]
-    dir: PathBuf,
+    #[command(flatten)]
+    working: WorkingFolder,
 }
 
 impl LogCommand {
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         match self {
-            Self::Produce(command) => command.execute(),
-            Self::Consume(command) => command.execute(),
-            Self::Topics(command) => command.execute(),
+            Self::Produce(command) => command.execute(output),
+            Self::Consume(command) => command.execute(output),
+            Self::Topics(command) => command.execute(output),
         }
     }
 }
 
+/// What `log produce` prints.
+#[derive(Serialize)]
+struct Produced<'a> {
+    topic: &'a str,
+    records: u64,
+}
+
+impl fmt::Display for Produced<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records were put into topic {}", self.records, self.topic)
+    }
+}
+
+/// A line of `log topics`.
+#[derive(Serialize)]
+struct TopicRow<'a> {
+    topic: &'a str,
+    partitions: u32,
+    id: &'a str,
+}
+
+impl fmt::Display for TopicRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\t{} partitions\t{}", self.topic, self.partitions, self.id)
+    }
+}
+
 impl Produce {
-    fn execute(&self) -> anyhow::Result<()> {
-        let folder = LogFolder::open(&self.dir)?;
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let folder = LogFolder::open(&self.working.log_dir())?;
         if !folder.topics().iter().any(|topic| topic.name == self.topic) {
             folder.create_topic(&self.topic, self.partitions)?;
         }
@@ -114,30 +157,26 @@ impl Produce {
         }
         let written = writer.finish()?;
         bar.finish_and_clear();
-        eprintln!("{written} records are in topic {}", self.topic);
-        Ok(())
+        output.print(&Produced { topic: &self.topic, records: written })
     }
 }
 
 impl Consume {
-    fn execute(&self) -> anyhow::Result<()> {
-        let folder = LogFolder::open(&self.dir)?;
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let folder = LogFolder::open(&self.working.log_dir())?;
         let from = if self.from_beginning { StartFrom::Earliest } else { StartFrom::Latest };
         let mut input = folder.consume(&self.topic, from, "forebay.log.consume")?;
-        let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+        let mut printer = output.printer();
         loop {
             let mut outcome = Ok(());
             let read = input.poll(Duration::from_millis(if self.until_end { 0 } else { 500 }), 10_000, &mut |record| {
                 if outcome.is_ok() {
-                    outcome = write_line(&mut out, &self.topic, record);
+                    outcome = printer.print(&Line::of(&self.topic, record));
                 }
             })?;
-            match outcome {
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                other => other?,
-            }
+            outcome?;
             if read == 0 {
-                out.flush()?;
+                printer.flush()?;
                 if self.until_end && input.progress().iter().all(|progress| progress.position.next >= progress.end) {
                     return Ok(());
                 }
@@ -146,16 +185,12 @@ impl Consume {
     }
 }
 
-fn write_line(out: &mut impl Write, topic: &str, record: &forebay_engine::record::InputRecord<'_>) -> std::io::Result<()> {
-    serde_json::to_writer(&mut *out, &Line::of(topic, record))?;
-    out.write_all(b"\n")
-}
-
 impl Topics {
-    fn execute(&self) -> anyhow::Result<()> {
-        for topic in LogFolder::open(&self.dir)?.topics() {
-            println!("{}\t{} partitions\t{}", topic.name, topic.partitions, topic.id);
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let mut printer = output.printer();
+        for topic in LogFolder::open(&self.working.log_dir())?.topics() {
+            printer.print(&TopicRow { topic: &topic.name, partitions: topic.partitions, id: &topic.id })?;
         }
-        Ok(())
+        printer.finish()
     }
 }

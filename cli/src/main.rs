@@ -1,12 +1,14 @@
 //! `forebay`: the one binary for users. It runs jobs, checks manifests, and looks into logs, state and snapshots.
 //!
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
-//! is stalled.
+//! is stalled. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
+mod databases;
 mod dlq;
 mod fixtures;
 mod job;
 mod log;
+mod output;
 mod places;
 mod progress;
 mod records;
@@ -14,17 +16,38 @@ mod run;
 mod snapshot;
 mod state;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use forebay_crds::Finding;
+
+use crate::output::{Output, ReaderGone};
 
 /// Real-time ingestion, exactly once: from Kafka (or an embedded log) through a declared pipeline to Kafka, with state per entity.
 #[derive(Parser)]
-#[command(name = "forebay", version, max_term_width = 110)]
+#[command(name = "forebay", version, max_term_width = 110, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    /// How results are printed on standard output; errors are text on standard error either way
+    #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "text", env = "FOREBAY_OUTPUT")]
+    output: Output,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay validate -f job.yaml                      is the manifest right?
+  forebay test -f job.yaml                          run the fixtures beside it, in memory
+  forebay log produce --topic flights --partitions 12 --input records.jsonl
+  forebay run -f job.yaml --until-end               on the embedded log in ./forebay-data
+  forebay run -f job.yaml --kafka broker:9092 --store s3://bucket/prefix
+  forebay state get -f job.yaml aircraft N14228     what is known of one entity
+  forebay books -f job.yaml -o json                 what became of the records
+
+Exit codes: 0 done; 1 failed while at work; 2 wrong usage, or a manifest that cannot work; 3 a shard was lost to a later \
+start; 4 a shard is stalled; 130 ended at once by a second signal, nothing is lost by it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -50,51 +73,53 @@ enum Command {
     Books(state::BooksCommand),
 }
 
-/// Wrong usage, or a manifest that cannot work: exit code 2.
-#[derive(Debug)]
+/// Wrong usage, or surroundings that cannot work: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct Unusable(String);
 
+/// A manifest that cannot work: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("the manifest cannot work:\n{}", lines(.0))]
+struct BadManifest(Vec<Finding>);
+
 /// A shard was lost to another worker: exit code 3.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct Lost(String);
 
 /// A shard cannot go on without help: exit code 4.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct Stalled(String);
 
-macro_rules! plain_error {
-    ($name:ident) => {
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-        impl std::error::Error for $name {}
-    };
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
-plain_error!(Unusable);
-plain_error!(Lost);
-plain_error!(Stalled);
 
 fn main() -> ExitCode {
     if let Err(reason) = check_processor() {
         eprintln!("forebay: {reason}");
         return ExitCode::from(2);
     }
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        Command::Run(command) => command.execute(),
-        Command::Validate(command) => command.execute(),
-        Command::Test(command) => command.execute(),
-        Command::Snapshot(command) => command.execute(),
-        Command::Dlq(command) => command.execute(),
-        Command::Log(command) => command.execute(),
-        Command::State(command) => command.execute(),
-        Command::Books(command) => command.execute(),
+    let Arguments { command, output } = Arguments::parse();
+    start_logging(&command);
+    let outcome = match command {
+        Command::Run(command) => command.execute(output),
+        Command::Validate(command) => command.execute(output),
+        Command::Test(command) => command.execute(output),
+        Command::Snapshot(command) => command.execute(output),
+        Command::Dlq(command) => command.execute(output),
+        Command::Log(command) => command.execute(output),
+        Command::State(command) => command.execute(output),
+        Command::Books(command) => command.execute(output),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
+    if error.is::<ReaderGone>() {
+        return ExitCode::SUCCESS;
+    }
     eprintln!("forebay: {error:#}");
-    let code = if error.is::<Unusable>() {
+    let code = if error.is::<Unusable>() || error.is::<BadManifest>() {
         2
     } else if error.is::<Lost>() {
         3
@@ -104,6 +129,18 @@ fn main() -> ExitCode {
         1
     };
     ExitCode::from(code)
+}
+
+/// A job says what it does, unless somebody watches its progress bar; the other commands say what is amiss.
+fn start_logging(command: &Command) {
+    let (usual, json) = match command {
+        Command::Run(run) if std::io::stderr().is_terminal() => ("error", run.log_json),
+        Command::Run(run) => ("info", run.log_json),
+        _ => ("warn", false),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual.into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { builder.json().init() } else { builder.init() }
 }
 
 /// The build uses instructions that every server processor since 2013 has; without them it would end as "illegal instruction".

@@ -1,9 +1,10 @@
-//! Where a job's log, snapshots and state lie: named on the command line, in the manifest, or below a working folder.
+//! Where a job's log, snapshots and state lie: named on the command line, in the environment, in the manifest, or below a working folder.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 use forebay_crds::job::StoreSpec;
 use forebay_crds::validate::{Property, ValidatedJob};
 use forebay_engine::store::ObjectStore;
@@ -12,34 +13,81 @@ use forebay_s3::{Encryption, S3Options, S3Store};
 
 use crate::Unusable;
 
-/// Where things lie.
+/// Which job, and where things lie.
 #[derive(Args, Clone, Debug)]
 pub struct Places {
-    /// Working folder: the embedded log (log/), the object store (store/) and the state (state/) lie here unless named otherwise
-    #[arg(long, default_value = "forebay-data", value_name = "FOLDER", env = "FOREBAY_DIR")]
-    pub dir: PathBuf,
+    /// The manifest
+    #[arg(short = 'f', long, value_name = "FILE", env = "FOREBAY_FILE")]
+    pub file: PathBuf,
+
+    #[command(flatten)]
+    pub working: WorkingFolder,
 
     /// Kafka brokers, host:port separated by commas; overrides the manifest's spec.kafka.bootstrapServers. Without either the embedded log
     /// is used
     #[arg(long, value_name = "BROKERS", env = "FOREBAY_KAFKA")]
     pub kafka: Option<String>,
 
-    /// A librdkafka property, such as security.protocol=SASL_SSL; may be repeated. Passwords better come from the manifest's
-    /// spec.kafka.propertiesFrom
-    #[arg(long = "kafka-property", value_name = "NAME=VALUE")]
+    /// A librdkafka property, such as security.protocol=SASL_SSL; may be repeated, in the environment one a line. Passwords better come from
+    /// the manifest's spec.kafka.propertiesFrom
+    #[arg(
+        long = "kafka-property",
+        value_name = "NAME=VALUE",
+        env = "FOREBAY_KAFKA_PROPERTIES",
+        hide_env_values = true,
+        value_delimiter = '\n'
+    )]
     pub kafka_properties: Vec<String>,
 
     /// Where snapshots go: s3://BUCKET/PREFIX or a folder; overrides the manifest's spec.state.store
     #[arg(long, value_name = "URL", env = "FOREBAY_STORE")]
     pub store: Option<String>,
 
-    /// The S3 server's URL where it is not AWS; implies path style
-    #[arg(long, value_name = "URL", env = "FOREBAY_S3_ENDPOINT")]
-    pub s3_endpoint: Option<String>,
+    #[command(flatten)]
+    s3: S3Arguments,
 
     /// Where the databases lie [default: state/ in the working folder]
     #[arg(long, value_name = "FOLDER", env = "FOREBAY_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
+}
+
+/// Where everything lies that is named nowhere else.
+#[derive(Args, Clone, Debug)]
+pub struct WorkingFolder {
+    /// Working folder: the embedded log (log/), the object store (store/) and the state (state/) lie here unless named otherwise
+    #[arg(long, default_value = "forebay-data", value_name = "FOLDER", env = "FOREBAY_DIR")]
+    dir: PathBuf,
+}
+
+/// How to reach a bucket; each overrides the manifest's spec.state.store.s3.
+#[derive(Args, Clone, Debug)]
+struct S3Arguments {
+    /// The S3 server's URL where it is not AWS; implies path style
+    #[arg(long, value_name = "URL", env = "FOREBAY_S3_ENDPOINT")]
+    s3_endpoint: Option<String>,
+
+    /// The bucket's region [default: what the AWS SDK finds, such as AWS_REGION; us-east-1 with an endpoint]
+    #[arg(long, value_name = "REGION", env = "FOREBAY_S3_REGION")]
+    s3_region: Option<String>,
+
+    /// Whether the bucket is named in the path, not in the host name [default: true with --s3-endpoint, else false]
+    #[arg(long, value_name = "BOOL", env = "FOREBAY_S3_PATH_STYLE", value_parser = BoolishValueParser::new(), num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    s3_path_style: Option<bool>,
+
+    /// A PEM file with the authorities that signed the S3 server's certificate, trusted besides the system's own
+    #[arg(long, value_name = "FILE", env = "FOREBAY_S3_CA_FILE")]
+    s3_ca_file: Option<PathBuf>,
+
+    /// The KMS key that S3 is to encrypt objects with: id, ARN or alias [default: what the bucket is set to]
+    #[arg(long, value_name = "KEY", env = "FOREBAY_S3_SSE_KMS_KEY_ID")]
+    s3_sse_kms_key_id: Option<String>,
+}
+
+impl WorkingFolder {
+    /// The folder of the embedded log.
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.join("log")
+    }
 }
 
 /// Brokers and their properties, secrets resolved.
@@ -51,12 +99,7 @@ pub struct Cluster {
 impl Places {
     /// The folder of the databases.
     pub fn state_dir(&self) -> PathBuf {
-        self.state_dir.clone().unwrap_or_else(|| self.dir.join("state"))
-    }
-
-    /// The folder of the embedded log.
-    pub fn log_dir(&self) -> PathBuf {
-        self.dir.join("log")
+        self.state_dir.clone().unwrap_or_else(|| self.working.dir.join("state"))
     }
 
     /// The Kafka cluster; `None`: the embedded log.
@@ -121,10 +164,7 @@ impl Places {
             }
             (None, Some(StoreSpec::Folder(_)) | None) => return Ok(None),
         };
-        if let Some(endpoint) = &self.s3_endpoint {
-            options.endpoint = Some(endpoint.clone());
-            options.path_style = true;
-        }
+        self.s3.override_in(&mut options);
         Ok(Some(options))
     }
 
@@ -134,7 +174,28 @@ impl Places {
             (Some(url), _) if url.contains("://") => Err(Unusable(format!("--store {url}: write s3://BUCKET/PREFIX, or a folder")).into()),
             (Some(folder), _) => Ok(PathBuf::from(folder)),
             (None, Some(StoreSpec::Folder(folder))) => Ok(PathBuf::from(&folder.path)),
-            (None, _) => Ok(self.dir.join("store")),
+            (None, _) => Ok(self.working.dir.join("store")),
+        }
+    }
+}
+
+impl S3Arguments {
+    fn override_in(&self, options: &mut S3Options) {
+        if let Some(endpoint) = &self.s3_endpoint {
+            options.endpoint = Some(endpoint.clone());
+            options.path_style = true;
+        }
+        if let Some(region) = &self.s3_region {
+            options.region = Some(region.clone());
+        }
+        if let Some(path_style) = self.s3_path_style {
+            options.path_style = path_style;
+        }
+        if let Some(ca_file) = &self.s3_ca_file {
+            options.ca_file = Some(ca_file.clone());
+        }
+        if let Some(key_id) = &self.s3_sse_kms_key_id {
+            options.encryption = Encryption::Kms { key_id: key_id.clone() };
         }
     }
 }
@@ -163,5 +224,70 @@ fn resolve(name: &str, property: &Property) -> anyhow::Result<String> {
              `file` in the manifest"
         ))
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use forebay_crds::Manifest;
+
+    use super::*;
+
+    const JOB: &str = "\
+apiVersion: forebay.dev/v1alpha1
+kind: IngestionJob
+metadata: {name: j, namespace: default}
+spec:
+  inputs: [{name: i, topic: i}]
+  deadLetter: {topic: dead}
+  state:
+    store:
+      s3:
+        {bucket: declared, prefix: p, endpoint: 'https://declared', region: r1, pathStyle: false, caFile: /declared.pem, sseKmsKeyId: k1}
+  pipeline: [{parse: {format: json}}, {emit: {topic: out}}]
+";
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        places: Places,
+    }
+
+    /// Bucket and prefix, endpoint, region, path style, authorities, key.
+    fn check(arguments: &[&str], expected: (&str, Option<&str>, Option<&str>, bool, Option<&str>, Option<&str>)) {
+        let line = Line::parse_from([&["forebay", "-f", "job.yaml"], arguments].concat());
+        let job = Manifest::parse(JOB, "job.yaml").unwrap().validate().unwrap();
+        let options = line.places.s3(&job, "below").unwrap().unwrap();
+        let key = match &options.encryption {
+            Encryption::Kms { key_id } => Some(key_id.as_str()),
+            Encryption::BucketDefault | Encryption::S3 => None,
+        };
+        let place = format!("{}/{}", options.bucket, options.prefix);
+        let ca_file = options.ca_file.as_ref().and_then(|path| path.to_str());
+        let found = (place.as_str(), options.endpoint.as_deref(), options.region.as_deref(), options.path_style, ca_file, key);
+        assert_eq!(found, expected, "{arguments:?}");
+    }
+
+    #[test]
+    fn arguments_override_the_manifests_store_field_by_field() {
+        let declared = ("declared/p/below", Some("https://declared"), Some("r1"), false, Some("/declared.pem"), Some("k1"));
+        check(&[], declared);
+        check(&["--s3-endpoint", "http://e"], (declared.0, Some("http://e"), declared.2, true, declared.4, declared.5));
+        check(
+            &["--s3-endpoint", "http://e", "--s3-path-style=false"],
+            (declared.0, Some("http://e"), declared.2, false, declared.4, declared.5),
+        );
+        check(&["--s3-path-style"], (declared.0, declared.1, declared.2, true, declared.4, declared.5));
+        check(
+            &["--s3-region", "r2", "--s3-ca-file", "/c.pem", "--s3-sse-kms-key-id", "k2"],
+            (declared.0, declared.1, Some("r2"), false, Some("/c.pem"), Some("k2")),
+        );
+    }
+
+    #[test]
+    fn another_store_replaces_the_manifests_as_a_whole() {
+        check(&["--store", "s3://b"], ("b/below", None, None, false, None, None));
+        check(&["--store", "s3://b/x/", "--s3-region", "r2"], ("b/x/below", None, Some("r2"), false, None, None));
     }
 }

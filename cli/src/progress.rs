@@ -1,7 +1,9 @@
-//! What a person sees while a job runs: a bar with rate, lag and books on a terminal, a line now and then elsewhere.
+//! What a person sees while a job runs: a bar with rate, lag and books on a terminal, a line of the log now and then elsewhere.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use forebay_engine::ids::ShardId;
 use forebay_engine::journal::Books;
 use forebay_worker::status::Status;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,7 +15,8 @@ pub struct Progress {
     bar: ProgressBar,
     plain: bool,
     last_line: Instant,
-    last: (Instant, u64),
+    /// When the rate was last taken, and how many records the running shards had in then.
+    last: (Instant, BTreeMap<ShardId, u64>),
     rate: f64,
 }
 
@@ -27,36 +30,40 @@ impl Progress {
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
         let plain = bar.is_hidden();
-        Self { bar, plain, last_line: Instant::now(), last: (Instant::now(), 0), rate: 0.0 }
+        Self { bar, plain, last_line: Instant::now(), last: (Instant::now(), BTreeMap::new()), rate: 0.0 }
     }
 
     /// Shows where the job stands.
-    pub fn show(&mut self, status: &Status, read_since_start: u64) {
+    pub fn show(&mut self, status: &Status) {
         let now = Instant::now();
+        let (shards, books) = (status.shards(), status.books());
         let elapsed = now.duration_since(self.last.0).as_secs_f64();
         if elapsed >= 0.5 {
-            let rate = read_since_start.saturating_sub(self.last.1) as f64 / elapsed;
+            let ins: BTreeMap<_, _> =
+                shards.iter().filter(|(_, shard)| shard.phase == "running").map(|(id, shard)| (*id, shard.books.records_in)).collect();
+            // What a shard had in when it came up was not read just now.
+            let read: u64 = ins.iter().filter_map(|(id, now)| Some(now.saturating_sub(*self.last.1.get(id)?))).sum();
+            let rate = read as f64 / elapsed;
             self.rate = if self.rate == 0.0 { rate } else { 0.5 * self.rate + 0.5 * rate };
-            self.last = (now, read_since_start);
+            self.last = (now, ins);
         }
-        let shards = status.shards();
         let running = shards.values().filter(|shard| shard.phase == "running").count();
         let lag: u64 = shards.values().map(forebay_worker::status::ShardStatus::lag_records).sum();
-        let message = format!("{running}/{} shards  {:.0} records/s  lag {lag}  {}", shards.len(), self.rate, books_line(&status.books()));
+        let message = format!("{running}/{} shards  {:.0} records/s  lag {lag}  {}", shards.len(), self.rate, books_line(&books));
         if self.plain {
             if now.duration_since(self.last_line) >= LINE_INTERVAL {
                 self.last_line = now;
-                eprintln!("{message}");
+                tracing::info!("{message}");
             }
         } else {
-            self.bar.set_position(read_since_start);
+            self.bar.set_position(books.records_in);
             self.bar.set_message(message);
         }
     }
 
-    /// Prints a line above the bar.
+    /// Prints a line above the bar; without one it is a line of the log.
     pub fn say(&self, line: &str) {
-        if self.plain { eprintln!("{line}") } else { self.bar.println(line) }
+        if self.plain { tracing::info!("{line}") } else { self.bar.println(line) }
     }
 
     pub fn finish(&self) {

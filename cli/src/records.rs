@@ -53,6 +53,22 @@ impl Text {
     }
 }
 
+impl std::fmt::Display for Text {
+    /// The text; bytes that are none, as base64.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(text) | Self::Encoded { base64: text } => f.write_str(text),
+        }
+    }
+}
+
+impl std::fmt::Display for Line {
+    /// A record is a line of JSON for people too.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&serde_json::to_string(self).map_err(|_| std::fmt::Error)?)
+    }
+}
+
 impl Line {
     pub fn of(topic: &str, record: &InputRecord<'_>) -> Self {
         Self {

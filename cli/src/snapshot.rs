@@ -1,35 +1,48 @@
-//! `forebay snapshot`: the checkpoints of a job in its object store, on S3 or in a folder. The job need not run.
+//! `forebay snapshot`: the checkpoints of a job in its object store, on S3 or in a folder. The job may run meanwhile.
 
-use std::path::PathBuf;
+use std::fmt;
 use std::sync::Arc;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
-use forebay_engine::ids::ShardId;
+use forebay_engine::ids::{Epoch, Incarnation, JournalOffset, Revision, ShardId};
+use forebay_engine::journal::Books;
 use forebay_engine::manifest::{Manifest, manifest_prefix};
-use forebay_engine::store::ObjectStore;
+use forebay_engine::store::{ObjectStore, StoreError};
+use forebay_worker::fetch::fetch;
 use indicatif::ProgressBar;
+use serde::Serialize;
 
 use crate::Unusable;
 use crate::job;
+use crate::output::{Output, Printer};
 use crate::places::Places;
 use crate::progress::books_line;
-use crate::state::Output;
 
 #[derive(Subcommand)]
 pub enum SnapshotCommand {
     /// List the checkpoints of all shards
+    #[command(after_help = "\
+Examples:
+  forebay snapshot ls -f job.yaml
+  forebay snapshot ls -f job.yaml --store s3://bucket/prefix --shard 3 -o json")]
     Ls(Ls),
-    /// Print one checkpoint's manifest
+    /// Print one checkpoint's manifest: its epoch, input offsets, books and files
+    #[command(after_help = "\
+Examples:
+  forebay snapshot inspect -f job.yaml --shard 3
+  forebay snapshot inspect -f job.yaml --shard 3 --epoch 812 -o json | jq .files")]
     Inspect(Inspect),
-    /// Download all files of all checkpoints and check sizes and checksums
+    /// Download all files of all checkpoints and check sizes and checksums; exit code 1 when one is damaged
+    #[command(after_help = "\
+Examples:
+  forebay snapshot verify -f job.yaml
+  forebay snapshot verify -f job.yaml --store s3://bucket/prefix -o json")]
     Verify(Verify),
 }
 
 #[derive(Args)]
 pub struct Common {
-    /// The manifest
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
-    file: PathBuf,
     #[command(flatten)]
     places: Places,
     /// Only this shard
@@ -41,9 +54,6 @@ pub struct Common {
 pub struct Ls {
     #[command(flatten)]
     common: Common,
-    /// How to print
-    #[arg(short = 'o', long, default_value = "text")]
-    output: Output,
 }
 
 #[derive(Args)]
@@ -62,33 +72,121 @@ pub struct Verify {
 }
 
 impl SnapshotCommand {
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         match self {
-            Self::Ls(command) => command.execute(),
-            Self::Inspect(command) => command.execute(),
-            Self::Verify(command) => command.execute(),
+            Self::Ls(command) => command.execute(output),
+            Self::Inspect(command) => command.execute(output),
+            Self::Verify(command) => command.execute(output),
         }
+    }
+}
+
+/// A line of `snapshot ls`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CheckpointRow<'a> {
+    shard: ShardId,
+    epoch: Epoch,
+    taken_by: &'a Incarnation,
+    files: usize,
+    bytes: u64,
+    journal: JournalOffset,
+    revision: &'a Revision,
+    books: &'a Books,
+}
+
+impl<'a> CheckpointRow<'a> {
+    fn of(manifest: &'a Manifest) -> Self {
+        let (stamp, bytes) = (&manifest.stamp, manifest.files.iter().map(|file| file.size).sum());
+        Self {
+            shard: stamp.owner.shard,
+            epoch: stamp.epoch,
+            taken_by: &manifest.taken_by,
+            files: manifest.files.len(),
+            bytes,
+            journal: stamp.journal,
+            revision: &stamp.revision,
+            books: &stamp.books,
+        }
+    }
+}
+
+impl fmt::Display for CheckpointRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "shard {}  epoch {}  {} files  {} bytes  journal from {}  revision {}  {}",
+            self.shard,
+            self.epoch,
+            self.files,
+            self.bytes,
+            self.journal,
+            self.revision,
+            books_line(self.books)
+        )
+    }
+}
+
+/// What `snapshot inspect` prints.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Inspected<'a>(&'a Manifest);
+
+impl fmt::Display for Inspected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.0.encode()))
+    }
+}
+
+/// A line of `snapshot verify`: an object that does not hold what its manifest says.
+#[derive(Serialize)]
+struct Damage<'a> {
+    shard: ShardId,
+    epoch: Epoch,
+    object: &'a str,
+    problem: String,
+}
+
+impl fmt::Display for Damage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {} epoch {}: {}: {}", self.shard, self.epoch, self.object, self.problem)
+    }
+}
+
+/// The last line of `snapshot verify`.
+#[derive(Default, Serialize)]
+struct Verified {
+    checkpoints: usize,
+    objects: usize,
+    damaged: usize,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} checkpoints, {} objects, {} damaged", self.checkpoints, self.objects, self.damaged)
     }
 }
 
 impl Common {
     /// The manifests, by shard and epoch.
     fn manifests(&self) -> anyhow::Result<(Arc<dyn ObjectStore>, Vec<Manifest>)> {
-        let loaded = job::load(&self.file)?;
-        let root = loaded.root(&self.places)?;
-        let identity = loaded.identity(&*root)?.ok_or_else(|| {
-            Unusable(format!(
-                "job {}/{} has no state here; name its object store by --store or --dir",
-                loaded.job.namespace, loaded.job.name
-            ))
-        })?;
+        let loaded = job::load(&self.places.file)?;
+        let identity = loaded.identity_or_say(&*loaded.root(&self.places)?)?;
+        if let Some(shard) = self.shard.filter(|shard| *shard >= identity.shards) {
+            return Err(
+                Unusable(format!("--shard {shard}: the job has {} shards; write 0 to {}", identity.shards, identity.shards - 1)).into()
+            );
+        }
         let store = loaded.store(&self.places)?;
         let mut manifests = Vec::new();
         for shard in (0..identity.shards).filter(|shard| self.shard.is_none_or(|only| only == *shard)) {
             for object in store.list(&manifest_prefix(ShardId::new(shard)))? {
-                let manifest =
-                    Manifest::decode(&store.get(&object.key)?).map_err(|reason| anyhow::anyhow!("object {}: {reason}", object.key))?;
-                manifests.push(manifest);
+                let bytes = match store.get(&object.key) {
+                    // A running job has dropped it since it was listed.
+                    Err(StoreError::NotFound { .. }) => continue,
+                    got => got?,
+                };
+                manifests.push(Manifest::decode(&bytes).map_err(|reason| anyhow::anyhow!("object {}: {reason}", object.key))?);
             }
         }
         Ok((store, manifests))
@@ -96,76 +194,63 @@ impl Common {
 }
 
 impl Ls {
-    fn execute(&self) -> anyhow::Result<()> {
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
         let (_, manifests) = self.common.manifests()?;
+        let mut printer = output.printer();
         for manifest in &manifests {
-            let (stamp, bytes) = (&manifest.stamp, manifest.files.iter().map(|file| file.size).sum::<u64>());
-            match self.output {
-                Output::Text => println!(
-                    "shard {}  epoch {}  {} files  {bytes} bytes  journal from {}  revision {}  {}",
-                    stamp.owner.shard,
-                    stamp.epoch,
-                    manifest.files.len(),
-                    stamp.journal,
-                    stamp.revision,
-                    books_line(&stamp.books)
-                ),
-                Output::Json => println!(
-                    "{}",
-                    serde_json::json!({"shard": stamp.owner.shard, "epoch": stamp.epoch, "takenBy": manifest.taken_by, "files": manifest.files.len(),
-                        "bytes": bytes, "journal": stamp.journal, "revision": stamp.revision, "books": stamp.books})
-                ),
-            }
+            printer.print(&CheckpointRow::of(manifest))?;
         }
-        if manifests.is_empty() && self.output == Output::Text {
+        if manifests.is_empty() {
             eprintln!("no checkpoints yet: the first comes within the checkpoint interval after the first epoch");
         }
-        Ok(())
+        printer.finish()
     }
 }
 
 impl Inspect {
-    fn execute(&self) -> anyhow::Result<()> {
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
         let (_, manifests) = self.common.manifests()?;
-        let found = manifests.iter().rev().find(|manifest| self.epoch.is_none_or(|epoch| manifest.stamp.epoch.get() == epoch));
+        let wanted = manifests.iter().filter(|manifest| self.epoch.is_none_or(|epoch| manifest.stamp.epoch.get() == epoch));
+        let found = wanted.max_by_key(|manifest| manifest.stamp.epoch);
         let found = found.ok_or_else(|| Unusable("there is no such checkpoint; list them by `forebay snapshot ls`".into()))?;
-        println!("{}", String::from_utf8_lossy(&found.encode()));
-        Ok(())
+        output.print(&Inspected(found))
     }
 }
 
 impl Verify {
-    fn execute(&self) -> anyhow::Result<()> {
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
         let (store, manifests) = self.common.manifests()?;
-        let scratch = std::env::temp_dir().join(format!("forebay-verify-{}", uuid::Uuid::new_v4().simple()));
+        let scratch = tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")?;
         let bar = ProgressBar::new(manifests.iter().map(|manifest| manifest.files.len() as u64).sum());
-        let mut damaged = 0;
+        let mut printer = output.printer();
+        let mut verified = Verified { checkpoints: manifests.len(), ..Verified::default() };
         for manifest in &manifests {
-            for file in &manifest.files {
-                let problem = match store.download(&file.object, &scratch) {
-                    Ok(size) if size != file.size => Some(format!("{size} bytes instead of {}", file.size)),
-                    Ok(_) => match forebay_worker::restorer::checksum(&scratch)? {
-                        crc32 if crc32 != file.crc32 => Some(format!("CRC-32 {crc32:08x} instead of {:08x}", file.crc32)),
-                        _ => None,
-                    },
-                    Err(error) => Some(error.to_string()),
-                };
-                if let Some(problem) = problem {
-                    damaged += 1;
-                    bar.suspend(|| {
-                        println!(
-                            "shard {} epoch {}: {} ({}): {problem}",
-                            manifest.stamp.owner.shard, manifest.stamp.epoch, file.object, file.name
-                        )
-                    });
+            for (object, files) in manifest.objects() {
+                verified.objects += 1;
+                if let Err(error) = fetch(&*store, object, &files, scratch.path()) {
+                    verified.damaged += 1;
+                    let (shard, epoch) = (manifest.stamp.owner.shard, manifest.stamp.epoch);
+                    bar.suspend(|| say(&mut printer, &Damage { shard, epoch, object, problem: error.to_string() }))?;
                 }
-                bar.inc(1);
+                for file in &files {
+                    let _ = std::fs::remove_file(scratch.path().join(&file.name));
+                }
+                bar.inc(files.len() as u64);
             }
         }
         bar.finish_and_clear();
-        let _ = std::fs::remove_file(&scratch);
-        println!("{} checkpoints, {damaged} damaged files", manifests.len());
-        anyhow::ensure!(damaged == 0, "a restore falls back to the checkpoint before a damaged one; take a new one by letting the job run");
+        printer.print(&verified)?;
+        printer.finish()?;
+        anyhow::ensure!(
+            verified.damaged == 0,
+            "{} objects are damaged or missing; a restore falls back to the checkpoint before; take a new one by letting the job run",
+            verified.damaged
+        );
         Ok(())
     }
+}
+
+fn say(printer: &mut Printer, damage: &Damage<'_>) -> anyhow::Result<()> {
+    printer.print(damage)?;
+    printer.flush()
 }

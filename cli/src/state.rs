@@ -1,55 +1,43 @@
-//! `forebay state` and `forebay books`: what lies in a job's databases. Reads the local ones; the job need not run.
+//! `forebay state` and `forebay books`: what lies in a job's databases, here or in its checkpoints. The job may run meanwhile.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::collections::btree_map::Entry;
+use std::fmt;
 
-use clap::{Args, Subcommand, ValueEnum};
-use forebay_engine::ids::{Partition, ShardId, TableId};
-use forebay_engine::journal::Books;
-use forebay_engine::shard::{encode_key, shard_of};
-use forebay_local::partitioner::partition_for_key;
+use clap::{Args, Subcommand};
+use forebay_engine::ids::{Epoch, Partition, Revision, ShardId, TableId};
+use forebay_engine::journal::{Books, Stamp};
+use forebay_engine::shard::encode_key;
 use forebay_pipeline::Document;
-use forebay_state::StateReader;
 use forebay_state::keys::KeyRange;
-use forebay_worker::restorer::shard_folder;
+use serde::Serialize;
+use serde_json::Value;
 
-use crate::Unusable;
-use crate::job::{self, Loaded};
-use crate::places::Places;
+use crate::databases::{Common, Databases};
+use crate::output::Output;
 use crate::progress::books_line;
 use crate::records::Text;
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON document a line
-    Json,
-}
-
 #[derive(Subcommand)]
 pub enum StateCommand {
-    /// List the tables, with the epoch of each shard
+    /// List the tables, and of each shard the epoch and the checkpoints that count
+    #[command(after_help = "\
+Examples:
+  forebay state ls -f job.yaml
+  forebay state ls -f job.yaml --from-store --store s3://bucket/prefix -o json")]
     Ls(Ls),
     /// Print one entity
+    #[command(after_help = "\
+Examples:
+  forebay state get -f job.yaml aircraft N14228
+  forebay state get -f job.yaml aircraft N14228 -o json | jq .value.flights")]
     Get(Get),
     /// Print all entities, or those of one table
+    #[command(after_help = "\
+Examples:
+  forebay state scan -f job.yaml --table aircraft --limit 10
+  forebay state scan -f job.yaml -o json > state.jsonl")]
     Scan(Scan),
-}
-
-#[derive(Args)]
-pub struct Common {
-    /// The manifest
-    #[arg(short = 'f', long = "file", value_name = "FILE")]
-    file: PathBuf,
-    #[command(flatten)]
-    places: Places,
-    /// How to print
-    #[arg(short = 'o', long, default_value = "text")]
-    output: Output,
 }
 
 #[derive(Args)]
@@ -66,9 +54,6 @@ pub struct Get {
     table: String,
     /// The entity's key
     key: String,
-    /// The number of partitions of the input, to find the key's shard [default: all shards are asked]
-    #[arg(long)]
-    partitions: Option<u32>,
 }
 
 #[derive(Args)]
@@ -83,137 +68,169 @@ pub struct Scan {
     limit: usize,
 }
 
+/// What `forebay books` is told.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay books -f job.yaml
+  forebay books -f job.yaml --from-store --store s3://bucket/prefix -o json")]
 pub struct BooksCommand {
     #[command(flatten)]
     common: Common,
 }
 
 impl StateCommand {
-    pub fn execute(&self) -> anyhow::Result<()> {
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         match self {
-            Self::Ls(command) => command.execute(),
-            Self::Get(command) => command.execute(),
-            Self::Scan(command) => command.execute(),
+            Self::Ls(command) => command.execute(output),
+            Self::Get(command) => command.execute(output),
+            Self::Scan(command) => command.execute(output),
         }
     }
 }
 
-/// The databases of a job on this machine.
-struct Databases {
-    shards: BTreeMap<ShardId, StateReader>,
-    tables: BTreeMap<TableId, String>,
-    count: u32,
+/// A line of `state ls`.
+#[derive(Serialize)]
+struct TableRow<'a> {
+    table: &'a str,
+    id: TableId,
 }
 
-impl Databases {
-    fn open(common: &Common) -> anyhow::Result<Self> {
-        let loaded: Loaded = job::load(&common.file)?;
-        let root = loaded.root(&common.places)?;
-        let identity = loaded.identity(&*root)?.ok_or_else(|| {
-            Unusable(format!("job {}/{} has never run here; name its working folder by --dir", loaded.job.namespace, loaded.job.name))
-        })?;
-        let mut shards = BTreeMap::new();
-        for shard in (0..identity.shards).map(ShardId::new) {
-            if let Some(reader) = StateReader::open(&shard_folder(&common.places.state_dir(), shard))? {
-                shards.insert(shard, reader);
-            }
-        }
-        Ok(Self { shards, tables: job::tables(&identity).into_iter().map(|(name, id)| (id, name)).collect(), count: identity.shards })
+impl fmt::Display for TableRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table {} (id {})", self.table, self.id)
     }
+}
 
-    fn table(&self, name: &str) -> anyhow::Result<TableId> {
-        let known = || self.tables.values().cloned().collect::<Vec<_>>().join(", ");
-        let found = self.tables.iter().find(|(_, table)| *table == name).map(|(id, _)| *id);
-        found.ok_or_else(|| Unusable(format!("there is no table {name}; the tables are {}", known())).into())
+/// A line of `state ls`.
+#[derive(Serialize)]
+struct ShardRow<'a> {
+    shard: ShardId,
+    epoch: Epoch,
+    revision: &'a Revision,
+    /// The epochs of those that count.
+    checkpoints: Vec<Epoch>,
+    books: &'a Books,
+}
+
+impl<'a> ShardRow<'a> {
+    fn of(shard: ShardId, stamp: &'a Stamp) -> Self {
+        let checkpoints = stamp.retained.iter().map(|checkpoint| checkpoint.epoch).collect();
+        Self { shard, epoch: stamp.epoch, revision: &stamp.revision, checkpoints, books: &stamp.books }
+    }
+}
+
+impl fmt::Display for ShardRow<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let checkpoints: Vec<u64> = self.checkpoints.iter().map(|epoch| epoch.get()).collect();
+        let (shard, epoch, revision, books) = (self.shard, self.epoch, self.revision, books_line(self.books));
+        write!(f, "shard {shard}: epoch {epoch}, revision {revision}, checkpoints that count {checkpoints:?}, {books}")
+    }
+}
+
+/// An entity, as `state scan` prints it.
+#[derive(Serialize)]
+struct EntityRow {
+    table: String,
+    partition: Partition,
+    key: Text,
+    value: Value,
+}
+
+impl fmt::Display for EntityRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\t{}\t{}", self.table, self.key, self.value)
+    }
+}
+
+/// An entity, as `state get` prints it: the document alone, for people to read.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Found(EntityRow);
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.0.value)
+    }
+}
+
+/// The books, as `forebay books` and `forebay run` print them.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct BooksRow(pub Books);
+
+impl fmt::Display for BooksRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&books_line(&self.0))
     }
 }
 
 impl Ls {
-    fn execute(&self) -> anyhow::Result<()> {
-        let databases = Databases::open(&self.common)?;
-        for (id, name) in &databases.tables {
-            println!("table {name} (id {id})");
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let databases = Databases::find(&self.common)?;
+        let mut printer = output.printer();
+        for (id, table) in databases.tables() {
+            printer.print(&TableRow { table, id })?;
         }
-        for (shard, reader) in &databases.shards {
-            if let Some(stamp) = reader.stamp()? {
-                println!("shard {shard}: epoch {}, revision {}, {}", stamp.epoch, stamp.revision, books_line(&stamp.books));
-            }
+        for (shard, stamp) in databases.stamps() {
+            printer.print(&ShardRow::of(shard, stamp))?;
         }
-        Ok(())
+        printer.finish()
     }
 }
 
 impl Get {
-    fn execute(&self) -> anyhow::Result<()> {
-        let databases = Databases::open(&self.common)?;
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let databases = Databases::find(&self.common)?;
         let table = databases.table(&self.table)?;
         let key = self.key.as_bytes();
         let (mut encoded, mut value) = (Vec::new(), Vec::new());
-        // Without the number of partitions every partition that may exist in a shard is asked: shards hold few.
-        let candidates: Vec<Partition> = match self.partitions {
-            Some(partitions) => vec![partition_for_key(key, partitions)],
-            None => (0..4096).map(Partition::new).collect(),
-        };
-        for partition in candidates {
-            let Some(reader) = databases.shards.get(&shard_of(partition, databases.count)) else { continue };
+        let mut open = BTreeMap::new();
+        for (shard, partition) in databases.places_of(key) {
+            let database = match open.entry(shard) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => entry.insert(databases.open(shard)?),
+            };
+            let Some(database) = database else { continue };
             encode_key(table, partition, key, &mut encoded);
-            if reader.get(&encoded, &mut value)? {
-                println!("{}", serde_json::to_string_pretty(&document(&value)?)?);
-                return Ok(());
+            if database.reader.get(&encoded, &mut value)? {
+                let row = EntityRow { table: self.table.clone(), partition, key: Text::of(key), value: document(&value)? };
+                return output.print(&Found(row));
             }
         }
-        anyhow::bail!("table {} has no entity {}", self.table, self.key)
+        anyhow::bail!("table {} has no entity {}; list those that there are by `forebay state scan --table {0}`", self.table, self.key)
     }
 }
 
 impl Scan {
-    fn execute(&self) -> anyhow::Result<()> {
-        let databases = Databases::open(&self.common)?;
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let databases = Databases::find(&self.common)?;
         let range = match &self.table {
             Some(table) => KeyRange::table(databases.table(table)?),
             None => KeyRange::all(),
         };
-        let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
-        for reader in databases.shards.values() {
-            for entry in reader.scan(&range, self.limit) {
+        let mut printer = output.printer();
+        for shard in databases.shards() {
+            let Some(database) = databases.open(shard)? else { continue };
+            for entry in database.reader.scan(&range, self.limit) {
                 let entry = entry?;
-                let unknown = format!("table-{}", entry.table);
-                let table = databases.tables.get(&entry.table).unwrap_or(&unknown);
-                let value = document(&entry.value)?;
-                match self.common.output {
-                    Output::Text => writeln!(out, "{table}\t{}\t{value}", String::from_utf8_lossy(&entry.key))?,
-                    Output::Json => {
-                        let row =
-                            serde_json::json!({"table": table, "partition": entry.partition, "key": Text::of(&entry.key), "value": value});
-                        writeln!(out, "{row}")?;
-                    }
-                }
+                let (table, value) = (databases.table_name(entry.table), document(&entry.value)?);
+                printer.print(&EntityRow { table, partition: entry.partition, key: Text::of(&entry.key), value })?;
             }
         }
-        out.flush()?;
-        Ok(())
+        printer.finish()
     }
 }
 
 impl BooksCommand {
-    pub fn execute(&self) -> anyhow::Result<()> {
-        let databases = Databases::open(&self.common)?;
-        let mut sum = Books::default();
-        for reader in databases.shards.values() {
-            if let Some(stamp) = reader.stamp()? {
-                sum = sum.plus(&stamp.books);
-            }
-        }
-        match self.common.output {
-            Output::Text => println!("{}", books_line(&sum)),
-            Output::Json => println!("{}", serde_json::to_string(&sum)?),
-        }
-        Ok(())
+    pub fn execute(&self, output: Output) -> anyhow::Result<()> {
+        let databases = Databases::find(&self.common)?;
+        let sum = databases.stamps().fold(Books::default(), |sum, (_, stamp)| sum.plus(&stamp.books));
+        output.print(&BooksRow(sum))
     }
 }
 
-fn document(bytes: &[u8]) -> anyhow::Result<serde_json::Value> {
+fn document(bytes: &[u8]) -> anyhow::Result<Value> {
     use forebay_engine::pipeline::Entity;
     let document = Document::decode(bytes).map_err(|reason| anyhow::anyhow!("a value cannot be decoded: {reason}"))?;
     Ok(serde_json::from_str(&document.to_json())?)

@@ -11,7 +11,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec};
+pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use status::{IngestionJobStatus, Phase};
 

@@ -4,6 +4,8 @@
 //! The hash is over a text of our own making, so that neither a map type nor a serializer's options can change it. It is stored with the
 //! state: a change of this text is a change of every job's revision, and needs another `FORMAT`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -25,12 +27,15 @@ pub fn revision(job: &ValidatedJob) -> String {
     // Their order is the manifest's, or that of their ids, and means nothing.
     let mut inputs: Vec<&Input> = job.inputs.iter().collect();
     inputs.sort_by(|a, b| a.name.cmp(&b.name));
+    // Without any it is left out, and a revision that is older than they are stays as it was.
+    let ttls: BTreeMap<&str, u128> = job.table_ttls.iter().map(|(table, ttl)| (table.as_str(), ttl.as_millis())).collect();
     let pipeline = serde_json::to_value(&job.pipeline).expect("a pipeline has string keys only");
     let decisive = json!({
         "format": FORMAT,
         "inputs": inputs.into_iter().map(input).collect::<Vec<_>>(),
         "deadLetter": job.dead_letter,
         "pipeline": pipeline,
+        "ttls": (!ttls.is_empty()).then_some(ttls),
     });
     let mut text = String::new();
     write_canonical(&decisive, &mut text);

@@ -2,6 +2,7 @@
 //! nobody behind this reads the raw spec.
 
 mod connection;
+mod tables;
 mod topics;
 
 use std::collections::BTreeMap;
@@ -72,6 +73,9 @@ pub struct ValidatedJob {
     pub output_topics: Vec<String>,
     /// The names of its state tables, each once, in the order of the manifest. Their ids: [`crate::JobIdentity::assign_tables`].
     pub tables: Vec<String>,
+    /// How long after its last change an entity is gone, by table; those that are not here keep theirs. A table that only remembers for
+    /// `dedup: {within: …}` is here without being told: what it holds is of no use any longer then.
+    pub table_ttls: BTreeMap<String, Duration>,
     /// How many worker pods there should be.
     pub worker_replicas: u32,
 }
@@ -132,6 +136,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
     if let Some(memory) = spec.state.memory {
         check_range(memory, STATE_MEMORY_RANGE, &at.key("state").key("memory"), &mut findings);
     }
+    let table_ttls = tables::check_ttls(spec, &at.key("state").key("tables"), &mut findings);
     let worker_replicas = spec.workers.replicas.unwrap_or(1);
     check_count(worker_replicas, 1, SHARDS_MAX, &at.key("workers").key("replicas"), &mut findings);
     check_pipeline(&spec.pipeline, &at.key("pipeline"), &mut findings);
@@ -155,6 +160,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         pipeline: spec.pipeline.clone(),
         output_topics,
         tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
+        table_ttls,
         worker_replicas,
     })
 }

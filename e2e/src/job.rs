@@ -77,7 +77,8 @@ impl Forebay {
         Ok(Process { name: name.to_owned(), child, log })
     }
 
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
+    /// The command itself, for a test that watches or kills it.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(crate::variable("FOREBAY_BIN")?);
         command.args(arguments).arg("-f").arg(&self.manifest).stdin(Stdio::null()).env("RUST_LOG", "info");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -167,6 +168,11 @@ impl Process {
 
     /// A metric, summed over its labels.
     pub fn metric(&self, name: &str) -> Result<f64> {
+        self.labelled_metric(name, "")
+    }
+
+    /// A metric, summed over those of its labels that hold a text such as `verdict="rejected"`.
+    pub fn labelled_metric(&self, name: &str, label: &str) -> Result<f64> {
         let address = self
             .log
             .lock()
@@ -180,7 +186,8 @@ impl Process {
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
         let mut body = String::new();
         stream.read_to_string(&mut body)?;
-        let values = body.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])));
+        let values =
+            body.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label)));
         Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
@@ -64,6 +64,17 @@ impl Broker {
         })
     }
 
+    /// Deletes a topic and makes one of the same name, with no records.
+    pub fn remake_topic(&self, name: &str, partitions: u32) -> Result<()> {
+        let deleted = self.runtime.block_on(self.admin.delete_topics(&[name], &limits()))?;
+        ensure!(deleted.iter().all(std::result::Result::is_ok), "delete topic {name}: {deleted:?}");
+        until(&format!("topic {name} is gone"), PATIENCE, || {
+            let metadata = self.admin.inner().fetch_metadata(Some(name), PATIENCE)?;
+            Ok(metadata.topics()[0].partitions().is_empty().then_some(()))
+        })?;
+        self.create_topic(name, partitions)
+    }
+
     /// Deletes the records of a partition before an offset, as retention would.
     pub fn delete_records(&self, topic: &str, partition: u32, before: u64) -> Result<()> {
         let mut list = TopicPartitionList::new();
@@ -81,6 +92,40 @@ impl Broker {
     /// Whether no transaction is open on a topic: what readers of committed records may see reaches its end.
     pub fn is_settled(&self, topic: &str) -> Result<bool> {
         Ok(self.ranges_for(topic, "read_committed")? == self.ranges(topic)?)
+    }
+
+    /// Reads so many records of a topic as an ordinary member of a consumer group, commits how far it has come, and leaves. Returns the group's
+    /// offset per partition; `None` where it read nothing.
+    pub fn consume_as(&self, group: &str, topic: &str, records: usize) -> Result<Vec<Option<u64>>> {
+        let mut config = config(&self.address);
+        config.set("group.id", group).set("enable.auto.commit", "false").set("auto.offset.reset", "earliest");
+        let consumer: BaseConsumer = config.create()?;
+        consumer.subscribe(&[topic])?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut read = 0;
+        while read < records {
+            ensure!(Instant::now() < deadline, "{read} of {records} records of {topic} came to group {group}");
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                message.with_context(|| format!("read topic {topic} as group {group}"))?;
+                read += 1;
+            }
+        }
+        consumer.commit_consumer_state(CommitMode::Sync)?;
+        self.group_offsets(group, topic)
+    }
+
+    /// A consumer group's offset per partition of a topic; `None` where it has none.
+    pub fn group_offsets(&self, group: &str, topic: &str) -> Result<Vec<Option<u64>>> {
+        let mut config = config(&self.address);
+        let consumer: BaseConsumer = config.set("group.id", group).create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, i32::try_from(self.ranges(topic)?.len())? - 1);
+        let committed = consumer.committed_offsets(list, PATIENCE)?;
+        let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
+            Offset::Offset(at) => u64::try_from(at).ok(),
+            _ => None,
+        };
+        Ok(committed.elements().into_iter().map(offset).collect())
     }
 
     fn ranges_for(&self, topic: &str, isolation: &str) -> Result<Vec<(u64, u64)>> {

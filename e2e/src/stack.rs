@@ -36,14 +36,26 @@ impl Instance {
     /// Ends it at once, by SIGKILL, and waits until nobody answers at its address: the kernel closes a dead process's sockets a moment later.
     pub fn kill(&self) -> Result<()> {
         self.stack("kill")?;
-        let address = self.environment.get("FOREBAY_TEST_KAFKA").or_else(|| self.environment.get("FOREBAY_TEST_S3"));
+        let names = ["FOREBAY_TEST_KAFKA", "FOREBAY_TEST_KAFKA_SECURE", "FOREBAY_TEST_S3"];
+        let address = names.iter().find_map(|name| self.environment.get(*name));
         let address = address.context("it was never up")?.trim_start_matches("http://");
         until(&format!("nobody listens at {address}"), PATIENCE, || Ok(TcpStream::connect(address).is_err().then_some(())))
     }
 
-    /// A client of this broker.
+    /// A client of this broker; of a secure one, by the listener that may do everything.
     pub fn broker(&self) -> Result<Broker> {
-        Broker::at(self.get("FOREBAY_TEST_KAFKA")?)
+        Broker::at(self.get(if self.kind == "kafka-secure" { "FOREBAY_TEST_KAFKA_SECURE" } else { "FOREBAY_TEST_KAFKA" })?)
+    }
+
+    /// Runs lines of shell that call Kafka's own tools, `kafka-acls.sh` and the like, as documents show them. `$BROKERS` is this broker.
+    pub fn kafka_shell(&self, lines: &str) -> Result<()> {
+        let stack = crate::repository().join("e2e/stack/stack");
+        let tools = ["kafka-acls.sh", "kafka-topics.sh", "kafka-configs.sh", "kafka-consumer-groups.sh"];
+        let functions = tools.map(|tool| format!("{tool}() {{ '{}' tool {tool} \"$@\"; }}\n", stack.display())).concat();
+        let script = format!("set -euo pipefail\n{functions}{lines}");
+        let output = Command::new("bash").args(["-c", &script]).env("BROKERS", self.broker()?.address).output().context("run bash")?;
+        ensure!(output.status.success(), "{lines}: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// A client of this S3 server.
@@ -51,7 +63,8 @@ impl Instance {
         S3::at(self.get("FOREBAY_TEST_S3")?, self.get("FOREBAY_TEST_S3_ACCESS_KEY")?, self.get("FOREBAY_TEST_S3_SECRET_KEY")?)
     }
 
-    fn get(&self, name: &str) -> Result<&str> {
+    /// One of the values that `stack up` printed.
+    pub fn get(&self, name: &str) -> Result<&str> {
         self.environment.get(name).map(String::as_str).with_context(|| format!("{}/{} said no {name}", self.kind, self.name))
     }
 

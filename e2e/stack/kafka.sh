@@ -113,6 +113,23 @@ kafka_run() { # DIR FORMAT_ARGUMENTS...
   instance_spawn "$dir" "${java[@]}" kafka.Kafka "$dir/server.properties"
 }
 
+# Kafka's command line tools, by the names of its distribution, which Maven does not have, or by their classes.
+kafka_tool() { # NAME ARGUMENTS...
+  local class package=org.apache.kafka.tools
+  case ${1:-} in
+    kafka-acls.sh) class=$package.AclCommand ;;
+    kafka-configs.sh) class=kafka.admin.ConfigCommand ;;
+    kafka-consumer-groups.sh) class=$package.consumer.group.ConsumerGroupCommand ;;
+    kafka-topics.sh) class=$package.TopicCommand ;;
+    *.*.*) class=$1 ;;
+    *) fail "tool: name kafka-acls.sh, kafka-configs.sh, kafka-consumer-groups.sh, kafka-topics.sh, or a class" ;;
+  esac
+  shift
+  kafka_install
+  "$(kafka_java)" -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:-UsePerfData -cp "$KAFKA_HOME/lib/*" \
+    "-Dlog4j2.configurationFile=$STACK/kafka/log4j2.xml" "$class" "$@"
+}
+
 kafka_java() { echo "${JAVA_HOME:+$JAVA_HOME/bin/}java"; }
 
 # 16 random bytes in Kafka's own base64, which has no characters that mean something in a path, and no leading dash here.

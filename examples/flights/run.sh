@@ -42,13 +42,13 @@ else
     dir=$(cd "$dir" && pwd)
 fi
 
-consume() { "$forebay" log consume --dir "$dir/log" --topic "$1" --from-beginning --until-end >"$dir/$1.jsonl"; }
+consume() { "$forebay" log consume --dir "$dir" --topic "$1" --from-beginning --until-end >"$dir/$1.jsonl"; }
 
 say "1. The flights of 2013"
 "$python" "$here/prepare.py" --output "$dir/records.jsonl" ${prepare[@]+"${prepare[@]}"}
 
 say "2. Into the topic flights, 12 partitions"
-"$forebay" log produce --dir "$dir/log" --topic flights --partitions 12 --input "$dir/records.jsonl"
+"$forebay" log produce --dir "$dir" --topic flights --partitions 12 --input "$dir/records.jsonl"
 
 say "3. The job, until the end of its input"
 time "$forebay" run -f "$job" --dir "$dir" --until-end

@@ -43,6 +43,16 @@ pub fn check_header(file: &TextFile) -> Option<String> {
     (!said).then(|| format!("{}:1: opens without `//!`; say what the file is, and what it must not do", file.path))
 }
 
+/// A line for each place with the keyword `unsafe`.
+pub fn find_unsafe(file: &TextFile) -> Vec<String> {
+    let code = code_only(&file.text);
+    let has_it = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe");
+    let lines = (1..).zip(code.lines()).filter(|(_, line)| has_it(line));
+    lines
+        .map(|(number, _)| format!("{}:{number}: `unsafe`; only what no library offers is worth it, in a file of its own", file.path))
+        .collect()
+}
+
 /// The file itself and its functions, where they are too long by the rule.
 pub fn find_long(file: &TextFile) -> Vec<Long> {
     let code = code_only(&file.text);

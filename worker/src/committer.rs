@@ -1,16 +1,21 @@
-//! The thread that owns the transactional producer. It opens one per incarnation and throws it away after any error.
+//! The committer: has one producer opened per incarnation, has it commit, and throws it away after any error.
+//!
+//! Its own thread never makes a call of the log. Each producer lives on a thread of its own, from opening to dropping, and the committer waits
+//! for its answers no longer than their deadlines: a call that hangs costs an incarnation and not the worker.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use forebay_engine::ids::Incarnation;
 use forebay_engine::journal;
-use forebay_engine::log::{Log, Producer, Transaction};
+use forebay_engine::log::{Log, LogError, Producer, Receipt, Transaction};
 use forebay_engine::worker::{Contribution, Event};
 
+use crate::clock::Clock;
 use crate::status::{Counters, Status};
+use crate::watchdog::{Hung, Leash, Watchdog};
 
 pub(crate) enum Order {
     Open(Incarnation),
@@ -18,69 +23,175 @@ pub(crate) enum Order {
 }
 
 /// Starts the thread; it ends when the sender is dropped.
-pub(crate) fn start<L: Log>(log: Arc<L>, status: Arc<Status>, events: Sender<Event>) -> (Sender<Order>, JoinHandle<()>) {
+pub(crate) fn start<L: Log>(
+    log: Arc<L>,
+    clock: Arc<Clock>,
+    watchdog: Arc<Watchdog>,
+    status: Arc<Status>,
+    events: Sender<Event>,
+) -> (Sender<Order>, JoinHandle<()>) {
     let (orders, inbox) = unbounded();
-    let thread = std::thread::Builder::new().name("committer".into()).spawn(move || run(&*log, &status, &inbox, &events));
+    let committer = Committer { log, clock, watchdog, status, hand: None };
+    let thread = std::thread::Builder::new().name("committer".into()).spawn(move || committer.run(&inbox, &events));
     (orders, thread.expect("the system refuses a thread at the start"))
 }
 
-fn run<L: Log>(log: &L, status: &Status, inbox: &Receiver<Order>, events: &Sender<Event>) {
-    let mut producer: Option<(Incarnation, L::Producer)> = None;
-    for order in inbox {
-        let event = match order {
-            Order::Open(incarnation) => {
-                producer = None;
-                match log.open_producer(&incarnation) {
-                    Ok(opened) => {
-                        producer = Some((incarnation.clone(), opened));
-                        Event::ProducerOpened(incarnation)
-                    }
-                    Err(error) => Event::ProducerFailed(incarnation, error.to_string()),
-                }
+struct Committer<L> {
+    log: Arc<L>,
+    clock: Arc<Clock>,
+    watchdog: Arc<Watchdog>,
+    status: Arc<Status>,
+    hand: Option<Hand>,
+}
+
+/// The thread that owns an incarnation's producer. Dropped, it closes the producer, and nothing is heard from it any more.
+struct Hand {
+    incarnation: Incarnation,
+    transactions: Sender<Transaction>,
+    answers: Receiver<Result<Receipt, LogError>>,
+    leash: Leash,
+}
+
+impl<L: Log> Committer<L> {
+    fn run(mut self, inbox: &Receiver<Order>, events: &Sender<Event>) {
+        for order in inbox {
+            let event = match order {
+                Order::Open(incarnation) => self.open(incarnation),
+                Order::Commit(incarnation, contribution) => self.commit(incarnation, contribution),
+            };
+            if events.send(event).is_err() {
+                break;
             }
-            Order::Commit(incarnation, contribution) => match &mut producer {
-                Some((current, opened)) if *current == incarnation => {
-                    let event = commit(opened, incarnation, contribution, &status.counters);
-                    if matches!(event, Event::ProducerFailed(..)) {
-                        producer = None;
-                    }
-                    event
-                }
-                Some(_) | None => Event::ProducerFailed(incarnation, "its producer is closed".into()),
-            },
+        }
+        self.close();
+        self.watchdog.settle();
+    }
+
+    fn open(&mut self, incarnation: Incarnation) -> Event {
+        self.close();
+        match self.try_open(&incarnation) {
+            Ok(hand) => {
+                self.hand = Some(hand);
+                Event::ProducerOpened(incarnation)
+            }
+            Err(reason) => Event::ProducerFailed(incarnation, reason),
+        }
+    }
+
+    fn try_open(&self, incarnation: &Incarnation) -> Result<Hand, String> {
+        let (transactions, inbox) = unbounded();
+        let (answer, answers) = unbounded();
+        let (log, owner) = (self.log.clone(), incarnation.clone());
+        let what = format!("the producer of incarnation {incarnation}");
+        let leash = self.watchdog.start(&what, move || serve(&*log, &owner, &inbox, &answer)).map_err(text)?;
+        let (opened, leash) = self.watchdog.await_answer(leash, &answers, self.log.deadlines().open).map_err(text)?;
+        match opened {
+            Ok(_receipt) => Ok(Hand { incarnation: incarnation.clone(), transactions, answers, leash }),
+            Err(error) => {
+                self.watchdog.release(leash);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn commit(&mut self, incarnation: Incarnation, contribution: Contribution) -> Event {
+        let Some(hand) = self.hand.take_if(|hand| hand.incarnation == incarnation) else {
+            return Event::ProducerFailed(incarnation, "its producer is closed".into());
         };
-        if events.send(event).is_err() {
-            return;
+        let (transaction, figures) = transaction_of(contribution);
+        let (began, sent) = (Instant::now(), self.clock.read());
+        tracing::debug!(epochs = transaction.journal.len(), records = figures.records, "commit begins");
+        let outcome = self.commit_by(hand, transaction);
+        tracing::debug!(committed = outcome.is_ok(), "commit ends");
+        match outcome {
+            Ok(receipt) => {
+                figures.count(&self.status.counters, began.elapsed());
+                if let Some(appended) = receipt.appended {
+                    self.clock.compare(sent, appended);
+                }
+                Event::Committed(incarnation, receipt)
+            }
+            Err(reason) => Event::ProducerFailed(incarnation, reason),
+        }
+    }
+
+    /// The hand is kept only if the commit succeeded: a producer is never used after an error.
+    fn commit_by(&mut self, hand: Hand, transaction: Transaction) -> Result<Receipt, String> {
+        let Hand { incarnation, transactions, answers, leash } = hand;
+        // It fails only if the thread has panicked, and then there is no answer.
+        let _ = transactions.send(transaction);
+        let (outcome, leash) = self.watchdog.await_answer(leash, &answers, self.log.deadlines().commit).map_err(text)?;
+        match outcome {
+            Ok(receipt) => {
+                self.hand = Some(Hand { incarnation, transactions, answers, leash });
+                Ok(receipt)
+            }
+            Err(error) => {
+                drop(transactions);
+                self.watchdog.release(leash);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(Hand { transactions, leash, .. }) = self.hand.take() {
+            drop(transactions);
+            self.watchdog.release(leash);
         }
     }
 }
 
-fn commit(producer: &mut impl Producer, incarnation: Incarnation, contribution: Contribution, counters: &Counters) -> Event {
-    let began = Instant::now();
-    let mut transaction = Transaction::default();
-    let (mut records, mut bytes) = (0, 0);
+/// The life of a producer. The first answer is that to its opening.
+fn serve<L: Log>(log: &L, incarnation: &Incarnation, inbox: &Receiver<Transaction>, answers: &Sender<Result<Receipt, LogError>>) {
+    let mut producer = match log.open_producer(incarnation) {
+        Ok(producer) => producer,
+        Err(error) => return drop(answers.send(Err(error))),
+    };
+    let mut heard = answers.send(Ok(Receipt::default())).is_ok();
+    while heard && let Ok(transaction) = inbox.recv() {
+        let outcome = producer.commit(&transaction);
+        drop(transaction);
+        heard = answers.send(outcome).is_ok();
+    }
+}
+
+/// What a commit adds to the counters.
+#[derive(Default)]
+struct Figures {
+    records: usize,
+    output_bytes: usize,
+    journal_bytes: usize,
+}
+
+impl Figures {
+    fn count(&self, counters: &Counters, took: Duration) {
+        Counters::add(&counters.transactions, 1);
+        Counters::add(&counters.commit_micros, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        Counters::add(&counters.output_records, self.records as u64);
+        Counters::add(&counters.output_bytes, self.output_bytes as u64);
+        Counters::add(&counters.journal_bytes, self.journal_bytes as u64);
+    }
+}
+
+fn transaction_of(contribution: Contribution) -> (Transaction, Figures) {
+    let (mut transaction, mut figures) = (Transaction::default(), Figures::default());
     for epoch in contribution.epochs {
-        records += epoch.outputs.len();
-        bytes += epoch.outputs.bytes();
+        figures.records += epoch.outputs.len();
+        figures.output_bytes += epoch.outputs.bytes();
         transaction.outputs.push(epoch.outputs);
         transaction.journal.push((epoch.shard, epoch.journal));
         transaction.offsets.extend(epoch.positions);
     }
     transaction.journal.extend(contribution.claims.iter().map(|owner| (owner.shard, journal::encode_claim(owner))));
     transaction.journal.extend(contribution.releases.iter().map(|owner| (owner.shard, journal::encode_release(owner))));
-    tracing::debug!(epochs = transaction.journal.len(), records, "commit begins");
-    let journal_bytes: usize = transaction.journal.iter().flat_map(|(_, chunks)| chunks).map(Vec::len).sum();
-    let outcome = producer.commit(&transaction);
-    tracing::debug!(committed = outcome.is_ok(), "commit ends");
-    match outcome {
-        Ok(receipt) => {
-            Counters::add(&counters.transactions, 1);
-            Counters::add(&counters.commit_micros, u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
-            Counters::add(&counters.output_records, records as u64);
-            Counters::add(&counters.output_bytes, bytes as u64);
-            Counters::add(&counters.journal_bytes, journal_bytes as u64);
-            Event::Committed(incarnation, receipt)
-        }
-        Err(error) => Event::ProducerFailed(incarnation, error.to_string()),
-    }
+    figures.journal_bytes = transaction.journal.iter().flat_map(|(_, chunks)| chunks).map(Vec::len).sum();
+    (transaction, figures)
 }
+
+fn text(hung: Hung) -> String {
+    hung.to_string()
+}
+
+#[cfg(test)]
+mod tests;

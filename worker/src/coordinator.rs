@@ -13,11 +13,12 @@ use forebay_engine::pipeline::Pipeline;
 use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Action, Attempt, Event, Look, Report, Sight, Worker};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
 use crate::status::{Counters, Status};
+use crate::watchdog::Watchdog;
 
 /// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
 pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::claim::Claimed) -> Restoration<P, S> + Send + Sync>;
@@ -37,6 +38,8 @@ pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + S
 pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub worker: Worker,
     pub log: Arc<L>,
+    pub clock: Arc<Clock>,
+    pub watchdog: Arc<Watchdog>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub inbox: Receiver<Event>,
@@ -51,17 +54,14 @@ pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
 impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S> {
     /// Runs until all shards are released after an [`Event::Stop`].
     pub(crate) fn run(mut self) {
-        let mut now = clock::now();
         loop {
-            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(now, at));
+            let wait = self.worker.wake_at().map_or(Duration::from_secs(60), |at| until(self.clock.steady(), at));
             let event = match self.inbox.recv_timeout(wait) {
                 Ok(event) => event,
                 Err(RecvTimeoutError::Timeout) => Event::Tick,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            // A clock that was set back must not move the engine's time back.
-            now = now.max(clock::now());
-            for action in self.worker.step(now, event) {
+            for action in self.worker.step(self.clock.steady(), event) {
                 if matches!(action, Action::Stopped) {
                     self.status.stopped.store(true, std::sync::atomic::Ordering::Release);
                     return;
@@ -105,9 +105,11 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
 
     fn bar(&self, incarnation: Incarnation) {
         tracing::debug!(%incarnation, "an earlier owner is barred");
-        let (log, whom) = (self.log.clone(), incarnation.clone());
+        let (log, watchdog, whom) = (self.log.clone(), self.watchdog.clone(), incarnation.clone());
         let act = move || {
-            log.bar(&whom)?;
+            let (deadline, barred) = (log.deadlines().open, whom.clone());
+            let called = watchdog.call(&format!("bar incarnation {whom}"), deadline, move || log.bar(&barred));
+            called.map_err(|hung| Failure::Passing(hung.to_string()))??;
             Ok(Event::Barred(whom))
         };
         self.ask(act, move |failure| Event::BarFailed(incarnation, failure));
@@ -178,6 +180,8 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 tracing::error!(%shard, reason, "shard is stalled: it needs help");
                 self.failed(*shard, "stalled", reason);
             }
+            // Logged where it was found.
+            Report::FellBack(..) => {}
             Report::IncarnationOver(incarnation, reason) => {
                 Counters::add(&self.status.counters.incarnations_over, 1);
                 tracing::warn!(%incarnation, reason, "incarnation is over; all shards are claimed again");
@@ -278,5 +282,5 @@ pub(crate) fn scan<L: Log>(log: &L, shard: ShardId, from: JournalOffset, view: V
 }
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {
-    Duration::from_millis(u64::try_from(at.as_millis() - now.max(clock::now()).as_millis()).unwrap_or(0))
+    Duration::from_millis(u64::try_from(at.as_millis() - now.as_millis()).unwrap_or(0))
 }

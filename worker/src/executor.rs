@@ -1,6 +1,7 @@
 //! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,7 +17,7 @@ use forebay_engine::shard::{Annotations, Shard};
 use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Attempt, Event};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::helpers::panic_text;
 use crate::snapshots::Snapshots;
 use crate::status::Status;
@@ -35,15 +36,18 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
     Confirm(ShardId, Epoch, JournalOffset),
     Drop(ShardId),
     Close(ShardId),
+    /// Take a checkpoint of every shard that runs.
+    Checkpoint,
 }
 
 /// What all executors of a worker share.
 pub(crate) struct Shared<L: Log, S: StateStore> {
     pub log: Arc<L>,
+    pub clock: Arc<Clock>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub snapshots: Snapshots<S>,
-    /// Bytes of inputs and outputs that one shard's open epoch may hold.
+    /// Bytes of outputs and state changes that one shard's open epoch may hold.
     pub epoch_bytes_max: usize,
 }
 
@@ -53,6 +57,8 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     input: Option<I>,
     dirty: bool,
     full: bool,
+    /// Of the journal record that is sealed and not confirmed.
+    sealed_bytes: u64,
 }
 
 struct Executor<L: Log, P: Pipeline, S: StateStore> {
@@ -102,7 +108,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false });
+                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, sealed_bytes: 0 });
             }
             Command::Start(shard, attempt) => {
                 let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
@@ -112,6 +118,11 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             }
             Command::Confirm(shard, epoch, journal) => {
                 let _ = self.guarded(shard, |executor, shard| executor.confirm(shard, epoch, journal));
+            }
+            Command::Checkpoint => {
+                for (shard, slot) in self.slots.iter().filter(|(_, slot)| slot.input.is_some()) {
+                    self.shared.snapshots.asked(*shard, slot.attempt, &slot.shard);
+                }
             }
             Command::Drop(shard) => {
                 self.slots.remove(&shard);
@@ -142,9 +153,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions())?);
         let head = slot.shard.head();
         self.shared.status.update(shard, |status| {
-            (status.phase, status.epoch, status.books) = ("running", head.epoch, head.books);
-            (status.stalled, status.failure) = (false, None);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            (status.phase, status.stalled, status.failure) = ("running", false, None);
+            status.committed(head, 0);
         });
         Ok(())
     }
@@ -156,14 +166,16 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         if slot.full {
             return Ok(0);
         }
-        let now = clock::now();
-        let state = &mut slot.shard;
+        let now = self.shared.clock.now();
+        let (state, bytes_max) = (&mut slot.shard, self.shared.epoch_bytes_max);
         let mut failure = None;
-        let read = input.poll(Duration::ZERO, BATCH_RECORDS, &mut |record| {
-            if failure.is_none()
-                && let Err(error) = state.process(record, now)
-            {
+        let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| match state.process(record, now) {
+            // I9: one batch could bring a thousand times what an epoch may hold.
+            Ok(_) if state.open_bytes() < bytes_max => ControlFlow::Continue(()),
+            Ok(_) => ControlFlow::Break(()),
+            Err(error) => {
                 failure = Some(error);
+                ControlFlow::Break(())
             }
         });
         if let Some(error) = failure {
@@ -174,7 +186,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
         }
-        if state.open_bytes() >= self.shared.epoch_bytes_max {
+        if state.open_bytes() >= bytes_max {
             slot.full = true;
             let _ = self.shared.events.send(Event::Full(shard));
         }
@@ -193,7 +205,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 slot.shard.reached(&progress.position);
             }
         }
-        let sealed = slot.shard.seal(owner, clock::now(), annotations);
+        let sealed = slot.shard.seal(owner, self.shared.clock.now(), annotations);
+        slot.sealed_bytes = sealed.as_ref().map_or(0, |sealed| sealed.journal.iter().map(|chunk| chunk.len() as u64).sum());
         let uncommitted = uncommitted(&slot.shard);
         self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
         (slot.dirty, slot.full) = (false, false);
@@ -207,8 +220,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;
-            (status.epoch, status.books) = (head.epoch, head.books);
-            status.checkpoint = head.retained.last().map(|checkpoint| checkpoint.epoch);
+            status.committed(head, std::mem::take(&mut slot.sealed_bytes));
         });
         self.shared.snapshots.committed(shard, slot.attempt, &slot.shard);
         Ok(())

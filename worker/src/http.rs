@@ -73,7 +73,7 @@ fn render(status: &Status) -> (StatusCode, String) {
 fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     let counters = &status.counters;
-    let total: [(&str, &str, &AtomicU64); 9] = [
+    let total: [(&str, &str, &AtomicU64); 11] = [
         ("forebay_transactions_total", "Transactions committed.", &counters.transactions),
         ("forebay_commit_microseconds_total", "Microseconds spent in commits.", &counters.commit_micros),
         ("forebay_output_records_total", "Records put out.", &counters.output_records),
@@ -86,14 +86,16 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
             &counters.checkpoint_failures,
         ),
         ("forebay_incarnations_over_total", "Incarnations that ended by an error of the producer.", &counters.incarnations_over),
+        ("forebay_calls_given_up_total", "Calls of the log that hung past their deadline and were given up.", &counters.calls_given_up),
         ("forebay_restores_total", "Restores of shards.", &counters.restores),
+        ("forebay_restore_fallbacks_total", "Checkpoints that a restore could not use.", &counters.restore_fallbacks),
     ];
     for (name, help, value) in total {
         let counter = IntCounter::new(name, help)?;
         counter.inc_by(value.load(Ordering::Relaxed));
         registry.register(Box::new(counter))?;
     }
-    let gauges: [(&str, &str, fn(&ShardStatus) -> u64); 7] = [
+    let gauges: [(&str, &str, fn(&ShardStatus) -> u64); 10] = [
         ("forebay_shard_running", "1 while the shard processes.", |shard| u64::from(shard.phase == "running")),
         ("forebay_shard_stalled", "1 while the shard cannot go on without help.", |shard| u64::from(shard.stalled)),
         ("forebay_shard_epoch", "The last committed epoch.", |shard| shard.epoch.get()),
@@ -102,6 +104,13 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
         ("forebay_shard_cache_bytes", "Decoded state in memory.", |shard| shard.cache_bytes as u64),
         ("forebay_shard_checkpoint_epoch", "The epoch of the newest checkpoint that counts.", |shard| {
             shard.checkpoint.map_or(0, |epoch| epoch.get())
+        }),
+        ("forebay_shard_checkpoint_age_seconds", "Since the newest checkpoint joined the list.", |shard| {
+            shard.checkpoint_seen.map_or(0, |seen| seen.elapsed().as_secs())
+        }),
+        ("forebay_shard_journal_records", "Journal records behind the newest checkpoint.", |shard| shard.journal_records),
+        ("forebay_shard_journal_bytes", "Bytes of journal written since the newest checkpoint joined the list.", |shard| {
+            shard.journal_bytes
         }),
     ];
     let shards = status.shards();

@@ -1,18 +1,20 @@
 //! The process around the engine: threads, wiring, metrics, health.
 //!
 //! A worker is four kinds of threads. The *coordinator* runs the engine's [`forebay_engine::worker::Worker`] and does nothing else. The
-//! *committer* owns the one transactional producer. *Executors* own shards and process their records. *Helpers* do what blocks for long: reading
+//! *committer* has the one transactional producer opened, used and closed, on a thread that is watched. *Executors* own shards and process their records. *Helpers* do what blocks for long: reading
 //! journals, barring, restoring, uploading. They talk by messages only; no lock is shared on the path of a record.
 
 pub mod clock;
 mod committer;
 mod coordinator;
 mod executor;
+pub mod fetch;
 mod helpers;
 pub mod http;
 pub mod restorer;
 pub mod runtime;
 mod snapshots;
 pub mod status;
+mod watchdog;
 
 pub use runtime::{Engine, Runtime, RuntimeError, RuntimeOptions};

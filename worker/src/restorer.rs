@@ -10,9 +10,13 @@ use forebay_engine::ids::{JournalOffset, ShardId};
 use forebay_engine::log::{JournalEntry, JournalRange, Log, LogError, View};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
 use forebay_engine::restore::{ImportError, RestoreNote, RestorePorts};
-use forebay_engine::state::StateError;
+use forebay_engine::state::{StateError, StateStore};
 use forebay_engine::store::{ObjectStore, StoreError};
+use forebay_engine::worker::Report;
 use forebay_state::{RocksState, SharedMemory};
+
+use crate::fetch::fetch_all;
+use crate::status::{Counters, Status};
 
 /// The ports of one shard's restore.
 pub struct ShardPorts<L> {
@@ -26,6 +30,8 @@ pub struct ShardPorts<L> {
     pub memory: SharedMemory,
     /// The shard.
     pub shard: ShardId,
+    /// Where to tell that a checkpoint could not be used.
+    pub status: Arc<Status>,
 }
 
 impl<L: Log> RestorePorts for ShardPorts<L> {
@@ -58,25 +64,14 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
 
     fn import(&mut self, manifest: &Manifest) -> Result<RocksState, ImportError> {
         RocksState::wipe(&self.folder)?;
-        let local = |action: &str, error: std::io::Error| StateError::Io {
-            action: format!("{action} {}", self.folder.display()),
-            reason: format!("{error}; free some space, or name another state folder"),
-        };
-        std::fs::create_dir_all(&self.folder).map_err(|error| local("create folder", error))?;
-        for file in &manifest.files {
-            let path = self.folder.join(&file.name);
-            let size = self.store.download(&file.object, &path)?;
-            let crc32 = checksum(&path).map_err(|error| local("read a downloaded file in", error))?;
-            if (size, crc32) != (file.size, file.crc32) {
-                return Err(ImportError::Damaged(format!(
-                    "file {} failed its checksum: {size} bytes with CRC-32 {crc32:08x} instead of {} bytes with {:08x}",
-                    file.object, file.size, file.crc32
-                )));
-            }
-        }
-        match RocksState::open(&self.folder, &self.memory) {
+        fetch_all(&*self.store, manifest, &self.folder)?;
+        let opened = RocksState::open(&self.folder, &self.memory).and_then(|store| {
+            let stamp = store.as_ref().map(StateStore::stamp).transpose()?.flatten();
+            Ok(store.filter(|_| stamp.as_ref() == Some(&manifest.stamp)))
+        });
+        match opened {
             Ok(Some(store)) => Ok(store),
-            Ok(None) => Err(ImportError::Damaged("its files are no database".into())),
+            Ok(None) => Err(ImportError::Damaged("its files are no database, or one of another epoch".into())),
             Err(StateError::Corrupt { action, reason }) => Err(ImportError::Damaged(format!("{action}: {reason}"))),
             Err(error @ StateError::Io { .. }) => Err(error.into()),
         }
@@ -89,6 +84,8 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
             RestoreNote::Local(epoch) => tracing::info!(%shard, %epoch, "the local database is used"),
             RestoreNote::Damaged(checkpoint, reason) => {
                 tracing::error!(%shard, epoch = %checkpoint.epoch, reason, "checkpoint cannot be used; falling back to the one before");
+                Counters::add(&self.status.counters.restore_fallbacks, 1);
+                self.status.report(Report::FellBack(shard, checkpoint.epoch, reason));
             }
             RestoreNote::Snapshot(checkpoint) => tracing::info!(%shard, epoch = %checkpoint.epoch, "restored from a checkpoint"),
             RestoreNote::Journal => tracing::info!(%shard, "restored from the journal alone"),

@@ -11,6 +11,7 @@ use forebay_engine::claim::{Claimed, VersionRule};
 use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, Revision, ShardId, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, TopicInfo, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::restore::{RestoreError, restore};
@@ -19,11 +20,13 @@ use forebay_engine::store::ObjectStore;
 use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOptions};
 use forebay_state::{RocksState, SharedMemory};
 
+use crate::clock::Clock;
 use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
+use crate::watchdog::Watchdog;
 use crate::{committer, executor, helpers};
 
 /// The outside world of a worker: the log, the object store, the pipeline.
@@ -63,6 +66,8 @@ pub struct RuntimeOptions {
     pub checkpoint_pause: Duration,
     /// How many checkpoints of this worker may be taken at once.
     pub checkpoints_concurrent: usize,
+    /// How long entities live, by table.
+    pub lifetimes: Lifetimes,
     /// What all databases, caches and open epochs of the worker may hold together, in bytes.
     pub memory_bytes_max: usize,
 }
@@ -90,6 +95,8 @@ pub enum RuntimeError {
 pub struct Runtime {
     events: Sender<Event>,
     status: Arc<Status>,
+    /// Asks the executors for checkpoints. They end only once this is dropped.
+    checkpoint: Box<dyn Fn() + Send + Sync>,
     coordinator: JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -100,18 +107,21 @@ impl Runtime {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
         ensure_journal(&*engine.log)?;
-        let inputs: Vec<TopicInfo> = engine.log.describe()?.into_iter().take(options.start_from.len()).collect();
+        // What is missing is better said before anything runs.
+        engine.log.describe()?;
         let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
-        let memory = SharedMemory::new(budget.database_bytes, 2)?;
+        let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
-        let (orders, committer) = committer::start(engine.log.clone(), status.clone(), events.clone());
+        let (clock, watchdog) = (Arc::<Clock>::default(), Arc::new(Watchdog::new(status.clone())));
+        let (orders, committer) = committer::start(engine.log.clone(), clock.clone(), watchdog.clone(), status.clone(), events.clone());
         let (helper_tasks, mut threads) = helpers::start("helper", 4);
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
         threads.extend(snapshotters);
         let shared = Arc::new(Shared {
             log: engine.log.clone(),
+            clock: clock.clone(),
             status: status.clone(),
             events: events.clone(),
             snapshots: Snapshots::<RocksState>::new(
@@ -130,10 +140,14 @@ impl Runtime {
             executors.push(commands);
             threads.push(thread);
         }
+        let asked = executors.clone();
+        let checkpoint = Box::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: engine.log.clone(),
+            clock,
+            watchdog,
             status: status.clone(),
             events: events.clone(),
             inbox,
@@ -142,13 +156,19 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), inputs, memory, budget.cache_bytes),
+            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes, status.clone()),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
         let (rule, shards) = options.assignment;
         let _ = events.send(Event::Assigned(rule, shards));
-        Ok(Self { events, status, coordinator, threads })
+        Ok(Self { events, status, checkpoint, coordinator, threads })
+    }
+
+    /// Has a checkpoint taken of every shard that runs and has none on its way; work goes on. [`Runtime::status`] tells when it counts:
+    /// `checkpoint` is then at least what `epoch` was, or `checkpoint_failures` has grown.
+    pub fn checkpoint(&self) {
+        (self.checkpoint)();
     }
 
     /// What is known of the shards.
@@ -169,9 +189,9 @@ impl Runtime {
     /// Waits for the end. `Err` is the text of a panic: a bug.
     pub fn join(self) -> Result<(), String> {
         let text = |panic: Box<dyn std::any::Any + Send>| helpers::panic_text(&*panic);
-        let Self { events, coordinator, threads, .. } = self;
+        let Self { events, checkpoint, coordinator, threads, .. } = self;
         coordinator.join().map_err(text)?;
-        drop(events);
+        drop((events, checkpoint));
         for thread in threads {
             thread.join().map_err(text)?;
         }
@@ -213,9 +233,9 @@ impl Budget {
 fn restorer<L: Log, P: Pipeline + 'static>(
     engine: Engine<L, P>,
     options: RuntimeOptions,
-    inputs: Vec<TopicInfo>,
     memory: SharedMemory,
     cache_bytes: usize,
+    status: Arc<Status>,
 ) -> Restorer<P, RocksState> {
     let engine = Arc::new(engine);
     Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
@@ -225,10 +245,16 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             folder: shard_folder(&options.state_dir, shard),
             memory: memory.clone(),
             shard,
+            status: status.clone(),
         };
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Restoration::Outrun,
+            Err(error) => return Restoration::Failed(error.into()),
+        };
+        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
+        let inputs: Vec<TopicInfo> = match engine.log.describe() {
+            Ok(topics) => topics.into_iter().take(options.start_from.len()).collect(),
             Err(error) => return Restoration::Failed(error.into()),
         };
         let head = match restored.head {
@@ -239,7 +265,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             Ok(head) => head,
             Err(failure) => return Restoration::Failed(failure),
         };
-        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes);
+        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes).with_lifetimes(options.lifetimes.clone());
         match scan(&*engine.log, shard, claimed.offset(), View::Uncommitted) {
             Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
             Err(error) => Restoration::Failed(error.into()),

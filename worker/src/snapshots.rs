@@ -10,7 +10,7 @@ use forebay_engine::ids::{Incarnation, ShardId, Timestamp};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::shard::Shard;
-use forebay_engine::snapshot::{ChecksumFile, KnownFiles, SnapshotError, find_garbage, upload};
+use forebay_engine::snapshot::{ChecksumFile, KnownFiles, PACKED_BYTES_MAX, SnapshotError, Upload, find_garbage};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
 use forebay_engine::store::{ObjectStore, StoreError};
 use forebay_engine::worker::{Attempt, Event};
@@ -73,6 +73,15 @@ impl<S: StateStore> Snapshots<S> {
 
     /// An epoch of the shard was committed and applied: takes a checkpoint if one is due and none is on its way.
     pub(crate) fn committed<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
+        self.take_if(shard, attempt, state, |due| Instant::now() >= due.at);
+    }
+
+    /// Somebody wants a checkpoint now: takes one unless one is on its way.
+    pub(crate) fn asked<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
+        self.take_if(shard, attempt, state, |_| true);
+    }
+
+    fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, is_due: impl FnOnce(&Due) -> bool) {
         let mut shards = self.inner.lock();
         let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
         // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
@@ -88,7 +97,7 @@ impl<S: StateStore> Snapshots<S> {
             due.attempt = attempt;
             due.checksums.clear();
         }
-        if due.running || Instant::now() < due.at {
+        if due.running || !is_due(due) {
             return;
         }
         (due.running, due.began) = (true, Instant::now());
@@ -141,6 +150,7 @@ impl Inner {
             }
             Err(error) => {
                 Counters::add(&self.status.counters.checkpoint_failures, 1);
+                self.status.update(shard, |status| status.checkpoint_failures += 1);
                 tracing::warn!(%shard, %error, "no checkpoint was taken; work goes on and the journal grows until one succeeds");
             }
         }
@@ -172,7 +182,15 @@ impl Inner {
         let known = listed.last().map(KnownFiles::of).unwrap_or_default();
         let mut checksum = CachedChecksums { known: &mut job.checksums };
         let mut unique = || uuid::Uuid::new_v4().simple().to_string();
-        let manifest = upload(&*self.store, &mut checksum, folder, &checkpoint, &known, &job.incarnation, &mut unique)?;
+        let upload = Upload {
+            store: &*self.store,
+            checksum: &mut checksum,
+            known: &known,
+            taken_by: &job.incarnation,
+            unique: &mut unique,
+            packed_bytes_max: PACKED_BYTES_MAX,
+        };
+        let manifest = upload.run(folder, &checkpoint)?;
         job.checksums.retain(|name, _| checkpoint.files.iter().any(|file| file.name == *name));
         let retained = manifest.retained();
         tracing::info!(shard = %job.shard, epoch = %retained.epoch, files = manifest.files.len(), "checkpoint uploaded");

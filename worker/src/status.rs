@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use forebay_engine::ids::{Epoch, ShardId};
-use forebay_engine::journal::Books;
+use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::log::InputProgress;
 use forebay_engine::worker::Report;
 
@@ -26,13 +27,33 @@ pub struct ShardStatus {
     pub cache_bytes: usize,
     /// The epoch of the newest checkpoint that counts.
     pub checkpoint: Option<Epoch>,
+    /// Attempts to take one that failed since the shard came up.
+    pub checkpoint_failures: u64,
     /// It failed in a way that needs help, and has not run since.
     pub stalled: bool,
+    /// When that was first seen, or the shard began to run without one.
+    pub checkpoint_seen: Option<Instant>,
+    /// Journal records behind that checkpoint: what a restore reads. Transaction markers and claims count too.
+    pub journal_records: u64,
+    /// Bytes of journal that this process wrote since then.
+    pub journal_bytes: u64,
     /// The last failure, until it runs again.
     pub failure: Option<String>,
 }
 
 impl ShardStatus {
+    /// Takes over what a committed epoch says, whose journal record had so many bytes.
+    pub(crate) fn committed(&mut self, head: &Stamp, journal_bytes: u64) {
+        (self.epoch, self.books) = (head.epoch, head.books);
+        let newest = head.retained.last();
+        self.journal_bytes += journal_bytes;
+        if self.checkpoint_seen.is_none() || self.checkpoint != newest.map(|checkpoint| checkpoint.epoch) {
+            self.checkpoint = newest.map(|checkpoint| checkpoint.epoch);
+            (self.checkpoint_seen, self.journal_bytes) = (Some(Instant::now()), 0);
+        }
+        self.journal_records = head.journal.get().saturating_sub(newest.map_or(0, |checkpoint| checkpoint.journal.get()));
+    }
+
     /// Records between what was read and the end, as far as known.
     pub fn lag_records(&self) -> u64 {
         self.progress.iter().map(|p| p.end.get().saturating_sub(p.position.next.get())).sum()
@@ -43,6 +64,8 @@ impl ShardStatus {
 #[derive(Debug, Default)]
 pub struct Status {
     shards: Mutex<BTreeMap<ShardId, ShardStatus>>,
+    /// The books of shards that are no longer this worker's, as of its last epoch of them.
+    left: Mutex<BTreeMap<ShardId, Books>>,
     reports: Mutex<Vec<Report>>,
     /// Counters since the process started.
     pub counters: Counters,
@@ -69,8 +92,12 @@ pub struct Counters {
     pub checkpoint_failures: AtomicU64,
     /// Incarnations that ended by an error.
     pub incarnations_over: AtomicU64,
+    /// Calls of the log that hung past their deadline, each on a thread that was given up.
+    pub calls_given_up: AtomicU64,
     /// Restores, by any means.
     pub restores: AtomicU64,
+    /// Checkpoints that a restore could not use.
+    pub restore_fallbacks: AtomicU64,
 }
 
 impl Counters {
@@ -86,9 +113,11 @@ impl Status {
         change(lock(&self.shards).entry(shard).or_default());
     }
 
-    /// A shard that is no longer this worker's.
+    /// A shard that is no longer this worker's. Its books are remembered.
     pub fn forget(&self, shard: ShardId) {
-        lock(&self.shards).remove(&shard);
+        if let Some(last) = lock(&self.shards).remove(&shard) {
+            lock(&self.left).insert(shard, last.books);
+        }
     }
 
     /// All shards, as last seen.
@@ -96,9 +125,11 @@ impl Status {
         lock(&self.shards).clone()
     }
 
-    /// The sum of all shards' books.
+    /// The sum of the books of all shards that are, or were, this worker's: also after it has released them all.
     pub fn books(&self) -> Books {
-        lock(&self.shards).values().fold(Books::default(), |sum, shard| sum.plus(&shard.books))
+        let mut all = lock(&self.left).clone();
+        all.extend(lock(&self.shards).iter().map(|(shard, status)| (*shard, status.books)));
+        all.values().fold(Books::default(), |sum, books| sum.plus(books))
     }
 
     /// News since the last call. Bounded: the oldest are dropped when nobody asks.
@@ -119,4 +150,28 @@ impl Status {
 /// A poisoned lock means that a thread panicked while it wrote a status: what is there is still the best there is.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: a shard is seen, released, and seen again further on, as when it is taken back.
+    #[test]
+    fn the_books_of_a_released_shard_stay_in_the_sum_and_count_once() {
+        let status = Status::default();
+        let see = |shard, records_in| {
+            status.update(ShardId::new(shard), |status| status.books = Books { records_in, ..Books::default() });
+        };
+        see(0, 5);
+        see(1, 7);
+        status.forget(ShardId::new(1));
+        assert_eq!(status.books().records_in, 12);
+        see(1, 9);
+        assert_eq!(status.books().records_in, 14);
+        status.forget(ShardId::new(0));
+        status.forget(ShardId::new(1));
+        assert_eq!(status.books().records_in, 14);
+        assert!(status.shards().is_empty());
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::ByteSize;
+use crate::quantity::{ByteSize, TimeSpan};
 
 /// The Kafka cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -59,6 +59,19 @@ pub struct StateSpec {
     /// How much memory a worker gives to state, in caches and write buffers of all its shards; derived from the container's limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
+    /// What holds for single tables, by the names that the pipeline's steps give them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub tables: BTreeMap<String, TableSpec>,
+}
+
+/// One state table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TableSpec {
+    /// An entity that no record has changed for this long is gone. By default entities stay until they are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<TimeSpan>,
 }
 
 /// Where snapshots go.

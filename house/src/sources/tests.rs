@@ -30,6 +30,14 @@ fn braces_in_comments_strings_and_characters_are_no_code() {
 }
 
 #[test]
+fn the_keyword_unsafe_is_found_and_the_word_is_not() {
+    let text =
+        "//! An unsafe file.\n#![allow(unsafe_code)]\nlet unsafety = \"unsafe\"; // unsafe\nunsafe fn f() {}\nlet x = unsafe { f() };\n";
+    let found: Vec<String> = find_unsafe(&file("a.rs", text)).iter().filter_map(|line| Some(line.split(": ").next()?.to_owned())).collect();
+    assert_eq!(found, ["a.rs:4", "a.rs:5"]);
+}
+
+#[test]
 fn a_function_is_as_long_as_from_its_name_to_its_closing_brace() {
     let check = |text: &str, expected: &[(&str, usize)]| {
         let code = code_only(text);

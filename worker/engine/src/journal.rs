@@ -1,15 +1,16 @@
 //! The bytes of the journal, and what they mean. A record is a claim, an epoch or a release; large ones are cut into chunks that follow
-//! each other. Format 1: version, kind, chunk number, chunk count, then the owner, then the payload's part, all in postcard.
+//! each other. Format 1: version, kind, chunk number, chunk count, then the owner, then the payload's part, all in postcard. An epoch's state
+//! changes ([`Changes`]) are the end of its payload.
 //!
 //! Every chunk names its owner, so that a claim can tell who wrote what without reading the payloads.
 
 use serde::{Deserialize, Serialize};
 
+use crate::changes::Changes;
 use crate::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, Revision, ShardId, Timeline, Timestamp, WorkerName};
 use crate::log::{InputPosition, JournalEntry};
 use crate::manifest::RetainedCheckpoint;
 use crate::pipeline::Verdict;
-use crate::state::StateBatch;
 
 /// The format that this engine writes, and the only one that it reads so far.
 pub const FORMAT: u8 = 1;
@@ -114,7 +115,7 @@ pub enum JournalRecord {
     /// From here on the shard is its writer's.
     Claim(Owner),
     /// One epoch.
-    Epoch(Box<Stamp>, StateBatch),
+    Epoch(Box<Stamp>, Changes),
     /// Its writer is done with the shard and need not be barred.
     Release(Owner),
 }
@@ -164,8 +165,8 @@ pub fn encode_release(owner: &Owner) -> Vec<Vec<u8>> {
 }
 
 /// Encodes an epoch: as many chunks as its size needs. `stamp.journal` is not written.
-pub fn encode_epoch(stamp: &Stamp, changes: &StateBatch) -> Vec<Vec<u8>> {
-    let mut payload = Vec::with_capacity(256 + changes.bytes() + 12 * changes.len());
+pub fn encode_epoch(stamp: &Stamp, changes: &Changes) -> Vec<Vec<u8>> {
+    let mut payload = Vec::with_capacity(512 + changes.as_bytes().len());
     let body = EpochBody {
         epoch: stamp.epoch,
         revision: &stamp.revision,
@@ -175,9 +176,9 @@ pub fn encode_epoch(stamp: &Stamp, changes: &StateBatch) -> Vec<Vec<u8>> {
         books: stamp.books,
         retained: &stamp.retained,
         garbage: &stamp.garbage,
-        changes,
     };
     postcard::to_io(&body, &mut payload).expect("writing to memory cannot fail");
+    payload.extend_from_slice(changes.as_bytes());
     let chunks = payload.len().div_ceil(CHUNK_BYTES).max(1);
     let count = u16::try_from(chunks).expect("an epoch's bytes are limited far below 65535 chunks (I9)");
     (0..count)
@@ -224,7 +225,9 @@ impl Assembler {
                     self.pending = Some((head, whole));
                     return Ok(None);
                 }
-                let body: EpochBodyOwned = postcard::from_bytes(&whole).map_err(|e| fail(format!("cannot be decoded: {e}")))?;
+                let decoded = postcard::take_from_bytes::<EpochBodyOwned>(&whole);
+                let (body, changes) = decoded.map_err(|e| fail(format!("cannot be decoded: {e}")))?;
+                let changes = Changes::from_bytes(changes.to_vec());
                 let stamp = Stamp {
                     owner: head.owner,
                     epoch: body.epoch,
@@ -237,7 +240,7 @@ impl Assembler {
                     garbage: body.garbage,
                     journal: entry.offset.next(),
                 };
-                Ok(Some(JournalRecord::Epoch(Box::new(stamp), body.changes)))
+                Ok(Some(JournalRecord::Epoch(Box::new(stamp), changes)))
             }
         }
     }
@@ -253,7 +256,6 @@ struct EpochBody<'a> {
     books: Books,
     retained: &'a [RetainedCheckpoint],
     garbage: &'a [String],
-    changes: &'a StateBatch,
 }
 
 #[derive(Deserialize)]
@@ -266,7 +268,6 @@ struct EpochBodyOwned {
     books: Books,
     retained: Vec<RetainedCheckpoint>,
     garbage: Vec<String>,
-    changes: StateBatch,
 }
 
 fn chunk(kind: Kind, number: u16, count: u16, owner: &Owner, payload: &[u8]) -> Vec<u8> {
@@ -306,6 +307,7 @@ fn split(entry: &JournalEntry) -> Result<(ChunkHead, &[u8]), JournalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::changes::Change;
 
     fn owner(name: &str) -> Owner {
         Owner {
@@ -339,8 +341,8 @@ mod tests {
     #[test]
     fn an_epoch_of_any_size_comes_back_whole_and_knows_where_it_ended() {
         for bytes in [0, 1, CHUNK_BYTES, 3 * CHUNK_BYTES] {
-            let mut changes = StateBatch::default();
-            changes.put(b"key", &vec![7; bytes]);
+            let mut changes = Changes::default();
+            changes.push(b"key", Change::Put(&vec![7; bytes]));
             let chunks = entries(encode_epoch(&stamp(), &changes), 40);
             let mut assembler = Assembler::default();
             let (last, first) = chunks.split_last().unwrap();
@@ -354,8 +356,8 @@ mod tests {
 
     #[test]
     fn missing_chunks_and_foreign_bytes_are_errors_and_never_a_record() {
-        let mut changes = StateBatch::default();
-        changes.put(b"key", &vec![7; 2 * CHUNK_BYTES]);
+        let mut changes = Changes::default();
+        changes.push(b"key", Change::Put(&vec![7; 2 * CHUNK_BYTES]));
         let chunks = entries(encode_epoch(&stamp(), &changes), 0);
         let claim = &entries(encode_claim(&owner("w1.1")), 9)[0];
         assert!(Assembler::default().push(&chunks[1]).is_err());

@@ -4,13 +4,17 @@
 //! back effects; three ports carry them: the log ([`log`]), the object store ([`store`]) and the state store ([`state`]).
 //! The contract, with the numbered invariants I1 to I9 that asserts and tests cite, is `docs/design/0001-design.md`.
 
+pub mod changes;
 pub mod claim;
 pub mod failure;
 pub mod ids;
 pub mod journal;
+pub mod lifetimes;
 pub mod log;
 pub mod manifest;
 pub mod mutants;
+pub mod partitioner;
+pub mod patch;
 pub mod pipeline;
 pub mod record;
 pub mod restore;

@@ -1,10 +1,11 @@
 //! The log port: Kafka, or the embedded log on local disk. Input records, outputs, offsets and the journal all lie in it, and one
 //! transaction carries all that an epoch puts there.
 //!
-//! Calls block and have deadlines of their own. After **any** error of a [`Producer`] its owner drops it, takes a new incarnation and
+//! Calls block and have deadlines of their own; [`Deadlines`] says those of calls that are given up when they do not keep them. After **any** error of a [`Producer`] its owner drops it, takes a new incarnation and
 //! claims its shards again: the outcome of the last transaction is learnt from the journals, never guessed.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,6 +111,23 @@ pub struct Transaction {
 pub struct Receipt {
     /// Per shard of the transaction, where its first journal chunk lies and the offset behind its last one.
     pub journal: BTreeMap<ShardId, (JournalOffset, JournalOffset)>,
+    /// When the first journal record was appended, by the log's own clock; `None` where it has none of its own, or nothing was written.
+    pub appended: Option<Timestamp>,
+}
+
+/// How long calls may take before they come back by themselves, with an error at the latest. One that takes longer hangs: whoever waits for it
+/// gives it up together with its incarnation, and must expect it to come back at any later time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Of [`Log::open_producer`] and [`Log::bar`].
+    pub open: Duration,
+    /// Of [`Producer::commit`].
+    pub commit: Duration,
+}
+
+impl Deadlines {
+    /// Calls take as long as they take: for a log that waits for nobody else.
+    pub const NONE: Self = Self { open: Duration::MAX, commit: Duration::MAX };
 }
 
 /// Why the log did not do as told.
@@ -194,6 +212,9 @@ pub trait Log: Send + Sync + 'static {
     /// A reader of one shard's input partitions.
     type Input: InputReader;
 
+    /// Of the calls that are given up when they hang.
+    fn deadlines(&self) -> Deadlines;
+
     /// Inputs, then outputs, then the journal, in the order of [`JobTopics`]. A topic that is missing is an error, except the journal.
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError>;
 
@@ -234,18 +255,30 @@ pub trait Log: Send + Sync + 'static {
     fn open_input(&self, shard: ShardId, positions: &[InputPosition]) -> Result<Self::Input, LogError>;
 }
 
-/// The one transactional producer of an incarnation.
+/// The one transactional producer of an incarnation. Dropping it may block.
 pub trait Producer: Send {
     /// Begins a transaction, sends everything, adds the offsets, commits. `Ok` means: committed, all of it. An error means: unknown, even
-    /// where it looks certain; the producer is then useless.
+    /// where it looks certain; the producer is then useless. Past its deadline it sends nothing more, even if the call hangs.
     fn commit(&mut self, transaction: &Transaction) -> Result<Receipt, LogError>;
 }
+
+/// Takes one input record, and says whether the next one may come.
+pub type Each<'a> = &'a mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>;
 
 /// Reads committed records of one shard's input partitions. Owned by the thread that runs the shard.
 pub trait InputReader: Send {
     /// Hands at most `limit` records to `each`, in order within each partition; waits at most `wait` for the first one. Returns how many.
+    /// `each` may ask for a break: the record that it was handed is taken, and the next call goes on behind it.
     /// `Cut` or `Beyond` when the next record of a partition is not there any more.
-    fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError>;
+    fn poll_while(&mut self, wait: Duration, limit: usize, each: Each<'_>) -> Result<usize, LogError>;
+
+    /// The same without breaks.
+    fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
+        self.poll_while(wait, limit, &mut |record| {
+            each(record);
+            ControlFlow::Continue(())
+        })
+    }
 
     /// Per partition the position that reading has reached (behind transaction markers too, which are no records) and the end as far as known.
     fn progress(&mut self) -> Vec<InputProgress>;

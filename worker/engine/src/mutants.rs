@@ -20,6 +20,8 @@ pub enum Bug {
     ClockBack,
     /// A list of garbage counts although a checkpoint joined the list meanwhile.
     StaleGarbage,
+    /// The journal holds what the last record changed of a value, not what the epoch did.
+    PatchOfLastRecord,
     /// An incarnation counts as barred for a shard as soon as it is to be barred for another one.
     BarredTooSoon,
     /// Of two starts that settled on the same version both give up.

@@ -1,5 +1,6 @@
 //! What the engine asks of a pipeline: one record in; state changes, outputs and a verdict out.
 
+use crate::patch::PatchWriter;
 use crate::record::InputRecord;
 pub use crate::shard::Workspace;
 use crate::state::StateError;
@@ -24,7 +25,13 @@ pub trait Entity: Clone + Send + 'static {
     /// Appends the self-describing encoding, format version in front.
     fn encode(&self, into: &mut Vec<u8>);
 
-    /// The inverse. `Err` says what is wrong with the bytes.
+    /// Tells `patch` how this one's encoding follows from `old`'s. False: it did not, and the journal holds the whole value.
+    fn encode_patch(&self, old: &Self, patch: &mut PatchWriter<'_>) -> bool {
+        let _ = (old, patch);
+        false
+    }
+
+    /// The inverse of [`Entity::encode`]. `Err` says what is wrong with the bytes.
     fn decode(bytes: &[u8]) -> Result<Self, String>;
 
     /// About how many bytes of memory it holds: the cache is bounded by the sum (I9).

@@ -1,6 +1,7 @@
 //! Restore: one path for start, restart, move, upgrade, rollback and resume. The committed journal to its end is the truth; the local
 //! database is used if its stamp equals a record of it, else the newest retained snapshot that is whole.
 
+use crate::changes::Changes;
 use crate::ids::{Epoch, JournalOffset, ShardId};
 use crate::journal::{Assembler, JournalError, JournalRecord, Stamp};
 use crate::log::{JournalEntry, JournalRange, LogError, View};
@@ -186,7 +187,7 @@ impl<S: StateStore> Follower<S> {
         if let (Some(store), Some(stamp)) = (&mut self.store, &mut self.stamp) {
             if self.belongs && epoch.journal > stamp.journal {
                 assert_eq!(epoch.epoch, stamp.epoch.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
-                store.apply(&changes, &epoch)?;
+                apply(store, &changes, &epoch)?;
                 *stamp = (*epoch).clone();
             } else if *stamp == *epoch || (mutants::is(Bug::LocalByEpoch) && stamp.epoch == epoch.epoch) {
                 self.belongs = true;
@@ -237,11 +238,22 @@ fn replay<P: RestorePorts>(
         let JournalRecord::Epoch(epoch, changes) = record else { return Ok(()) };
         let before = restored.head.as_ref().map_or(Epoch::default(), |head| head.epoch);
         assert_eq!(epoch.epoch, before.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
-        restored.store.apply(&changes, &epoch)?;
+        apply(&mut restored.store, &changes, &epoch)?;
         restored.head = Some(*epoch);
         Ok(())
     })?;
     Ok(restored)
+}
+
+/// The store holds the epoch before, so patches meet the values that they were made for.
+fn apply<S: StateStore>(store: &mut S, changes: &Changes, epoch: &Stamp) -> Result<(), StateError> {
+    let mut value = Vec::new();
+    let batch = changes.resolve(|key, into| {
+        let there = store.get(key, &mut value)?;
+        into.extend_from_slice(&value);
+        Ok(there)
+    })?;
+    store.apply(&batch, epoch)
 }
 
 /// Reads committed records to the end. The first error stops `each`, not the reading, and is returned.

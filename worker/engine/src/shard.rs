@@ -7,8 +7,10 @@ mod cache;
 
 use std::sync::Arc;
 
+use crate::changes::Changes;
 use crate::ids::{Epoch, JournalOffset, Offset, Partition, ShardId, TableId, Timestamp};
 use crate::journal::{self, Books, Owner, Stamp};
+use crate::lifetimes::Lifetimes;
 use crate::log::InputPosition;
 use crate::manifest::RetainedCheckpoint;
 use crate::mutants::{self, Bug};
@@ -21,6 +23,7 @@ use cache::Cache;
 pub struct Shard<P: Pipeline, S: StateStore> {
     pipeline: P,
     store: S,
+    lifetimes: Lifetimes,
     cache: Cache<P::Entity>,
     /// The last committed and applied epoch.
     head: Stamp,
@@ -95,7 +98,15 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         assert!(head.books.balance(), "I8: the books of {:?} do not balance: {:?}", head.owner.shard, head.books);
         let open = Open::after(&head, Outputs::default());
         let cache = Cache::new(cache_bytes_max);
-        Self { pipeline, store, cache, head, sealed: None, open, scratch: Scratch::default(), spare: Outputs::default() }
+        let lifetimes = Lifetimes::default();
+        Self { pipeline, store, lifetimes, cache, head, sealed: None, open, scratch: Scratch::default(), spare: Outputs::default() }
+    }
+
+    /// The same shard, whose entities are over after their tables' lifetimes.
+    #[must_use]
+    pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
     }
 
     /// The last committed epoch and all that is true of it.
@@ -117,7 +128,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         let position = position_of(&mut self.open.positions, record);
         assert!(record.offset >= position.next, "I1: {record:?} lies before {position:?} and was processed already");
         position.next = record.offset.next();
-        self.cache.begin_record();
+        self.cache.begin_record(self.head.epoch);
         let mark = self.open.outputs.mark();
         let mut workspace = Workspace {
             clock,
@@ -125,6 +136,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             epoch: self.open.epoch,
             cache: &mut self.cache,
             store: &self.store,
+            lifetimes: &self.lifetimes,
             outputs: &mut self.open.outputs,
             mark,
             scratch: &mut self.scratch,
@@ -151,9 +163,10 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         self.open.records
     }
 
-    /// Bytes that the open epoch holds back: its inputs' and outputs'. State changes are bounded by the inputs that made them.
+    /// Bytes that the open epoch holds back: its outputs, and the entities that it has changed, as they were before. By how much these grow
+    /// is bounded by the inputs, which are counted for that reason: they are not held themselves.
     pub fn open_bytes(&self) -> usize {
-        self.open.input_bytes + self.open.outputs.bytes()
+        self.open.input_bytes + self.open.outputs.bytes() + self.cache.open_bytes()
     }
 
     /// Bytes of decoded state in memory.
@@ -178,8 +191,8 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             return None;
         }
         assert!(self.open.books.balance(), "I8: {:?}", self.open.books);
-        let mut changes = StateBatch::default();
-        self.cache.encode_changes(self.open.epoch, &mut changes);
+        let (mut changes, mut journal) = (StateBatch::default(), Changes::default());
+        self.cache.encode_changes(self.open.epoch, &mut changes, &mut journal);
         let stamp = Stamp {
             owner: owner.clone(),
             epoch: self.open.epoch,
@@ -197,7 +210,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         let sealed = SealedEpoch {
             shard: owner.shard,
             epoch: stamp.epoch,
-            journal: journal::encode_epoch(&stamp, &changes),
+            journal: journal::encode_epoch(&stamp, &journal),
             outputs: Arc::new(open.outputs),
             positions: open.positions,
             records: open.records,
@@ -213,7 +226,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         stamp.journal = journal;
         self.store.apply(&changes, &stamp)?;
         self.head = stamp;
-        self.cache.evict(self.head.epoch);
+        self.cache.applied(self.head.epoch);
         Ok(&self.head)
     }
 
@@ -264,6 +277,7 @@ pub struct Workspace<'a, E: Entity> {
     epoch: Epoch,
     cache: &'a mut Cache<E>,
     store: &'a dyn StateStore,
+    lifetimes: &'a Lifetimes,
     outputs: &'a mut Outputs,
     mark: OutputMark,
     scratch: &'a mut Scratch,
@@ -275,7 +289,7 @@ impl<E: Entity> Workspace<'_, E> {
         self.clock
     }
 
-    /// The entity as this epoch sees it.
+    /// The entity as this epoch sees it: one that is over by the epoch's clock is not there.
     pub fn get(&mut self, table: TableId, key: &[u8]) -> Result<Option<&E>, StateError> {
         let slot = self.slot(table, key)?;
         Ok(self.cache.entity(slot))
@@ -284,7 +298,7 @@ impl<E: Entity> Workspace<'_, E> {
     /// The entity to change; `None` is one that does not exist. What the caller leaves there is its new state, written once per epoch.
     pub fn update(&mut self, table: TableId, key: &[u8]) -> Result<&mut Option<E>, StateError> {
         let slot = self.slot(table, key)?;
-        Ok(self.cache.entity_mut(slot, self.epoch))
+        Ok(self.cache.entity_mut(slot, self.epoch, self.clock))
     }
 
     /// The outputs, to append to.
@@ -300,17 +314,20 @@ impl<E: Entity> Workspace<'_, E> {
 
     fn slot(&mut self, table: TableId, key: &[u8]) -> Result<cache::SlotId, StateError> {
         encode_key(table, self.partition, key, &mut self.scratch.key);
+        let is_over = |written| self.lifetimes.is_over(table, written, self.clock);
         if let Some(slot) = self.cache.find(&self.scratch.key) {
+            self.cache.expire(slot, is_over);
             return Ok(slot);
         }
-        let entity = match self.store.get(&self.scratch.key, &mut self.scratch.value)? {
-            true => Some(E::decode(&self.scratch.value).map_err(|reason| StateError::Corrupt {
+        let written = self.store.get_written(&self.scratch.key, &mut self.scratch.value)?;
+        let entity = match written {
+            Some(written) if !is_over(written) => Some(E::decode(&self.scratch.value).map_err(|reason| StateError::Corrupt {
                 action: format!("read table {table}, partition {}, key {}", self.partition, String::from_utf8_lossy(key)),
                 reason,
             })?),
-            false => None,
+            Some(_) | None => None,
         };
-        Ok(self.cache.insert(&self.scratch.key, entity))
+        Ok(self.cache.insert(&self.scratch.key, entity, written.unwrap_or(self.clock)))
     }
 }
 
@@ -333,3 +350,6 @@ pub fn decode_key(bytes: &[u8]) -> Option<(TableId, Partition, &[u8])> {
 pub fn shard_of(partition: Partition, shards: u32) -> ShardId {
     ShardId::new(partition.get() % shards)
 }
+
+#[cfg(test)]
+mod tests;

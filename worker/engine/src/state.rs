@@ -2,19 +2,18 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
+use crate::ids::Timestamp;
 use crate::journal::Stamp;
 
 /// A set of puts and deletes in one arena; a later change of a key wins over an earlier one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateBatch {
     arena: Vec<u8>,
     /// Ends of key and value in the arena; each starts where the one before ended. `deleted` has no value.
     entries: Vec<BatchEntry>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct BatchEntry {
     key_end: u32,
     value_end: u32,
@@ -22,13 +21,14 @@ struct BatchEntry {
 }
 
 impl StateBatch {
-    /// Sets `key` to what `write` appends.
-    pub fn put_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+    /// Sets `key` to what `write` appends, and shows it.
+    pub fn put_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
         self.arena.extend_from_slice(key);
         let key_end = self.end();
         write(&mut self.arena);
         let value_end = self.end();
         self.entries.push(BatchEntry { key_end, value_end, deleted: false });
+        &self.arena[key_end as usize..]
     }
 
     /// Sets `key` to `value`.
@@ -124,8 +124,13 @@ pub type Checkpointer = Box<dyn FnOnce(&Path) -> Result<Checkpoint, StateError> 
 /// `apply` is atomic: after a crash the store holds the state of one of the applied epochs, whole, with its stamp; possibly an older one
 /// (there is no write-ahead log of its own: the journal is it).
 pub trait StateStore: Send {
-    /// Reads one value into `into` (cleared first); false when there is none.
-    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError>;
+    /// Reads one value into `into` (cleared first), and says by the clock of which epoch it was written; `None` when there is none.
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError>;
+
+    /// The same, without the clock; false when there is none.
+    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
+        Ok(self.get_written(key, into)?.is_some())
+    }
 
     /// Applies an epoch's changes and its stamp as one batch.
     fn apply(&mut self, changes: &StateBatch, stamp: &Stamp) -> Result<(), StateError>;
@@ -142,14 +147,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_gives_back_its_changes_in_order_also_after_encoding() {
+    fn a_batch_gives_back_its_changes_in_order() {
         let mut batch = StateBatch::default();
         batch.put(b"a", b"1");
         batch.delete(b"b");
         batch.put(b"", b"");
-        let bytes = postcard::to_stdvec(&batch).unwrap();
-        let back: StateBatch = postcard::from_bytes(&bytes).unwrap();
-        let all: Vec<_> = back.iter().collect();
+        let all: Vec<_> = batch.iter().collect();
         assert_eq!(all, vec![(&b"a"[..], Some(&b"1"[..])), (&b"b"[..], None), (&b""[..], Some(&b""[..]))]);
     }
 }

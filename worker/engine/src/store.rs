@@ -9,8 +9,10 @@ use crate::ids::Timestamp;
 pub enum Body {
     /// Small things that are in memory: manifests.
     Bytes(Vec<u8>),
-    /// Files; the adapter uploads large ones in parts.
+    /// A file; the adapter uploads large ones in parts.
     File(PathBuf),
+    /// Small files, one behind the other; the adapter may hold them in memory.
+    Pack(Vec<PathBuf>),
 }
 
 /// What became of a create-only put.
@@ -20,6 +22,15 @@ pub enum Put {
     Created,
     /// An object of that name was there before; it was left as it is.
     AlreadyThere,
+}
+
+/// What a download brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Downloaded {
+    /// Bytes written.
+    pub size: u64,
+    /// Their CRC-32 (IEEE), taken on the way.
+    pub crc32: u32,
 }
 
 /// One row of a listing.
@@ -77,8 +88,8 @@ pub trait ObjectStore: Send + Sync {
     /// The whole object, in memory: for manifests. `StoreError::NotFound` when it does not exist.
     fn get(&self, key: &str) -> Result<Vec<u8>, StoreError>;
 
-    /// Writes the object into a new file at `to` (created or truncated) and returns its size.
-    fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError>;
+    /// Writes the object into a new file at `to` (created or truncated), durably.
+    fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError>;
 
     /// All objects whose key starts with `prefix`, in the order of their keys.
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError>;

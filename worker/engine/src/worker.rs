@@ -150,6 +150,8 @@ pub enum Report {
     Stalled(ShardId, String),
     /// The incarnation is over; all shards are claimed again.
     IncarnationOver(Incarnation, String),
+    /// A restore could not use the shard's checkpoint of this epoch and tried the one before. Whoever restores says so, not the state machine.
+    FellBack(ShardId, Epoch, String),
 }
 
 /// What one transaction carries.

@@ -7,6 +7,7 @@ mod array;
 mod fields;
 mod json;
 mod msgpack;
+mod patch;
 mod text;
 mod window;
 
@@ -16,6 +17,7 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
+use forebay_engine::patch::PatchWriter;
 use forebay_engine::pipeline::Entity;
 
 pub use array::Array;
@@ -142,6 +144,10 @@ impl fmt::Display for Document {
 impl Entity for Document {
     fn encode(&self, into: &mut Vec<u8>) {
         msgpack::encode(self, into);
+    }
+
+    fn encode_patch(&self, old: &Self, patch: &mut PatchWriter<'_>) -> bool {
+        patch::write(old, self, patch)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {

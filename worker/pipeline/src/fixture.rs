@@ -10,6 +10,8 @@ use forebay_engine::ids::{
     Timestamp, WorkerName,
 };
 use forebay_engine::journal::{Books, Owner, Stamp};
+use forebay_engine::lifetimes::Lifetimes;
+use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::pipeline::{Entity, Verdict};
 use forebay_engine::record::{Header, InputRecord};
 use forebay_engine::shard::{Annotations, Shard, decode_key};
@@ -18,7 +20,6 @@ use forebay_engine::state::{Checkpointer, StateBatch, StateError, StateStore};
 use crate::compile::{CompileContext, CompiledPipeline, InputContext};
 use crate::document::Document;
 use crate::instance::PipelineInstance;
-use crate::murmur::partition_of;
 
 /// Enough that no fixture evicts anything.
 const CACHE_BYTES_MAX: usize = 64 << 20;
@@ -99,15 +100,25 @@ pub fn fixture_context(steps: &[Step], inputs: Vec<InputContext>, dead_letter: &
 
 /// Runs the records in order, each in an epoch of its own. Offsets count from 0 in each partition. `Err` is a bug: the state is in memory.
 pub fn run_fixture(pipeline: &Arc<CompiledPipeline>, records: &[FixtureRecord]) -> Result<FixtureRun, StateError> {
+    run_fixture_with(pipeline, records, &Lifetimes::default())
+}
+
+/// The same, for tables whose entities do not live for ever.
+pub fn run_fixture_with(
+    pipeline: &Arc<CompiledPipeline>,
+    records: &[FixtureRecord],
+    lifetimes: &Lifetimes,
+) -> Result<FixtureRun, StateError> {
     let owner = owner();
-    let mut shard =
-        Shard::new(PipelineInstance::new(Arc::clone(pipeline)), MemoryStore::default(), beginning(owner.clone()), CACHE_BYTES_MAX);
+    let instance = PipelineInstance::new(Arc::clone(pipeline));
+    let shard = Shard::new(instance, MemoryStore::default(), beginning(owner.clone()), CACHE_BYTES_MAX);
+    let mut shard = shard.with_lifetimes(lifetimes.clone());
     let mut run = FixtureRun::default();
     let mut next: BTreeMap<(InputId, Partition), Offset> = BTreeMap::new();
     for record in records {
         let partition = record.partition.unwrap_or_else(|| {
             let partitions = pipeline.context.inputs[usize::from(record.input.get())].partitions;
-            Partition::new(record.key.as_deref().map_or(0, |key| partition_of(key, partitions)))
+            record.key.as_deref().map_or(Partition::default(), |key| partition_for_key(key, partitions))
         });
         let offset = next.entry((record.input, partition)).or_default();
         let headers: Vec<_> = record.headers.iter().map(|(name, value)| Header { name, value: value.as_deref() }).collect();
@@ -135,9 +146,13 @@ pub fn run_fixture(pipeline: &Arc<CompiledPipeline>, records: &[FixtureRecord]) 
         shard.committed(sealed.epoch, JournalOffset::new(sealed.epoch.get()))?;
     }
     run.books = shard.head().books;
-    for (key, value) in &shard.into_store().values {
+    let clock = shard.head().clock;
+    for (key, (written, value)) in &shard.into_store().values {
         let corrupt = |reason: String| StateError::Corrupt { action: "read the state of a fixture".into(), reason };
         let (table, _, key) = decode_key(key).ok_or_else(|| corrupt("a key is too short".into()))?;
+        if lifetimes.is_over(table, *written, clock) {
+            continue;
+        }
         run.state.insert((table, key.to_vec()), Document::decode(value).map_err(corrupt)?);
     }
     Ok(run)
@@ -173,22 +188,24 @@ pub fn beginning(owner: Owner) -> Stamp {
 /// A state store in memory.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// With the clock of the epoch that wrote each.
+    values: BTreeMap<Vec<u8>, (Timestamp, Vec<u8>)>,
     stamp: Option<Stamp>,
 }
 
 impl StateStore for MemoryStore {
-    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError> {
         into.clear();
-        let value = self.values.get(key);
-        into.extend_from_slice(value.map_or(&[], Vec::as_slice));
-        Ok(value.is_some())
+        Ok(self.values.get(key).map(|(written, value)| {
+            into.extend_from_slice(value);
+            *written
+        }))
     }
 
     fn apply(&mut self, changes: &StateBatch, stamp: &Stamp) -> Result<(), StateError> {
         for (key, value) in changes.iter() {
             match value {
-                Some(value) => self.values.insert(key.to_vec(), value.to_vec()),
+                Some(value) => self.values.insert(key.to_vec(), (stamp.clock, value.to_vec())),
                 None => self.values.remove(key),
             };
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use forebay_engine::ids::Timestamp;
+use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::pipeline::{Pipeline, Verdict, Workspace};
 use forebay_engine::record::InputRecord;
 use forebay_engine::state::StateError;
@@ -196,8 +197,8 @@ pub(crate) fn entity_key<'k>(
         return Err(Failure::Record(format!("key: {} is null or empty", expression.text())));
     }
     let partitions = context.inputs[usize::from(scope.record.input.get())].partitions;
-    let partition = crate::murmur::partition_of(buffer, partitions);
-    if partition != scope.record.partition.get() {
+    let partition = partition_for_key(buffer, partitions);
+    if partition != scope.record.partition {
         return Err(Failure::Record(format!(
             "key: {:?} belongs to partition {partition}, but the record came in partition {}: key the input by it",
             String::from_utf8_lossy(buffer),

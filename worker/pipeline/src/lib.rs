@@ -12,7 +12,6 @@ pub mod document;
 pub mod expression;
 pub mod fixture;
 pub mod instance;
-pub mod murmur;
 mod siphash;
 mod steps;
 mod tape;

@@ -132,7 +132,7 @@ fn newer_by_applies_an_upsert_only_if_it_is_newer() {
 fn an_entity_of_another_partition_is_refused() {
     let job = Job::new("[{parse: {format: json}}, {upsert: {table: t, key: .id, set: {v: .v}, emit: {topic: deltas}}}]");
     let at = |partition: u32, value: &str| FixtureRecord { partition: Some(Partition::new(partition)), ..record("other", value, 1) };
-    let own = forebay_pipeline::murmur::partition_of(b"21", 4);
+    let own = forebay_engine::partitioner::partition_for_key(b"21", 4).get();
     let foreign = (own + 1) % 4;
     let run = job.run(&[
         at(own, r#"{"id":"21","v":1}"#),
@@ -278,8 +278,8 @@ fn emit_takes_key_time_headers_partition_and_value_from_expressions() {
     let out = run.records("out");
     assert_eq!((out[0].key.as_deref(), out[0].timestamp), (Some(&b"K"[..]), Timestamp::from_millis(2000)));
     assert_eq!((out[1].key.as_deref(), out[1].timestamp), (None, Timestamp::from_millis(77)));
-    let own = forebay_pipeline::murmur::partition_of(b"k", 4);
-    assert_eq!(out[0].partition, Some(Partition::new(own)));
+    let own = forebay_engine::partitioner::partition_for_key(b"k", 4);
+    assert_eq!(out[0].partition, Some(own));
     let text = |value: &str| Some(value.as_bytes().to_vec());
     assert_eq!(out[0].headers, [("from".to_owned(), text("in")), ("kind".to_owned(), text("flight")), ("n".to_owned(), text("1.5"))]);
     assert_eq!(run.values("out"), [r#"{"list":["K",null],"n":1.5}"#, r#"{"list":[null,null],"n":2}"#]);

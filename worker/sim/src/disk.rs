@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use forebay_engine::ids::ShardId;
+use forebay_engine::ids::{ShardId, Timestamp};
 use forebay_engine::journal::Stamp;
 use forebay_engine::state::{Checkpoint, CheckpointFile, Checkpointer, StateBatch, StateError, StateStore};
 
@@ -121,7 +121,7 @@ fn write(view: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8], value: Option<&[u8]>
 #[derive(Debug, Default)]
 struct Inner {
     dbs: BTreeMap<ShardId, Db>,
-    /// Downloads and checkpoints.
+    /// Of checkpoints.
     files: BTreeMap<PathBuf, Arc<FileData>>,
     handles: u64,
     /// Shards whose next apply fails.
@@ -197,14 +197,9 @@ impl Disk {
         self.open(shard)
     }
 
-    /// A checkpoint's or downloaded file.
+    /// A checkpoint's file.
     pub fn file(&self, path: &Path) -> Option<Arc<FileData>> {
         self.lock().files.get(path).cloned()
-    }
-
-    /// Writes a downloaded file.
-    pub fn write_file(&self, path: &Path, file: Arc<FileData>) {
-        self.lock().files.insert(path.to_owned(), file);
     }
 
     /// Stamp and digest of a shard's database as it stands.
@@ -258,9 +253,15 @@ impl Drop for SimState {
 }
 
 impl StateStore for SimState {
-    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
+    /// No table of the simulation has a lifetime, so no clock is kept.
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError> {
         into.clear();
-        self.with(|db| db.view.get(key).inspect(|value| into.extend_from_slice(value)).is_some())
+        self.with(|db| {
+            db.view.get(key).map(|value| {
+                into.extend_from_slice(value);
+                Timestamp::default()
+            })
+        })
     }
 
     fn apply(&mut self, changes: &StateBatch, stamp: &Stamp) -> Result<(), StateError> {

@@ -13,16 +13,19 @@ use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, V
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
 use forebay_engine::restore::{ImportError, RestoreError, RestoreNote, RestorePorts, restore};
 use forebay_engine::shard::Shard;
-use forebay_engine::snapshot::{ChecksumFile, KnownFiles, find_garbage, upload};
+use forebay_engine::snapshot::{ChecksumFile, KnownFiles, Upload, find_garbage};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
-use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
+use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
 use forebay_engine::worker::{Attempt, Event, Sight};
 
-use crate::disk::{Disk, SimState};
+use crate::disk::{Disk, FileData, SimState};
 use crate::mutant::{Mutant, is};
 use crate::pipeline::Counting;
-use crate::store::Content;
+use crate::store::{Content, part_of};
 use crate::task::{Answer, Call, Outcome, Remote};
+
+/// Small enough that some table files have an object of their own: a table of two entries has more bytes.
+const PACKED_BYTES_MAX: u64 = 64;
 
 /// One shard's attempt, and its way to the world.
 pub struct Job<'a> {
@@ -138,8 +141,9 @@ impl Job<'_> {
             if is(Mutant::FileIdTwice) { number.to_string() } else { format!("{}-{number}", plan.unique) }
         };
         let mut checksum = Checksums(&self.disk);
-        let manifest =
-            upload(self, &mut checksum, &folder, &checkpoint, &known, &plan.incarnation, &mut unique).map_err(|e| e.to_string())?;
+        let (known, taken_by, packed_bytes_max) = (&known, &plan.incarnation, PACKED_BYTES_MAX);
+        let upload = Upload { store: self, checksum: &mut checksum, known, taken_by, unique: &mut unique, packed_bytes_max };
+        let manifest = upload.run(&folder, &checkpoint).map_err(|e| e.to_string())?;
         let retained = manifest.retained();
         self.remote.say(Event::CheckpointUploaded(self.shard, self.attempt, retained.clone()));
         listed.push(manifest);
@@ -242,7 +246,8 @@ impl ObjectStore for Job<'_> {
     fn put(&self, key: &str, body: &Body) -> Result<Put, StoreError> {
         let content = match body {
             Body::Bytes(bytes) => Content::Bytes(bytes.clone()),
-            Body::File(path) => Content::File(self.disk.file(path).expect("the checkpoint's folder is there until the upload ends")),
+            Body::File(path) => Content::Files(vec![self.checkpoint_file(path)]),
+            Body::Pack(paths) => Content::Files(paths.iter().map(|path| self.checkpoint_file(path)).collect()),
         };
         match self.remote.call(Call::Put(key.to_owned(), content)) {
             Answer::Put(put) => Ok(put),
@@ -259,16 +264,8 @@ impl ObjectStore for Job<'_> {
         }
     }
 
-    fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError> {
-        match self.remote.call(Call::Download(key.to_owned())) {
-            Answer::File(file) => {
-                let size = file.size;
-                self.disk.write_file(to, file);
-                Ok(size)
-            }
-            Answer::Store(error) => Err(error),
-            other => panic!("no answer to a download: {other:?}"),
-        }
+    fn download(&self, _key: &str, _to: &Path) -> Result<Downloaded, StoreError> {
+        unreachable!("the simulated disk has files that are no bytes: see `fetch`")
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
@@ -286,6 +283,21 @@ impl ObjectStore for Job<'_> {
             Answer::Store(error) => Err(error),
             other => panic!("no answer to a delete: {other:?}"),
         }
+    }
+}
+
+impl Job<'_> {
+    /// All files of an object.
+    fn fetch(&self, key: &str) -> Result<Vec<Arc<FileData>>, StoreError> {
+        match self.remote.call(Call::Download(key.to_owned())) {
+            Answer::Files(files) => Ok(files),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a download: {other:?}"),
+        }
+    }
+
+    fn checkpoint_file(&self, path: &Path) -> Arc<FileData> {
+        self.disk.file(path).expect("the checkpoint's folder is there until the upload ends")
     }
 }
 
@@ -337,14 +349,14 @@ impl RestorePorts for Ports<'_, '_> {
     fn import(&mut self, manifest: &Manifest) -> Result<SimState, ImportError> {
         self.job.disk.remove(self.job.shard)?;
         let mut files = BTreeMap::new();
-        for file in &manifest.files {
-            let path = PathBuf::from(format!("restore-{}/{}", self.job.shard, file.name));
-            let size = self.job.download(&file.object, &path)?;
-            let data = self.job.disk.file(&path).expect("it was just written");
-            if (size, data.crc32) != (file.size, file.crc32) {
-                return Err(ImportError::Damaged(format!("file {} failed its checksum", file.object)));
+        for (object, parts) in manifest.objects() {
+            let there = self.job.fetch(object)?;
+            for file in parts {
+                match part_of(&there, file.offset).filter(|data| (data.size, data.crc32) == (file.size, file.crc32)) {
+                    Some(data) => files.insert(file.name.clone(), data.clone()),
+                    None => return Err(ImportError::Damaged(format!("file {} in {object} failed its checksum", file.name))),
+                };
             }
-            files.insert(file.name.clone(), Arc::clone(&data));
         }
         let store = self.job.disk.adopt(self.job.shard, &files)?.ok_or_else(|| ImportError::Damaged("its files are no database".into()))?;
         match store.stamp()? {

@@ -50,8 +50,8 @@ pub fn digest_of(key: &[u8], value: &[u8]) -> u64 {
 /// One shard's truth, as far as it was committed.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// Key bytes of the state store to count, digest and last id.
-    tallies: BTreeMap<Vec<u8>, (u32, u64, u64)>,
+    /// Key bytes of the state store to count, digest, the id before the last, and the last one.
+    tallies: BTreeMap<Vec<u8>, (u32, u64, u64, u64)>,
     /// The sum of the digests of all entries.
     pub digest: u64,
     /// Counts.
@@ -81,8 +81,8 @@ impl Model {
         };
         let key = [&[0, 1][..], &partition.get().to_be_bytes(), key].concat();
         let old = self.tallies.get(&key).copied();
-        let (count, digest, last) = old.unwrap_or_default();
-        let new = (count + 1, mix(digest, id), id);
+        let (count, digest, _, last) = old.unwrap_or_default();
+        let new = (count + 1, mix(digest, id), last, id);
         match fate {
             Fate::Filter => self.books.filtered += 1,
             Fate::Throttle => self.books.throttled += 1,
@@ -105,9 +105,10 @@ impl Model {
         }
     }
 
-    fn set(&mut self, key: Vec<u8>, new: Option<(u32, u64, u64)>) {
-        let encoded =
-            |(count, digest, last): (u32, u64, u64)| [&[1][..], &count.to_be_bytes(), &digest.to_be_bytes(), &last.to_be_bytes()].concat();
+    fn set(&mut self, key: Vec<u8>, new: Option<(u32, u64, u64, u64)>) {
+        let encoded = |(count, digest, before, last): (u32, u64, u64, u64)| {
+            [&[1][..], &count.to_be_bytes(), &digest.to_be_bytes(), &before.to_be_bytes(), &last.to_be_bytes()].concat()
+        };
         if let Some(old) = self.tallies.remove(&key) {
             self.digest = self.digest.wrapping_sub(digest_of(&key, &encoded(old)));
         }

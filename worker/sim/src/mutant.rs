@@ -20,7 +20,8 @@ pub enum Mutant {
     DeleteAtOnce,
     /// A checkpoint is taken of what is sealed and not committed.
     SnapshotUncommitted,
-    /// The restored state is not checked against what came behind the claim.
+    /// The restored state is not checked against what came behind the claim. By itself nothing finds it, for the claim makes up for it, as it
+    /// makes up for the claim's own: see the two below that lack both.
     NoVerify,
     /// A file's name in the store comes twice.
     FileIdTwice,

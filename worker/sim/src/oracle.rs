@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use forebay_engine::changes::Changes;
 use forebay_engine::ids::{Epoch, Incarnation, JournalOffset, Offset, Partition, ShardId, Timestamp};
 use forebay_engine::journal::{Assembler, JournalRecord, Stamp};
 use forebay_engine::log::JournalEntry;
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key};
-use forebay_engine::state::StateBatch;
+use forebay_engine::state::StateError;
 
 use crate::disk::{FileData, digest_of_files};
 use crate::log::{OutputBody, SimLog, Target, TxnId};
 use crate::model::{Expected, Model, digest_of};
 use crate::pipeline::DEAD_LETTERS;
-use crate::store::{Content, SimStore};
+use crate::store::{Content, SimStore, part_of};
 
 mod end;
 
@@ -68,7 +69,9 @@ struct Truth {
     /// Stamp and state digest of each committed epoch, from epoch 1.
     epochs: Vec<(Stamp, u64)>,
     /// The state as the journal's changes make it.
-    journal_state: BTreeMap<Vec<u8>, u64>,
+    journal_state: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Its digest.
+    journal_digest: u64,
     /// Where each incarnation's last committed claim lies.
     claims: BTreeMap<Incarnation, JournalOffset>,
     /// The claim of whoever committed the last epoch.
@@ -76,6 +79,24 @@ struct Truth {
 }
 
 impl Truth {
+    /// Applies an epoch's changes to what the journal made so far.
+    fn follow(&mut self, changes: &Changes) -> Result<(), StateError> {
+        let batch = changes.resolve(|key, into| {
+            let old = self.journal_state.get(key);
+            into.extend_from_slice(old.map_or(&[], Vec::as_slice));
+            Ok(old.is_some())
+        })?;
+        for (key, value) in batch.iter() {
+            let old = match value {
+                Some(value) => self.journal_state.insert(key.to_vec(), value.to_vec()),
+                None => self.journal_state.remove(key),
+            };
+            let digest = |value: Option<&[u8]>| value.map_or(0, |value| digest_of(key, value));
+            self.journal_digest = self.journal_digest.wrapping_sub(digest(old.as_deref())).wrapping_add(digest(value));
+        }
+        Ok(())
+    }
+
     fn retained(&self) -> &[RetainedCheckpoint] {
         self.epochs.last().map_or(&[], |(stamp, _)| &stamp.retained)
     }
@@ -195,7 +216,7 @@ impl Oracle {
         &mut self,
         shard: ShardId,
         stamp: &Stamp,
-        changes: &StateBatch,
+        changes: &Changes,
         log: &SimLog,
         outputs: &mut BTreeMap<Partition, [Vec<OutputBody>; 2]>,
     ) {
@@ -246,13 +267,10 @@ impl Oracle {
             Invariant::I8Books,
             format!("{:?} instead of {:?}", stamp.books, truth.model.books),
         );
-        for (key, value) in changes.iter() {
-            match value {
-                Some(value) => truth.journal_state.insert(key.to_vec(), digest_of(key, value)),
-                None => truth.journal_state.remove(key),
-            };
+        if let Err(error) = truth.follow(changes) {
+            demand(false, Invariant::I2State, error.to_string());
         }
-        let digest = truth.journal_state.values().copied().fold(0, u64::wrapping_add);
+        let digest = truth.journal_digest;
         demand(digest == truth.model.digest, Invariant::I2State, "the journal's changes do not give the model's state".into());
         // The stamp's list is put in by the caller, once it was compared with the one before.
         let before = truth.retained().to_vec();
@@ -292,8 +310,8 @@ impl Oracle {
         let stamp = &manifest.stamp;
         let mut files: BTreeMap<String, Arc<FileData>> = BTreeMap::new();
         for file in &manifest.files {
-            if let Some(Content::File(data)) = store.get(&file.object) {
-                files.insert(file.name.clone(), data.clone());
+            if let Some(Content::Files(parts)) = store.get(&file.object) {
+                files.extend(part_of(parts, file.offset).map(|data| (file.name.clone(), data.clone())));
             // A zombie's late manifest may name what was collected meanwhile: it is on no list.
             } else if !self.lost.contains(&file.object) && !self.garbage.contains(&file.object) {
                 self.report(Invariant::I5Snapshots, format!("{key} names {}, which is not there", file.object));

@@ -1,6 +1,7 @@
 //! The job of the simulation: counts records per key, with every verdict there is, deletions, and records that fail after they changed state.
 
 use forebay_engine::ids::{OutputId, TableId};
+use forebay_engine::patch::PatchWriter;
 use forebay_engine::pipeline::{Entity, Pipeline, Verdict, Workspace};
 use forebay_engine::record::{Destination, InputRecord};
 use forebay_engine::state::StateError;
@@ -21,6 +22,8 @@ pub struct Tally {
     pub count: u32,
     /// A hash over all of them, in order.
     pub digest: u64,
+    /// The id of the one before the last.
+    pub before: u64,
     /// The id of the last one.
     pub last: u64,
 }
@@ -30,15 +33,35 @@ impl Entity for Tally {
         into.push(1);
         into.extend_from_slice(&self.count.to_be_bytes());
         into.extend_from_slice(&self.digest.to_be_bytes());
+        into.extend_from_slice(&self.before.to_be_bytes());
         into.extend_from_slice(&self.last.to_be_bytes());
+    }
+
+    /// Mostly the last id moves to the place of the one before: a patch that meets another value than its own makes a wrong one.
+    fn encode_patch(&self, old: &Self, patch: &mut PatchWriter<'_>) -> bool {
+        patch.copy(1);
+        patch.skip(12);
+        patch.insert(|into| {
+            into.extend_from_slice(&self.count.to_be_bytes());
+            into.extend_from_slice(&self.digest.to_be_bytes());
+        });
+        patch.skip(8);
+        if self.before == old.last {
+            patch.copy(8);
+        } else {
+            patch.skip(8);
+            patch.insert(|into| into.extend_from_slice(&self.before.to_be_bytes()));
+        }
+        patch.insert(|into| into.extend_from_slice(&self.last.to_be_bytes()));
+        true
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         let [1, rest @ ..] = bytes else { return Err("unknown format".into()) };
-        let rest: &[u8; 20] = rest.try_into().map_err(|_| format!("{} bytes", rest.len()))?;
+        let rest: &[u8; 28] = rest.try_into().map_err(|_| format!("{} bytes", rest.len()))?;
         let number = |from: usize| u64::from_be_bytes(rest[from..from + 8].try_into().expect("eight bytes"));
         let count = u32::from_be_bytes(rest[..4].try_into().expect("four bytes"));
-        Ok(Self { count, digest: number(4), last: number(12) })
+        Ok(Self { count, digest: number(4), before: number(12), last: number(20) })
     }
 
     fn weight(&self) -> usize {
@@ -71,7 +94,8 @@ impl Pipeline for Counting {
         }
         let slot = workspace.update(TALLIES, key)?;
         let tally = slot.get_or_insert_default();
-        (tally.count, tally.digest, tally.last) = (tally.count + 1, mix(tally.digest, id), id);
+        (tally.count, tally.digest) = (tally.count + 1, mix(tally.digest, id));
+        (tally.before, tally.last) = (tally.last, id);
         let (count, digest) = (tally.count, tally.digest);
         workspace.outputs().push(to(RESULTS), Some(&result(record, count, digest, now)), &[]);
         match fate {

@@ -100,7 +100,7 @@ pub fn setup(seed: u64) -> Setup {
         grace: Duration::from_millis(if rare { 100 } else { *rng.pick(&[100, 2_000, 60_000]) }),
         heartbeat: Duration::from_millis(*rng.pick(&[400, 5_000, 86_400_000])),
         watch: Duration::from_millis(*rng.pick(&[300, 5_000])),
-        epoch_bytes_max: *rng.pick(&[60, 300, 5_000]),
+        epoch_bytes_max: *rng.pick(&[60, 900, 8_000]),
         cache_bytes_max: *rng.pick(&[0, 600, 100_000]),
         call_faults: *rng.pick(&[0.0, 0.005, 0.03]),
         faults: *rng.pick(&[0.005, 0.02, 0.05]),

@@ -13,15 +13,29 @@ use crate::disk::FileData;
 pub enum Content {
     /// A manifest.
     Bytes(Vec<u8>),
-    /// A database file.
-    File(Arc<FileData>),
+    /// Database files, one behind the other.
+    Files(Vec<Arc<FileData>>),
+}
+
+/// The file that begins at `offset` in an object of several, or the only one.
+pub fn part_of(files: &[Arc<FileData>], offset: Option<u64>) -> Option<&Arc<FileData>> {
+    let mut at = 0;
+    let mut begins = |file: &Arc<FileData>| {
+        let here = at;
+        at += file.size;
+        here
+    };
+    match offset {
+        None => files.first().filter(|_| files.len() == 1),
+        Some(offset) => files.iter().find(|file| begins(file) == offset),
+    }
 }
 
 impl Content {
     fn size(&self) -> u64 {
         match self {
             Content::Bytes(bytes) => bytes.len() as u64,
-            Content::File(file) => file.size,
+            Content::Files(files) => files.iter().map(|file| file.size).sum(),
         }
     }
 }
@@ -64,9 +78,11 @@ impl SimStore {
         self.objects.remove(key);
     }
 
-    /// Damages a file so that its checksum is wrong (torn: its size as well).
+    /// Damages the last file of an object so that its checksum is wrong (torn: its size as well).
     pub fn damage(&mut self, key: &str, torn: bool) {
-        if let Some(Object { content: Content::File(file), .. }) = self.objects.get_mut(key) {
+        if let Some(Object { content: Content::Files(files), .. }) = self.objects.get_mut(key)
+            && let Some(file) = files.last_mut()
+        {
             let mut damaged = FileData::clone(file);
             damaged.crc32 ^= 1;
             damaged.size -= u64::from(torn && damaged.size > 0);

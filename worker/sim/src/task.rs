@@ -64,7 +64,7 @@ pub enum Answer {
     /// Of `Get`.
     Bytes(Vec<u8>),
     /// Of `Download`.
-    File(Arc<FileData>),
+    Files(Vec<Arc<FileData>>),
     /// Of `List`.
     Rows(Vec<ObjectInfo>),
     /// Of all else.

@@ -261,8 +261,9 @@ impl World {
                 found = Some(format!("a queue of {} holds {} messages", seat.name, process.longest_queue()));
             }
             for (shard, state) in process.shards() {
-                // The last batch may go over the limit; what an epoch changed is pinned until it is applied.
-                if state.open_bytes() > epoch_max + 400 || state.cache_bytes() > cache_max + 40 * 200 {
+                // The last record may go over the limit; what an epoch changed is pinned until it is applied, and two are at most.
+                let epoch_max = epoch_max + 400;
+                if state.open_bytes() > epoch_max || state.cache_bytes() > cache_max + 2 * epoch_max {
                     found = Some(format!("shard {shard} holds {} bytes of epoch and {} of state", state.open_bytes(), state.cache_bytes()));
                 }
             }

@@ -56,6 +56,7 @@ mutants! {
     the_list_is_trimmed_to_one: found_by_runs(Mutant::Engine(Bug::ListTrimmedToOne));
     a_file_is_reused_by_its_name_only: found_by_runs(Mutant::Engine(Bug::FileByName));
     the_clock_goes_back: found_by_runs(Mutant::Engine(Bug::ClockBack));
+    a_patch_is_made_against_the_last_record_and_not_the_last_epoch: found_by_runs(Mutant::Engine(Bug::PatchOfLastRecord));
     an_idle_owner_does_not_look_whether_it_was_replaced: found_by_runs(Mutant::Engine(Bug::Unwatchful));
     garbage_counts_although_the_list_grew: found_by_runs(Mutant::Engine(Bug::StaleGarbage));
 }

@@ -48,6 +48,8 @@ fn inspect(dir: &Path) -> Result<Checkpoint, StateError> {
     Ok(Checkpoint { stamp, files })
 }
 
+/// Not those that RocksDB writes anew when they are missing: a copy of the options, which are given at each opening, and the database's id,
+/// which the manifest holds too.
 fn list(dir: &Path) -> Result<Vec<CheckpointFile>, StateError> {
     let fail = |e: std::io::Error| io("list the checkpoint's files in", dir, &e);
     let mut files = Vec::new();
@@ -55,6 +57,9 @@ fn list(dir: &Path) -> Result<Vec<CheckpointFile>, StateError> {
         let entry = entry.map_err(fail)?;
         let path = entry.path();
         let name = entry.file_name().into_string().expect("RocksDB's file names are ASCII");
+        if name == "IDENTITY" || name.starts_with("OPTIONS-") {
+            continue;
+        }
         let size = entry.metadata().map_err(fail)?.len();
         files.push(CheckpointFile { immutable: path.extension() == Some(OsStr::new("sst")), name, size });
     }

@@ -4,12 +4,14 @@
 //! | key | value |
 //! |---|---|
 //! | `00` (one byte) | the stamp: format version (1 byte), then in format 1 the [`Stamp`] as JSON, as in a manifest |
-//! | table (2 bytes, big-endian), partition (4 bytes, big-endian), entity key (any length) | the entity, as the pipeline encoded it |
+//! | table (2 bytes, big-endian), partition (4 bytes, big-endian), entity key (any length) | `80`, the clock of the epoch that wrote it (8 bytes, big-endian, milliseconds), then the entity, as the pipeline encoded it |
+//!
+//! A value that does not begin with `80` is of before there was a clock in it: the entity alone. It counts as never too old.
 //!
 //! A state key has at least [`STATE_KEY_BYTES_MIN`] bytes, so no shorter key can ever equal one: the shorter ones are reserved for what
 //! this crate has to say itself. JSON, because a stamp in an old snapshot must stay readable when fields join it.
 
-use forebay_engine::ids::{Partition, TableId};
+use forebay_engine::ids::{Partition, TableId, Timestamp};
 use forebay_engine::journal::Stamp;
 use forebay_engine::shard::{decode_key, encode_key};
 
@@ -35,6 +37,32 @@ pub fn decode_stamp(bytes: &[u8]) -> Result<Stamp, String> {
         [] => Err("the stamp is empty".into()),
         [STAMP_FORMAT, json @ ..] => serde_json::from_slice(json).map_err(|e| format!("the stamp cannot be decoded: {e}")),
         [other, ..] => Err(format!("stamp format {other} is unknown to this version, which reads format {STAMP_FORMAT}")),
+    }
+}
+
+/// What a value begins with that names its clock. No encoding of an entity begins so: theirs begin with a small version number.
+const CLOCKED: u8 = 0x80;
+
+/// Bytes in front of an entity.
+pub const CLOCK_BYTES: usize = 1 + 8;
+
+/// Writes the value of an entity that an epoch with this clock wrote.
+pub fn encode_value(written: Timestamp, entity: &[u8], into: &mut Vec<u8>) {
+    into.clear();
+    into.push(CLOCKED);
+    into.extend_from_slice(&written.as_millis().to_be_bytes());
+    into.extend_from_slice(entity);
+}
+
+/// When a value's entity was last written, and the entity. `Err` says what is wrong with the bytes.
+pub fn decode_value(value: &[u8]) -> Result<(Timestamp, &[u8]), String> {
+    match value.split_first() {
+        Some((&CLOCKED, rest)) => {
+            let (clock, entity) = rest.split_first_chunk().ok_or("it ends in the middle of its clock")?;
+            Ok((Timestamp::from_millis(i64::from_be_bytes(*clock)), entity))
+        }
+        // As long ago as never: it is not known.
+        Some(_) | None => Ok((Timestamp::from_millis(i64::MAX), value)),
     }
 }
 

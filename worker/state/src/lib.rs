@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod error;
+mod expiry;
 pub mod keys;
 mod memory;
 mod reader;

@@ -6,12 +6,14 @@
 
 use std::sync::Arc;
 
+use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::state::StateError;
 use rocksdb::{
     BlockBasedOptions, Cache, ChecksumType, DBCompressionType, DataBlockIndexType, Env, InfoLogger, LogLevel, Options, WriteBufferManager,
 };
 
 use crate::error::{Trouble, refused};
+use crate::expiry::{FiledClock, remove_in_compactions};
 
 /// The least budget that makes sense: with less, databases flush every few epochs.
 pub const MEMORY_BYTES_MIN: usize = 4 << 20;
@@ -52,13 +54,14 @@ const MEMTABLE_BLOOM_SHARE: f64 = 0.05;
 /// The manifest is uploaded with every checkpoint; past this size RocksDB writes it anew, with the live files only.
 const MANIFEST_BYTES_MAX: usize = 256 << 10;
 
-/// Memory, and background threads, for the databases of all shards of a worker. Cheap to clone; clones share.
+/// Memory and background threads for the databases of all shards of a worker, and how long entities live in them. Cheap to clone; clones share.
 #[derive(Clone)]
 pub struct SharedMemory {
     cache: Cache,
     write_buffers: WriteBufferManager,
     shard_write_bytes: usize,
     env: Env,
+    lifetimes: Lifetimes,
 }
 
 /// What the databases hold right now, in bytes.
@@ -91,7 +94,14 @@ impl SharedMemory {
         env.set_low_priority_background_threads(threads);
         env.set_high_priority_background_threads((threads / 2).max(1));
         let shard_write_bytes = (write_bytes / SHARD_WRITE_SHARE).min(SHARD_WRITE_BYTES_MAX);
-        Ok(Self { cache, write_buffers, shard_write_bytes, env })
+        Ok(Self { cache, write_buffers, shard_write_bytes, env, lifetimes: Lifetimes::default() })
+    }
+
+    /// The same, for databases that drop entities which are over.
+    #[must_use]
+    pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
     }
 
     /// What is in use, for metrics.
@@ -103,9 +113,10 @@ impl SharedMemory {
         }
     }
 
-    /// The options of a shard's database, which reports to `trouble`.
-    pub(crate) fn options(&self, trouble: &Arc<Trouble>) -> Options {
+    /// The options of a shard's database, which reports to `trouble`; what is over by `clock` may go.
+    pub(crate) fn options(&self, trouble: &Arc<Trouble>, clock: &FiledClock) -> Options {
         let mut options = quiet_options(trouble.clone());
+        remove_in_compactions(&mut options, &self.lifetimes, clock);
         options.set_env(&self.env);
         options.set_write_buffer_manager(&self.write_buffers);
         options.set_write_buffer_size(self.shard_write_bytes);

@@ -6,7 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use forebay_engine::ids::Timestamp;
 use forebay_engine::journal::Stamp;
+use forebay_engine::lifetimes::Lifetimes;
+use forebay_engine::shard::decode_key;
 use forebay_engine::state::StateError;
 use rocksdb::{DB, ReadOptions};
 
@@ -33,6 +36,7 @@ pub struct StateReader {
     db: DB,
     dir: PathBuf,
     read: ReadOptions,
+    lifetimes: Lifetimes,
 }
 
 impl StateReader {
@@ -59,7 +63,14 @@ impl StateReader {
             OpenFiles::Few => 32,
         });
         let db = DB::open_for_read_only(&options, dir, false).map_err(|e| refused(format!("open {} for reading", dir.display()), &e))?;
-        Ok(Some(Self { db, dir: dir.to_owned(), read: ReadOptions::default() }))
+        Ok(Some(Self { db, dir: dir.to_owned(), read: ReadOptions::default(), lifetimes: Lifetimes::default() }))
+    }
+
+    /// The same, without the entities that are over by the clock of the epoch that the folder holds.
+    #[must_use]
+    pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
     }
 
     /// The epoch that the folder holds; `None` when nothing was applied yet.
@@ -69,11 +80,29 @@ impl StateReader {
 
     /// Reads the value of a state key into `into` (cleared first); false when there is none.
     pub fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
-        rocks::get(&self.db, &self.dir, &self.read, key, into)
+        let Some(written) = rocks::get_written(&self.db, &self.dir, &self.read, key, into)? else { return Ok(false) };
+        let table = decode_key(key).map(|(table, _, _)| table);
+        let is_over = match (table, self.hidden()?) {
+            (Some(table), Some((lifetimes, clock))) => lifetimes.is_over(table, written, clock),
+            _ => false,
+        };
+        if is_over {
+            into.clear();
+        }
+        Ok(!is_over)
     }
 
     /// The entries of a range in the order of their keys, at most `limit`.
     pub fn scan(&self, range: &KeyRange, limit: usize) -> Scan<'_> {
-        Scan::new(&self.db, &self.dir, range, limit)
+        // A stamp that cannot be read hides nothing; whoever asks for it is told.
+        Scan::new(&self.db, &self.dir, range, limit, self.hidden().unwrap_or_default())
+    }
+
+    /// What is not to be shown.
+    fn hidden(&self) -> Result<Option<(Lifetimes, Timestamp)>, StateError> {
+        if self.lifetimes.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.stamp()?.map(|stamp| (self.lifetimes.clone(), stamp.clock)))
     }
 }

@@ -7,18 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use forebay_engine::ids::Timestamp;
 use forebay_engine::journal::Stamp;
 use forebay_engine::state::{Checkpointer, StateBatch, StateError, StateStore};
-use rocksdb::{DB, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{BottommostLevelCompaction, CompactOptions, DB, Options, ReadOptions, WriteBatch, WriteOptions};
 
 use crate::checkpoint;
 use crate::error::{Trouble, corrupt, io, is_stall, refused, stalled};
+use crate::expiry::FiledClock;
 use crate::keys::{self, KeyRange, STAMP_KEY};
 use crate::memory::{SharedMemory, quiet_options};
 use crate::scan::Scan;
 
 /// RocksDB's pointer to its manifest, written last when a database is made: a folder without it holds no database.
 const CURRENT: &str = "CURRENT";
+
+/// What was found in a database that is damaged. A block may be damaged that opening does not read: without this file the shard would open the
+/// same database again, and meet the same block again.
+const CONDEMNED: &str = "CONDEMNED";
 
 /// What a change costs in a write batch beside its bytes: a tag and two lengths.
 const BATCH_ENTRY_BYTES: usize = 12;
@@ -43,6 +49,7 @@ pub struct RocksState {
     read: ReadOptions,
     write: WriteOptions,
     trouble: Arc<Trouble>,
+    filed: FiledClock,
 }
 
 impl RocksState {
@@ -51,14 +58,19 @@ impl RocksState {
     ///
     /// Whose it is, is for the caller to judge by [`StateStore::stamp`]: timeline, shard, epoch, incarnation and journal position.
     /// `Corrupt`: files are missing or damaged; wipe it and restore from a snapshot. Damage in blocks that nobody has read yet shows as
-    /// `Corrupt` when they are read. `Io`: somebody else has it open, or the disk refuses; the reason says the way out.
+    /// `Corrupt` when they are read, and from then on here. `Io`: somebody else has it open, or the disk refuses; the reason says the way out.
     pub fn open(dir: &Path, memory: &SharedMemory) -> Result<Option<Self>, StateError> {
         if !has_database(dir)? {
             return Ok(None);
         }
+        if let Ok(verdict) = std::fs::read_to_string(dir.join(CONDEMNED)) {
+            return Err(corrupt(format!("open the database in {}", dir.display()), format!("it was found damaged before: {verdict}")));
+        }
         let state = Self::start(dir, memory, |_| {})?;
         // Reads the one key that is always needed, so that a damaged stamp is found here and not in the shard.
-        state.stamp()?;
+        if let Some(stamp) = state.stamp()? {
+            state.filed.advance(stamp.clock);
+        }
         Ok(Some(state))
     }
 
@@ -91,27 +103,36 @@ impl RocksState {
         }
     }
 
-    /// The entries of a range in the order of their keys, at most `limit`, as of now.
+    /// The entries of a range in the order of their keys, at most `limit`, as of now, with those that are over and still there.
     pub fn scan(&self, range: &KeyRange, limit: usize) -> Scan<'_> {
-        Scan::new(&self.db, &self.dir, range, limit)
+        Scan::new(&self.db, &self.dir, range, limit, None)
+    }
+
+    /// Rewrites all files now, without what is over by the clock of an epoch that lay in them before. Takes as long as it takes.
+    pub fn compact(&self) {
+        let mut options = CompactOptions::default();
+        // The last level too, which nothing is pushed down into.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        self.db.compact_range_opt(None::<&[u8]>, None::<&[u8]>, &options);
     }
 
     fn start(dir: &Path, memory: &SharedMemory, adjust: impl FnOnce(&mut Options)) -> Result<Self, StateError> {
         let trouble = Arc::<Trouble>::default();
-        let mut options = memory.options(&trouble);
+        let filed = FiledClock::default();
+        let mut options = memory.options(&trouble, &filed);
         adjust(&mut options);
         let db = DB::open(&options, dir).map_err(|e| refused(format!("open the database in {}", dir.display()), &e))?;
         let mut write = WriteOptions::default();
         write.disable_wal(true);
         // Turned away instead of blocked, see `apply`.
         write.set_no_slowdown(true);
-        Ok(Self { db: Arc::new(db), dir: dir.to_owned(), read: ReadOptions::default(), write, trouble })
+        Ok(Self { db: Arc::new(db), dir: dir.to_owned(), read: ReadOptions::default(), write, trouble, filed })
     }
 }
 
 impl StateStore for RocksState {
-    fn get(&self, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
-        get(&self.db, &self.dir, &self.read, key, into)
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError> {
+        get_written(&self.db, &self.dir, &self.read, key, into).inspect_err(|error| condemn(&self.dir, error))
     }
 
     /// When flushing lags behind, RocksDB turns the write away, and it is tried again here, for a limited time. Letting RocksDB block the
@@ -121,7 +142,7 @@ impl StateStore for RocksState {
         let action = || format!("apply epoch {} of shard {} in {}", stamp.epoch, stamp.owner.shard, self.dir.display());
         let mut attempts = 0;
         loop {
-            match self.db.write_opt(batch(changes, &stamp_bytes), &self.write) {
+            match self.db.write_opt(batch(changes, stamp, &stamp_bytes), &self.write) {
                 Ok(()) => {
                     self.trouble.clear();
                     return Ok(());
@@ -134,7 +155,7 @@ impl StateStore for RocksState {
                     attempts += 1;
                     std::thread::sleep(STALL_PAUSE);
                 }
-                Err(error) => return Err(refused(action(), &error)),
+                Err(error) => return Err(refused(action(), &error)).inspect_err(|error| condemn(&self.dir, error)),
             }
         }
     }
@@ -146,9 +167,10 @@ impl StateStore for RocksState {
     /// Runs only while this store is there: one that is called after the store was dropped says so as `Io`.
     fn checkpointer(&self) -> Checkpointer {
         let db = Arc::downgrade(&self.db);
-        let dir = self.dir.clone();
+        let (dir, filed) = (self.dir.clone(), self.filed.clone());
         Box::new(move |to: &Path| match db.upgrade() {
-            Some(db) => checkpoint::take(&db, to),
+            // The database's own files hold that epoch too: they are the same ones.
+            Some(db) => checkpoint::take(&db, to).inspect(|checkpoint| filed.advance(checkpoint.stamp.clock)),
             None => Err(StateError::Io {
                 action: format!("take a checkpoint of {} into {}", dir.display(), to.display()),
                 reason: "the database was closed in the meantime".into(),
@@ -157,17 +179,31 @@ impl StateStore for RocksState {
     }
 }
 
-fn batch(changes: &StateBatch, stamp: &[u8]) -> WriteBatch {
-    let mut batch = WriteBatch::with_capacity_bytes(changes.bytes() + stamp.len() + BATCH_ENTRY_BYTES * (changes.len() + 2));
+fn batch(changes: &StateBatch, stamp: &Stamp, stamp_bytes: &[u8]) -> WriteBatch {
+    let per_entry = BATCH_ENTRY_BYTES + keys::CLOCK_BYTES;
+    let mut batch = WriteBatch::with_capacity_bytes(changes.bytes() + stamp_bytes.len() + per_entry * (changes.len() + 2));
+    let mut bytes = Vec::new();
     for (key, value) in changes.iter() {
         assert!(keys::is_state_key(key), "I2: {key:02x?} is no state key and could overwrite what the store keeps for itself");
         match value {
-            Some(value) => batch.put(key, value),
+            Some(value) => {
+                keys::encode_value(stamp.clock, value, &mut bytes);
+                batch.put(key, &bytes);
+            }
             None => batch.delete(key),
         }
     }
-    batch.put(STAMP_KEY, stamp);
+    batch.put(STAMP_KEY, stamp_bytes);
     batch
+}
+
+/// Sees to it that a damaged database is not opened again. One that cannot be marked is met again, no more.
+fn condemn(dir: &Path, error: &StateError) {
+    if matches!(error, StateError::Corrupt { .. })
+        && let Err(failure) = std::fs::write(dir.join(CONDEMNED), error.to_string())
+    {
+        tracing::warn!("cannot mark the damaged database in {}: {failure}", dir.display());
+    }
 }
 
 /// Whether there is a database in the folder.
@@ -176,8 +212,24 @@ pub(crate) fn has_database(dir: &Path) -> Result<bool, StateError> {
     current.try_exists().map_err(|e| io("look for", &current, &e))
 }
 
-/// Reads one value into `into`.
-pub(crate) fn get(db: &DB, dir: &Path, read: &ReadOptions, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
+/// Reads one entity into `into`; when it was last written.
+pub(crate) fn get_written(
+    db: &DB,
+    dir: &Path,
+    read: &ReadOptions,
+    key: &[u8],
+    into: &mut Vec<u8>,
+) -> Result<Option<Timestamp>, StateError> {
+    into.clear();
+    let action = || format!("read {} in {}", keys::describe(key), dir.display());
+    let Some(value) = db.get_pinned_opt(key, read).map_err(|e| refused(action(), &e))? else { return Ok(None) };
+    let (written, entity) = keys::decode_value(&value).map_err(|reason| corrupt(action(), reason))?;
+    into.extend_from_slice(entity);
+    Ok(Some(written))
+}
+
+/// Reads one value of this crate's own into `into`.
+fn get(db: &DB, dir: &Path, read: &ReadOptions, key: &[u8], into: &mut Vec<u8>) -> Result<bool, StateError> {
     into.clear();
     let value = db.get_pinned_opt(key, read).map_err(|e| refused(format!("read {} in {}", keys::describe(key), dir.display()), &e))?;
     Ok(value.inspect(|value| into.extend_from_slice(value)).is_some())

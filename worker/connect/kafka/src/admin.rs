@@ -14,6 +14,7 @@ use crate::block_on::block_on;
 use crate::context::{ClientEvents, Heard};
 use crate::errors::{creation, from_code, log_error};
 use crate::journal::{Isolation, Readers, offset, signed};
+use crate::native::{Described, describe_topics};
 use crate::offsets;
 use crate::options::KafkaOptions;
 
@@ -25,7 +26,17 @@ pub(crate) struct Admin {
     client: Mutex<Option<Arc<AdminClient<ClientEvents>>>>,
 }
 
-/// The settings of a topic or broker by name; a value that the broker keeps to itself is missing.
+/// Settings that a journal must have, and what another value does.
+pub(crate) const JOURNAL_SETTINGS: [(&str, &str, &str); 5] = [
+    ("cleanup.policy", "delete", "loses state"),
+    ("retention.ms", "-1", "loses state"),
+    ("retention.bytes", "-1", "loses state"),
+    ("unclean.leader.election.enable", "false", "loses state when a broker is lost"),
+    ("message.timestamp.type", "LogAppendTime", "lets a machine whose clock runs ahead stop the job's time"),
+];
+
+/// The settings of a topic or broker by name; a value that the broker keeps to itself is missing. All of them are when this principal may not
+/// see any: rdkafka does not pass that error on.
 pub(crate) type Settings = BTreeMap<String, String>;
 
 impl Admin {
@@ -37,6 +48,36 @@ impl Admin {
     pub(crate) fn partitions(&self, action: &str, topic: &str) -> Result<Option<u32>, LogError> {
         self.readers.with(Isolation::Uncommitted, |reader| {
             offsets::partition_count(reader, &self.heard, action, topic, self.options.request_timeout)
+        })
+    }
+
+    /// Topics with their ids, in the order of their names; `None` in the place of one that does not exist.
+    pub(crate) fn describe(&self, action: &str, topics: &[&str]) -> Result<Vec<Option<Described>>, LogError> {
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            describe_topics(reader.client(), topics, self.options.request_timeout)
+                .map_err(|code| from_code(action, &format!("topics {}", topics.join(", ")), code, &code.to_string(), &self.heard))
+        })
+    }
+
+    /// On how many brokers each partition of a topic lies, at least.
+    pub(crate) fn replicas(&self, action: &str, topic: &str) -> Result<usize, LogError> {
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            let metadata = reader.fetch_metadata(Some(topic), self.options.request_timeout);
+            let metadata = metadata.map_err(|e| log_error(action, &format!("topic {topic}"), &e, &self.heard))?;
+            let partitions = metadata.topics().iter().flat_map(rdkafka::metadata::MetadataTopic::partitions);
+            Ok(partitions.map(|partition| partition.replicas().len()).min().unwrap_or_default())
+        })
+    }
+
+    /// Whether the job's group lets itself be asked, and how many members it has: consumers that are none of ours.
+    pub(crate) fn group_members(&self, action: &str) -> Result<usize, LogError> {
+        let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
+        let places: Vec<_> = self.options.topics.inputs.iter().map(|topic| (topic.clone(), 0)).collect();
+        self.readers.with(Isolation::Committed, |reader| {
+            offsets::committed(reader, &self.heard, action, group, &places, limit)?;
+            let found = reader.fetch_group_list(Some(group), limit);
+            let found = found.map_err(|e| log_error(action, &format!("group {group}"), &e, &self.heard))?;
+            Ok(found.groups().iter().filter(|found| found.name() == group).map(|found| found.members().len()).sum())
         })
     }
 
@@ -56,12 +97,7 @@ impl Admin {
         let topic = &self.options.topics.journal;
         let action = format!("make the journal topic {topic}");
         let replicas = self.brokers(&action)?.len().clamp(1, 3);
-        let mut settings = vec![
-            ("cleanup.policy", "delete"),
-            ("retention.ms", "-1"),
-            ("retention.bytes", "-1"),
-            ("unclean.leader.election.enable", "false"),
-        ];
+        let mut settings: Vec<(&str, &str)> = JOURNAL_SETTINGS.iter().map(|(name, value, _)| (*name, *value)).collect();
         if replicas == 3 {
             settings.push(("min.insync.replicas", "2"));
         }
@@ -133,16 +169,19 @@ impl Admin {
         let settings = match self.topic_settings(action, &[topic]) {
             Ok(mut settings) => settings.pop().unwrap_or_default(),
             Err(error) => {
-                // A principal without DescribeConfigs may still own a sound journal; the preflight says that it was not checked.
-                tracing::warn!(%error, topic, "the journal's settings cannot be checked");
-                return Ok(());
+                tracing::warn!(%error, topic, "the journal's settings cannot be asked for");
+                Settings::new()
             }
         };
-        for (name, expected) in [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")] {
+        if settings.is_empty() {
+            // A principal without DescribeConfigs may still own a sound journal; the preflight says that it was not checked.
+            tracing::warn!(topic, "the journal's settings cannot be seen");
+        }
+        for (name, expected, harm) in JOURNAL_SETTINGS {
             match settings.get(name) {
                 Some(found) if found != expected => {
                     return Err(unfit(format!(
-                        "it exists with `{name}={found}`, which loses state; `kafka-configs.sh --alter --topic {topic} --add-config {name}={expected}` mends it"
+                        "it exists with `{name}={found}`, which {harm}; `kafka-configs.sh --alter --topic {topic} --add-config {name}={expected}` mends it"
                     )));
                 }
                 _ => {}
@@ -215,10 +254,12 @@ impl Admin {
     fn client(&self) -> Result<Arc<AdminClient<ClientEvents>>, LogError> {
         let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = &*kept {
+            client.inner().context().log_in(client.inner());
             return Ok(client.clone());
         }
-        let events = ClientEvents { role: "admin", heard: self.heard.clone() };
+        let events = ClientEvents::new("admin", &self.heard);
         let made: AdminClient<_> = self.options.admin().create_with_context(events).map_err(|e| creation("open an admin client", &e))?;
+        made.inner().context().log_in(made.inner());
         Ok(kept.insert(Arc::new(made)).clone())
     }
 }

@@ -1,13 +1,17 @@
 //! What librdkafka says on its own account: its log lines go to `tracing` (target `librdkafka`), its errors are remembered, so that a call
 //! that timed out can say why. It never decides anything.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::login::Login;
 
 /// An error heard longer ago than this explains nothing any more. Twice librdkafka's pause between equal reports (30 s).
 const FRESH: Duration = Duration::from_secs(60);
@@ -16,15 +20,33 @@ const FRESH: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub(crate) struct ClientEvents {
     /// What the client is for, to tell log lines apart.
-    pub role: &'static str,
+    role: &'static str,
     /// Shared by all clients of a [`crate::KafkaLog`].
-    pub heard: Arc<Heard>,
+    heard: Arc<Heard>,
+    /// The number of the token that this client has.
+    token: Arc<AtomicU64>,
 }
 
-/// The last errors that any client heard of the cluster.
+impl ClientEvents {
+    pub(crate) fn new(role: &'static str, heard: &Arc<Heard>) -> Self {
+        Self { role, heard: heard.clone(), token: Arc::default() }
+    }
+
+    /// Gives a client the current token, if it logs in by one. To be called when it is made and before each use that may have to connect; what
+    /// hinders it is heard as if the brokers had said it.
+    pub(crate) fn log_in<C: ClientContext>(&self, client: &Client<C>) {
+        if let Some(Err(reason)) = self.heard.login.as_ref().map(|login| login.log_in(client, &self.token)) {
+            tracing::warn!(client = self.role, reason, "no token to log in with");
+            self.heard.note(RDKafkaErrorCode::Authentication, &reason);
+        }
+    }
+}
+
+/// What the clients of one log share: the last errors that any of them heard of the cluster, and the token that they log in with.
 #[derive(Default)]
 pub(crate) struct Heard {
     last: Mutex<Option<Trouble>>,
+    login: Option<Login>,
 }
 
 #[derive(Clone)]
@@ -35,6 +57,10 @@ struct Trouble {
 }
 
 impl Heard {
+    pub(crate) fn new(login: Option<Login>) -> Self {
+        Self { last: Mutex::default(), login }
+    }
+
     fn note(&self, code: RDKafkaErrorCode, text: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // "All brokers are down" follows the line that says why they are; keep that one.

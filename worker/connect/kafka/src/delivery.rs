@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_engine::ids::ShardId;
+use forebay_engine::ids::{ShardId, Timestamp};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -58,6 +58,7 @@ pub(crate) struct Deliveries {
 #[derive(Default)]
 struct State {
     journal: Vec<(ShardId, u64)>,
+    appended_millis: Option<i64>,
     failure: Option<Failure>,
 }
 
@@ -98,9 +99,10 @@ impl Deliveries {
         }
     }
 
-    /// Where the journal's chunks lie, in no order.
-    pub(crate) fn take_journal(&self) -> Vec<(ShardId, u64)> {
-        std::mem::take(&mut self.state().journal)
+    /// Where the journal's chunks lie, in no order, and when the first was appended by the brokers' clock.
+    pub(crate) fn take_journal(&self) -> (Vec<(ShardId, u64)>, Option<Timestamp>) {
+        let mut state = self.state();
+        (std::mem::take(&mut state.journal), state.appended_millis.take().map(Timestamp::from_millis))
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -136,7 +138,12 @@ impl ProducerContext for ProducerEvents {
         match result {
             Ok(message) => {
                 if let Errand::Journal(shard) = errand {
-                    self.deliveries.state().journal.push((shard, u64::try_from(message.offset()).unwrap_or_default()));
+                    let mut state = self.deliveries.state();
+                    state.journal.push((shard, u64::try_from(message.offset()).unwrap_or_default()));
+                    // Any other time stamp is this machine's own.
+                    if let rdkafka::Timestamp::LogAppendTime(millis) = message.timestamp() {
+                        state.appended_millis = Some(state.appended_millis.map_or(millis, |first| first.min(millis)));
+                    }
                 }
             }
             Err((error, message)) => {

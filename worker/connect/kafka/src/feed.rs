@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,20 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset;
 
 use crate::context::{ClientEvents, Heard};
-use crate::errors::{creation, log_error};
+use crate::errors::{creation, from_code, log_error};
 use crate::journal::{Isolation, Readers, check_range, offset};
+use crate::native::{Described, describe_topics};
 use crate::offsets::{self, Place, Which};
 use crate::options::KafkaOptions;
 
 /// How old a partition's known end may get: half of the second within which lag must be right.
 const ENDS_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the topics' ids are asked for. librdkafka goes on at the same offset in a topic that was deleted and made anew under its name.
+const IDS_EVERY: Duration = Duration::from_secs(2);
+
+/// How long the feed's thread waits for an answer: long enough for a busy broker. A missed one is asked for again.
+const ASK: Duration = Duration::from_secs(2);
 
 /// How long one look at the consumer's queue lasts; the feed's thread stops within it.
 const POLL: Duration = Duration::from_millis(100);
@@ -32,8 +39,24 @@ const POLL: Duration = Duration::from_millis(100);
 pub(crate) struct Slot {
     /// The last stable offset, as last heard.
     end: AtomicU64,
+    /// Why the shard must not read on.
+    trouble: OnceLock<Trouble>,
+}
+
+/// What makes the records of a partition's queue worthless.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
     /// A record went to the consumer's own queue: the shard has missed it.
-    stray: AtomicBool,
+    Stray,
+    /// The topic was deleted and made anew under its name.
+    Remade(Remade),
+}
+
+/// A topic's id when it was first read, and its id now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Remade {
+    before: String,
+    now: String,
 }
 
 impl Slot {
@@ -45,8 +68,42 @@ impl Slot {
         self.end.fetch_max(end, Ordering::Relaxed);
     }
 
-    pub(crate) fn has_stray(&self) -> bool {
-        self.stray.load(Ordering::Relaxed)
+    pub(crate) fn trouble(&self) -> Option<&Trouble> {
+        self.trouble.get()
+    }
+}
+
+impl Remade {
+    pub(crate) fn error(&self, action: &str, topic: &str) -> LogError {
+        LogError::Missing {
+            action: action.into(),
+            what: format!("topic {topic} as it was (id {}; it was deleted and made anew under its name, id {})", self.before, self.now),
+            way_out: "its offsets mean other records now: start the job anew under another name".into(),
+        }
+    }
+}
+
+/// The ids of topics as they were when this process first read them.
+#[derive(Default)]
+struct Ids(Mutex<BTreeMap<String, String>>);
+
+impl Ids {
+    /// Compares what the brokers say now, and keeps what was not known before. Topics that are not there at the moment say nothing.
+    fn compare(&self, described: Vec<Option<Described>>) -> BTreeMap<String, Remade> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remade = BTreeMap::new();
+        for Described { name, id: now, .. } in described.into_iter().flatten().filter(|topic| !topic.id.is_empty()) {
+            match known.get(&name) {
+                Some(before) if *before != now => {
+                    remade.insert(name, Remade { before: before.clone(), now });
+                }
+                Some(_) => {}
+                None => {
+                    known.insert(name, now);
+                }
+            }
+        }
+        remade
     }
 }
 
@@ -59,6 +116,7 @@ pub(crate) struct Feed {
     pub heard: Arc<Heard>,
     pub options: Arc<KafkaOptions>,
     slots: Arc<Slots>,
+    ids: Arc<Ids>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,15 +124,16 @@ pub(crate) struct Feed {
 impl Feed {
     /// `partitions`: how many the worker may have to hold at once.
     pub(crate) fn open(options: Arc<KafkaOptions>, readers: Arc<Readers>, heard: Arc<Heard>, partitions: usize) -> Result<Self, LogError> {
-        let events = ClientEvents { role: "input", heard: heard.clone() };
+        let events = ClientEvents::new("input", &heard);
         let consumer: BaseConsumer<_> =
             options.input(partitions).create_with_context(events).map_err(|e| creation("open the input consumer", &e))?;
+        consumer.client().context().log_in(consumer.client());
         let consumer = Arc::new(consumer);
-        let (slots, stop) = (Arc::<Slots>::default(), Arc::new(AtomicBool::new(false)));
-        let watch = Watch { consumer: consumer.clone(), slots: slots.clone(), heard: heard.clone(), stop: stop.clone() };
+        let (slots, ids, stop) = (Arc::<Slots>::default(), Arc::<Ids>::default(), Arc::new(AtomicBool::new(false)));
+        let watch = Watch { consumer: consumer.clone(), slots: slots.clone(), ids: ids.clone(), heard: heard.clone(), stop: stop.clone() };
         let spawned = thread::Builder::new().name("kafka-input".into()).spawn(move || watch.run());
         let thread = spawned.map_err(|e| LogError::Unavailable { action: "start the input thread".into(), reason: e.to_string() })?;
-        Ok(Self { consumer, readers, heard, options, slots, stop, thread: Some(thread) })
+        Ok(Self { consumer, readers, heard, options, slots, ids, stop, thread: Some(thread) })
     }
 
     /// Starts to fetch partitions at positions that are checked before. A queue and a slot per partition, in the order of `starts`.
@@ -84,6 +143,7 @@ impl Feed {
         starts: &[(Place, u64)],
     ) -> Result<Vec<(PartitionQueue<ClientEvents>, Arc<Slot>)>, LogError> {
         let places: Vec<Place> = starts.iter().map(|(place, _)| place.clone()).collect();
+        self.check_ids(action, &places)?;
         let ends = self.check(action, starts, &places)?;
         let mut acquired = Vec::with_capacity(starts.len());
         for (place, _) in starts {
@@ -113,6 +173,16 @@ impl Feed {
         let list = offsets::offsets_of(places.iter().map(|place| (place, Offset::Invalid)));
         if let Err(error) = list.and_then(|list| self.consumer.incremental_unassign(&list)) {
             tracing::warn!(%error, "input partitions could not be given back; opening them again will fail");
+        }
+    }
+
+    fn check_ids(&self, action: &str, places: &[Place]) -> Result<(), LogError> {
+        let topics = topics_of(places);
+        let described = describe_topics(self.consumer.client(), &topics, self.options.request_timeout)
+            .map_err(|code| from_code(action, &format!("topics {}", topics.join(", ")), code, &code.to_string(), &self.heard))?;
+        match self.ids.compare(described).first_key_value() {
+            Some((topic, remade)) => Err(remade.error(action, topic)),
+            None => Ok(()),
         }
     }
 
@@ -155,14 +225,16 @@ const INPUT_WAY_OUT: &str = "retention deleted records before they were read: le
 struct Watch {
     consumer: Arc<BaseConsumer<ClientEvents>>,
     slots: Arc<Slots>,
+    ids: Arc<Ids>,
     heard: Arc<Heard>,
     stop: Arc<AtomicBool>,
 }
 
 impl Watch {
     fn run(&self) {
-        let mut asked = Instant::now();
+        let (mut asked, mut compared) = (Instant::now(), Instant::now());
         while !self.stop.load(Ordering::SeqCst) {
+            self.consumer.client().context().log_in(self.consumer.client());
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) => self.stray(message.topic(), message.partition(), message.offset()),
                 Some(Err(error)) => tracing::debug!(%error, "input consumer"),
@@ -172,6 +244,10 @@ impl Watch {
                 self.refresh();
                 asked = Instant::now();
             }
+            if compared.elapsed() >= IDS_EVERY {
+                self.compare_ids();
+                compared = Instant::now();
+            }
         }
     }
 
@@ -180,19 +256,61 @@ impl Watch {
         tracing::error!(topic, partition, offset, "a record came to the wrong queue; its shard reads again");
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(&(topic.to_owned(), partition)) {
-            slot.stray.store(true, Ordering::Relaxed);
+            let _ = slot.trouble.set(Trouble::Stray);
+        }
+    }
+
+    fn compare_ids(&self) {
+        let watched = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let places: Vec<Place> = watched.keys().cloned().collect();
+        let described = match describe_topics(self.consumer.client(), &topics_of(&places), ASK) {
+            Ok(described) => described,
+            Err(error) => return tracing::debug!(%error, "the ids of the inputs are not known"),
+        };
+        for (topic, remade) in self.ids.compare(described) {
+            for (_, slot) in watched.iter().filter(|((name, _), _)| *name == topic) {
+                let _ = slot.trouble.set(Trouble::Remade(remade.clone()));
+            }
         }
     }
 
     fn refresh(&self) {
         let watched = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let places: Vec<Place> = watched.keys().cloned().collect();
-        // Shorter than the queue's usual pace would notice, long enough for a busy broker; a missed answer is asked for again.
-        match offsets::list(&self.consumer, &self.heard, "ask for the ends of the inputs", &places, Which::Latest, Duration::from_secs(2)) {
+        match offsets::list(&self.consumer, &self.heard, "ask for the ends of the inputs", &places, Which::Latest, ASK) {
             Ok(ends) => {
                 ends.iter().filter_map(|(place, end)| Some((watched.get(place)?, end))).for_each(|(slot, end)| slot.raise_end(*end))
             }
             Err(error) => tracing::debug!(%error, "the ends of the inputs are not known"),
         }
+    }
+}
+
+/// Each topic once.
+fn topics_of(places: &[Place]) -> Vec<&str> {
+    let mut topics: Vec<&str> = places.iter().map(|(topic, _)| topic.as_str()).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    topics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_made_anew_is_told_from_one_that_is_merely_away() {
+        let topic = |id: &str| Some(Described { name: "in".into(), id: id.into(), partitions: 1, operations: None });
+        let ids = Ids::default();
+        for quiet in [None, topic(""), topic("A"), topic("A"), None, topic("")] {
+            assert_eq!(ids.compare(vec![quiet]), BTreeMap::new());
+        }
+        let remade = ids.compare(vec![None, topic("B")]);
+        let message = remade["in"].error("read", "in").to_string();
+        assert_eq!(
+            message,
+            "read: topic in as it was (id A; it was deleted and made anew under its name, id B) does not exist; its offsets mean other records \
+             now: start the job anew under another name"
+        );
     }
 }

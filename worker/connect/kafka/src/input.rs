@@ -3,12 +3,13 @@
 //! Queues are polled without waiting; when all are empty the thread sleeps until librdkafka rings, and looks again after [`NAP`] even if it
 //! does not: a wake-up that gets lost costs milliseconds, never a stall.
 
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp};
-use forebay_engine::log::{InputPosition, InputProgress, InputReader, LogError};
+use forebay_engine::log::{Each, InputPosition, InputProgress, InputReader, LogError};
 use forebay_engine::record::{Header, InputRecord};
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
@@ -19,7 +20,7 @@ use rdkafka::topic_partition_list as list;
 
 use crate::context::ClientEvents;
 use crate::errors::{code_of, log_error};
-use crate::feed::{Feed, Slot};
+use crate::feed::{Feed, Slot, Trouble};
 use crate::journal::{offset, signed};
 use crate::offsets::{self, Place};
 
@@ -97,20 +98,24 @@ impl KafkaInput {
         Ok(Self { feed, action, lanes, first: 0, bell, scratch: Vec::new(), positions_asked: None })
     }
 
-    /// Takes what is there, in turns, until `limit` is reached or all queues are empty.
-    fn sweep(&mut self, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
+    /// Takes what is there, in turns, until `limit` is reached, `each` asks for a break, or all queues are empty.
+    fn sweep(&mut self, limit: usize, each: Each<'_>) -> Result<usize, LogError> {
         let count = self.lanes.len();
         if count == 0 {
             return Ok(0);
         }
         let turn = (limit / count).max(TURN_MIN);
-        let (mut handed, mut more) = (0, true);
-        while more && handed < limit {
+        let (mut handed, mut more, mut stop) = (0, true, false);
+        while more && !stop && handed < limit {
             more = false;
             for index in 0..count {
                 let lane = &mut self.lanes[(self.first + index) % count];
-                let most = turn.min(limit - handed);
-                let (taken, error) = lane.take(most, &mut self.scratch, each);
+                let most = if stop { 0 } else { turn.min(limit - handed) };
+                let (taken, error) = lane.take(most, &mut self.scratch, &mut |record| {
+                    let flow = each(record);
+                    stop |= flow.is_break();
+                    flow
+                });
                 if let Some(error) = error {
                     let (place, next) = (lane.place.clone(), lane.next);
                     self.judge(&error, &place, next)?;
@@ -121,6 +126,17 @@ impl KafkaInput {
         }
         self.first = (self.first + 1) % count;
         Ok(handed)
+    }
+
+    fn check_trouble(&self) -> Result<(), LogError> {
+        let Some((place, trouble)) = self.lanes.iter().find_map(|lane| Some((&lane.place, lane.slot.trouble()?))) else { return Ok(()) };
+        Err(match trouble {
+            Trouble::Stray => LogError::Unavailable {
+                action: self.action.clone(),
+                reason: format!("a record of {}-{} went astray inside the client; open the input again", place.0, place.1),
+            },
+            Trouble::Remade(remade) => remade.error(&self.action, &place.0),
+        })
     }
 
     /// Whether an error of a partition ends the reading. Most do not: librdkafka goes on trying.
@@ -169,13 +185,8 @@ impl KafkaInput {
 }
 
 impl Lane {
-    /// Hands out at most `limit` records; fewer when the queue is empty or an error comes up. Says how many.
-    fn take(
-        &mut self,
-        limit: usize,
-        scratch: &mut Vec<Header<'static>>,
-        each: &mut dyn FnMut(&InputRecord<'_>),
-    ) -> (usize, Option<KafkaError>) {
+    /// Hands out at most `limit` records; fewer when the queue is empty, `each` asks for a break, or an error comes up. Says how many.
+    fn take(&mut self, limit: usize, scratch: &mut Vec<Header<'static>>, each: Each<'_>) -> (usize, Option<KafkaError>) {
         let mut handed = 0;
         while handed < limit {
             match self.queue.poll(Duration::ZERO) {
@@ -183,9 +194,12 @@ impl Lane {
                     let here = u64::try_from(message.offset()).unwrap_or_default();
                     // I1: what was handed out once does not come again, whatever an earlier assignment left behind.
                     if here >= self.next {
-                        hand(&message, self.input, self.partition, here, scratch, each);
+                        let flow = hand(&message, self.input, self.partition, here, scratch, each);
                         self.next = here + 1;
                         handed += 1;
+                        if flow.is_break() {
+                            break;
+                        }
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.at_end = true,
@@ -198,11 +212,8 @@ impl Lane {
 }
 
 impl InputReader for KafkaInput {
-    fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
-        if let Some(lane) = self.lanes.iter().find(|lane| lane.slot.has_stray()) {
-            let reason = format!("a record of {}-{} went astray inside the client; open the input again", lane.place.0, lane.place.1);
-            return Err(LogError::Unavailable { action: self.action.clone(), reason });
-        }
+    fn poll_while(&mut self, wait: Duration, limit: usize, each: Each<'_>) -> Result<usize, LogError> {
+        self.check_trouble()?;
         let deadline = Instant::now() + wait;
         loop {
             let handed = self.sweep(limit, each)?;
@@ -243,13 +254,13 @@ fn hand(
     partition: Partition,
     here: u64,
     scratch: &mut Vec<Header<'static>>,
-    each: &mut dyn FnMut(&InputRecord<'_>),
-) {
+    each: Each<'_>,
+) -> ControlFlow<()> {
     let mut headers = recycle(std::mem::take(scratch));
     if let Some(found) = message.headers() {
         headers.extend((0..found.count()).map(|index| header(found, index)));
     }
-    each(&InputRecord {
+    let flow = each(&InputRecord {
         input,
         partition,
         offset: Offset::new(here),
@@ -259,6 +270,7 @@ fn hand(
         headers: &headers,
     });
     *scratch = recycle(headers);
+    flow
 }
 
 /// One header. rdkafka panics over a name that is no UTF-8; one such record must not stop a shard.

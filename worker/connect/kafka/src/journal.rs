@@ -18,6 +18,7 @@ use rdkafka::topic_partition_list::Offset;
 use crate::context::{ClientEvents, Heard};
 use crate::errors::{code_of, creation, log_error};
 use crate::options::KafkaOptions;
+use crate::retire::retire;
 
 /// Readers kept per view. More shards than this claim at once only at a start, and then the extra ones are made and dropped.
 const IDLE_MAX: usize = 2;
@@ -57,10 +58,13 @@ impl Readers {
         };
         let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let reader = kept.map_or_else(|| self.open(isolation), Ok)?;
+        reader.client().context().log_in(reader.client());
         let result = call(&reader);
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if result.is_ok() && idle.len() < IDLE_MAX {
             idle.push(reader);
+        } else {
+            retire(reader);
         }
         result
     }
@@ -229,7 +233,7 @@ impl Readers {
             Isolation::Uncommitted => "reader of all",
             Isolation::Committed => "reader of committed",
         };
-        let events = ClientEvents { role, heard: self.heard.clone() };
+        let events = ClientEvents::new(role, &self.heard);
         let config = self.options.reader(isolation == Isolation::Committed);
         config.create_with_context(events).map_err(|e| creation("open a reader", &e))
     }

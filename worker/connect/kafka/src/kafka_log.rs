@@ -1,10 +1,10 @@
 //! One job's view of a Kafka cluster: the log port, carried out by the parts of this crate.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
-use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{Deadlines, InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -14,6 +14,8 @@ use crate::errors::{describe, from_code};
 use crate::feed::Feed;
 use crate::input::KafkaInput;
 use crate::journal::{Isolation, Readers, signed};
+use crate::login::{Login, TOKEN_FILE};
+use crate::native::Described;
 use crate::offsets::{self, Place, Which};
 use crate::options::KafkaOptions;
 use crate::preflight::{self, Finding};
@@ -37,7 +39,8 @@ impl KafkaLog {
     /// `request_timeout`; both name the bootstrap servers.
     pub fn open(options: KafkaOptions) -> Result<Self, LogError> {
         options.check()?;
-        let (options, heard) = (Arc::new(options), Arc::new(Heard::default()));
+        let heard = Arc::new(Heard::new(options.properties.get(TOKEN_FILE).map(Login::new)));
+        let options = Arc::new(options);
         let readers = Arc::new(Readers::new(options.clone(), heard.clone()));
         readers.with(Isolation::Uncommitted, |reader| reach(reader, &options, &heard))?;
         let admin = Admin::new(options.clone(), heard.clone(), readers.clone());
@@ -49,9 +52,16 @@ impl KafkaLog {
         self.admin.ensure_outputs(partitions)
     }
 
-    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too.
+    /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too. It opens a
+    /// transactional producer under an id of the job that no worker has, and nothing by it.
     pub fn preflight(&self) -> Vec<Finding> {
-        preflight::run(&self.admin, &self.options)
+        // Whether the brokers allow the job's transactions their time is looked up in their settings.
+        let probe = KafkaOptions { transaction_timeout: Duration::from_secs(10), ..(*self.options).clone() };
+        // A name of its own: two processes that start at once would bar each other.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let name = Incarnation::new(format!("preflight.{}.{now:x}", std::process::id()));
+        let barred = producer::bar(&probe, &self.heard, &name);
+        preflight::run(&self.admin, &self.options, barred)
     }
 
     fn feed(&self) -> Result<Arc<Feed>, LogError> {
@@ -81,17 +91,21 @@ impl KafkaLog {
         places.iter().map(|place| found.get(place).or_else(|| ends.get(place)).copied().ok_or_else(|| no_answer(action, place))).collect()
     }
 
+    /// A partition that the group never read starts at its oldest record, so that nothing is skipped; a group that read none of them is an
+    /// error.
     fn of_group(&self, reader: &BaseConsumer<ClientEvents>, action: &str, places: &[Place]) -> Result<Vec<u64>, LogError> {
-        let group = &self.options.topics.group;
-        let found = offsets::committed(reader, &self.heard, action, group, places, self.options.request_timeout)?;
-        let of = |place: &Place| {
-            found.get(place).copied().ok_or_else(|| LogError::Missing {
+        let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
+        let found = offsets::committed(reader, &self.heard, action, group, places, limit)?;
+        if found.is_empty() && !places.is_empty() {
+            return Err(LogError::Missing {
                 action: action.into(),
-                what: format!("a committed offset of group {group} for {}-{}", place.0, place.1),
+                what: format!("a committed offset of group {group} for {}", offsets::describe_places(places)),
                 way_out: "commit one (`kafka-consumer-groups.sh --reset-offsets`), or use `startFrom: earliest`, `latest` or a time".into(),
-            })
-        };
-        places.iter().map(of).collect()
+            });
+        }
+        let unread: Vec<Place> = places.iter().filter(|place| !found.contains_key(*place)).cloned().collect();
+        let oldest = offsets::list(reader, &self.heard, action, &unread, Which::Earliest, limit)?;
+        places.iter().map(|place| found.get(place).or_else(|| oldest.get(place)).copied().ok_or_else(|| no_answer(action, place))).collect()
     }
 }
 
@@ -99,16 +113,20 @@ impl Log for KafkaLog {
     type Producer = KafkaProducer;
     type Input = KafkaInput;
 
-    /// Topic ids are empty: rdkafka does not pass them on.
+    fn deadlines(&self) -> Deadlines {
+        Deadlines { open: self.options.request_timeout, commit: self.options.transaction_timeout }
+    }
+
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
+        let action = "look at the job's topics";
         let topics = &self.options.topics;
-        let mut described = Vec::with_capacity(topics.inputs.len() + topics.outputs.len() + 1);
-        for name in topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]) {
-            let partitions = self.admin.partitions("look at the job's topics", name)?;
-            match partitions {
-                Some(partitions) => described.push(TopicInfo { name: name.clone(), id: String::new(), partitions }),
+        let names: Vec<&str> = topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]).map(String::as_str).collect();
+        let mut described = Vec::with_capacity(names.len());
+        for (name, found) in names.iter().zip(self.admin.describe(action, &names)?) {
+            match found {
+                Some(Described { name, id, partitions, .. }) => described.push(TopicInfo { name, id, partitions }),
                 None if *name == topics.journal => {}
-                None => return Err(self.missing("look at the job's topics", name)),
+                None => return Err(self.missing(action, name)),
             }
         }
         Ok(described)

@@ -15,10 +15,13 @@ mod feed;
 mod input;
 mod journal;
 mod kafka_log;
+mod login;
+mod native;
 mod offsets;
 mod options;
 mod preflight;
 mod producer;
+mod retire;
 
 pub use input::KafkaInput;
 pub use kafka_log::KafkaLog;

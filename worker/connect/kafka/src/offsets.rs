@@ -71,12 +71,26 @@ pub(crate) fn committed(
     limit: Duration,
 ) -> Result<BTreeMap<Place, u64>, LogError> {
     let asked = offsets_of(places.iter().map(|place| (place, Offset::Invalid))).map_err(|e| log_error(action, group, &e, heard))?;
-    let answer = consumer.committed_offsets(asked, limit).map_err(|e| log_error(action, &format!("group {group}"), &e, heard))?;
-    let found = answer.elements().into_iter().filter_map(|element| match element.offset() {
-        Offset::Offset(offset) => Some(((element.topic().to_owned(), element.partition()), u64::try_from(offset).ok()?)),
-        _ => None,
-    });
-    Ok(found.collect())
+    let what = format!("group {group}");
+    let answer = consumer.committed_offsets(asked, limit).map_err(|error| {
+        // The call only says that it timed out; what the coordinator said to it lies in the consumer's queue. A handful holds all there can be.
+        let refused = (0..32).filter_map(|_| consumer.poll(Duration::ZERO)?.err()).find(is_about_the_group);
+        log_error(action, &what, refused.as_ref().unwrap_or(&error), heard)
+    })?;
+    let mut found = BTreeMap::new();
+    for element in answer.elements() {
+        if let Err(error) = element.error() {
+            return Err(log_error(action, &what, &error, heard));
+        }
+        if let Offset::Offset(offset) = element.offset() {
+            found.insert((element.topic().to_owned(), element.partition()), u64::try_from(offset).unwrap_or_default());
+        }
+    }
+    Ok(found)
+}
+
+fn is_about_the_group(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed)
 }
 
 /// A list of partitions with their offsets, as librdkafka takes it.
@@ -105,7 +119,8 @@ pub(crate) fn partition_count(
     }
 }
 
-fn describe_places(places: &[Place]) -> String {
+/// Partitions in words.
+pub(crate) fn describe_places(places: &[Place]) -> String {
     match places {
         [] => "no partition".into(),
         [(topic, partition)] => format!("{topic}-{partition}"),

@@ -11,6 +11,8 @@ use forebay_engine::ids::Incarnation;
 use forebay_engine::log::{JobTopics, LogError};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
+use crate::login::TOKEN_FILE;
+
 /// Set by this crate alone: exactly-once rests on them.
 const OURS: [&str; 12] = [
     "auto.offset.reset",
@@ -83,13 +85,20 @@ impl KafkaOptions {
 
     /// Refuses properties that would undo the protocol's safety.
     pub(crate) fn check(&self) -> Result<(), LogError> {
-        match OURS.iter().find(|name| self.properties.contains_key(**name)) {
-            None => Ok(()),
-            Some(name) => Err(LogError::Denied {
-                action: "read the Kafka properties".into(),
-                reason: format!("`{name}` is set by Forebay itself, exactly-once rests on it; remove the property"),
-            }),
+        let denied = |reason: String| LogError::Denied { action: "read the Kafka properties".into(), reason };
+        if let Some(name) = OURS.iter().find(|name| self.properties.contains_key(**name)) {
+            return Err(denied(format!("`{name}` is set by Forebay itself, exactly-once rests on it; remove the property")));
         }
+        let by_token = ["sasl.mechanism", "sasl.mechanisms"]
+            .iter()
+            .any(|name| self.properties.get(*name).is_some_and(|value| value.eq_ignore_ascii_case("OAUTHBEARER")));
+        if by_token != self.properties.contains_key(TOKEN_FILE) {
+            let reason = "`sasl.mechanism=OAUTHBEARER` and `sasl.oauthbearer.token.file` belong together: the file holds the token, and whoever \
+                          renews it writes it there; librdkafka's own ways to get one (`sasl.oauthbearer.method=oidc`, unsecured tokens) are not \
+                          built in";
+            return Err(denied(reason.into()));
+        }
+        Ok(())
     }
 
     /// Administration and nothing else.
@@ -167,7 +176,7 @@ impl KafkaOptions {
         for (name, value) in defaults {
             config.set(*name, value);
         }
-        for (name, value) in &self.properties {
+        for (name, value) in self.properties.iter().filter(|(name, _)| *name != TOKEN_FILE) {
             config.set(name, value);
         }
         config.set("bootstrap.servers", &self.bootstrap_servers);
@@ -216,6 +225,18 @@ mod tests {
         for name in OURS {
             let message = options().property(name, "x").check().unwrap_err().to_string();
             assert!(message.contains(name), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_token_comes_from_a_file_and_from_nowhere_else() {
+        let by_token = || options().property("sasl.mechanism", "OAUTHBEARER");
+        let whole = by_token().property(TOKEN_FILE, "/run/token");
+        assert!(whole.check().is_ok());
+        assert_eq!(whole.producer(&Incarnation::new("w0.1")).get(TOKEN_FILE), None, "librdkafka does not know it");
+        for half in [by_token(), options().property(TOKEN_FILE, "/run/token"), by_token().property("sasl.oauthbearer.method", "oidc")] {
+            let message = half.check().unwrap_err().to_string();
+            assert!(message.contains("sasl.oauthbearer.token.file"), "{message}");
         }
     }
 

@@ -5,11 +5,12 @@ use std::fmt;
 use forebay_engine::journal::CHUNK_BYTES;
 use forebay_engine::log::LogError;
 
-use crate::admin::{Admin, Settings};
+use crate::admin::{Admin, JOURNAL_SETTINGS, Settings};
+use crate::native::{Described, Operation};
 use crate::options::{BATCH_BYTES, KafkaOptions};
 
-/// Room for a journal chunk's head and the batch around it.
-const CHUNK_ROOM_BYTES: usize = 8 << 10;
+/// A batch with one journal chunk, its head and the batch's own.
+const JOURNAL_BATCH_BYTES: usize = CHUNK_BYTES + (8 << 10);
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,19 +42,25 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that was found, topics first.
-pub(crate) fn run(admin: &Admin, options: &KafkaOptions) -> Vec<Finding> {
+/// Everything that was found, topics first. `barred` is what came of opening a transactional producer.
+pub(crate) fn run(admin: &Admin, options: &KafkaOptions, barred: Result<(), LogError>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let brokers = match admin.brokers("look at the cluster") {
         Ok(brokers) => brokers,
         Err(error) => return vec![unseen(&error)],
     };
-    check_topics(admin, options, &mut findings);
+    let found = check_topics(admin, options, &mut findings);
+    check_settings(admin, options, &found, brokers.len(), &mut findings);
+    check_permissions(admin, options, &found, &mut findings);
+    check_group(admin, options, &mut findings);
+    findings.extend(barred.err().as_ref().map(unseen));
+    let journal_is_there = found.contains(&options.topics.journal.as_str());
     for broker in &brokers {
         match admin.broker_settings("look at the brokers' settings", *broker) {
-            Ok(settings) => findings.extend(check_broker(*broker, &settings, options)),
-            Err(error) => {
-                let problem = format!("the brokers' settings cannot be seen ({error})");
+            Ok(settings) if !settings.is_empty() => findings.extend(check_broker(*broker, &settings, options, journal_is_there)),
+            unseen => {
+                let why = unseen.err().map(|error| format!(" ({error})")).unwrap_or_default();
+                let problem = format!("the brokers' settings cannot be seen{why}");
                 findings
                     .push(warning(problem, "grant this principal DescribeConfigs on the cluster, or see to it that they are 3.6 or newer"));
                 break;
@@ -67,15 +74,18 @@ pub(crate) fn run(admin: &Admin, options: &KafkaOptions) -> Vec<Finding> {
     findings
 }
 
-fn check_topics(admin: &Admin, options: &KafkaOptions, findings: &mut Vec<Finding>) {
+/// Whether they are there and fit each other. Returns those that are.
+fn check_topics<'a>(admin: &Admin, options: &'a KafkaOptions, findings: &mut Vec<Finding>) -> Vec<&'a str> {
     let topics = &options.topics;
-    let mut counts = Vec::new();
-    let mut writable = Vec::new();
+    let (mut counts, mut there) = (Vec::new(), Vec::new());
     for name in topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]) {
-        let input = topics.inputs.contains(name);
         match admin.partitions("look at the job's topics", name) {
-            Ok(Some(count)) if input => counts.push((name, count)),
-            Ok(Some(_)) => writable.push(name.as_str()),
+            Ok(Some(count)) => {
+                there.push(name.as_str());
+                if topics.inputs.contains(name) {
+                    counts.push((name, count));
+                }
+            }
             // The journal is made at the first start.
             Ok(None) if *name == topics.journal => {}
             Ok(None) => findings.push(error(format!("topic {name} does not exist"), "create it, or correct the name in the job")),
@@ -94,21 +104,96 @@ fn check_topics(admin: &Admin, options: &KafkaOptions, findings: &mut Vec<Findin
         }
         _ => {}
     }
-    match admin.topic_settings("look at the topics' settings", &writable) {
-        Ok(all) => {
-            for (name, settings) in writable.iter().zip(&all) {
-                let needed = if *name == topics.journal { CHUNK_BYTES + CHUNK_ROOM_BYTES } else { BATCH_BYTES };
-                findings.extend(check_record_bytes(name, settings, needed));
+    there
+}
+
+fn check_settings(admin: &Admin, options: &KafkaOptions, there: &[&str], brokers: usize, findings: &mut Vec<Finding>) {
+    let topics = &options.topics;
+    let written: Vec<&str> = there.iter().copied().filter(|name| !topics.inputs.iter().any(|input| input == name)).collect();
+    let all = match admin.topic_settings("look at the topics' settings", &written) {
+        Ok(all) => all,
+        Err(failure) => {
+            let problem = format!("the topics' settings cannot be seen ({failure})");
+            return findings.push(warning(problem, "grant this principal DescribeConfigs on the outputs and the journal"));
+        }
+    };
+    for (name, settings) in written.iter().zip(&all) {
+        if settings.is_empty() {
+            findings.push(warning(format!("the settings of topic {name} cannot be seen"), "grant this principal DescribeConfigs on it"));
+            continue;
+        }
+        let is_journal = *name == topics.journal;
+        let needed = if is_journal { JOURNAL_BATCH_BYTES } else { BATCH_BYTES };
+        findings.extend(check_record_bytes(name, settings, needed));
+        if is_journal {
+            match admin.replicas("look at the journal", name) {
+                Ok(replicas) => findings.extend(check_journal(name, settings, replicas, brokers)),
+                Err(failure) => findings.push(unseen(&failure)),
             }
         }
-        Err(failure) => findings.push(warning(
-            format!("the topics' settings cannot be seen ({failure})"),
-            "grant this principal DescribeConfigs on the outputs and the journal",
-        )),
     }
 }
 
-fn check_broker(broker: i32, settings: &Settings, options: &KafkaOptions) -> Vec<Finding> {
+/// What a journal must be so that nothing that was committed is lost.
+fn check_journal(topic: &str, settings: &Settings, replicas: usize, brokers: usize) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mend = |name: &str, value: &str| format!("`kafka-configs.sh --alter --topic {topic} --add-config {name}={value}`");
+    for (name, expected, harm) in JOURNAL_SETTINGS {
+        if let Some(found) = settings.get(name).filter(|found| *found != expected) {
+            findings.push(error(format!("journal {topic} has `{name}={found}`, which {harm}"), mend(name, expected)));
+        }
+    }
+    let in_sync = settings.get("min.insync.replicas").and_then(|value| value.parse::<usize>().ok());
+    if replicas >= 3 && in_sync.is_some_and(|least| least < 2) {
+        let problem = format!("journal {topic} takes records that only one broker has, and loses them with it");
+        findings.push(error(problem, mend("min.insync.replicas", "2")));
+    }
+    if brokers >= 3 && replicas < 3 {
+        let problem = format!("journal {topic} lies on {replicas} of {brokers} brokers");
+        findings.push(warning(problem, "give it 3 replicas (`kafka-reassign-partitions.sh`), so that it survives the loss of a broker"));
+    }
+    findings
+}
+
+fn check_permissions(admin: &Admin, options: &KafkaOptions, there: &[&str], findings: &mut Vec<Finding>) {
+    let described = match admin.describe("look at the permissions on the job's topics", there) {
+        Ok(described) => described,
+        Err(failure) => return findings.push(unseen(&failure)),
+    };
+    let topics = &options.topics;
+    for Described { name, operations, .. } in described.into_iter().flatten() {
+        let Some(operations) = operations else { continue };
+        let needed: &[Operation] = match &name {
+            name if topics.inputs.contains(name) => &[Operation::Read],
+            name if *name == topics.journal => &[Operation::Read, Operation::Write],
+            _ => &[Operation::Write],
+        };
+        for missing in needed.iter().filter(|operation| !operations.contains(operation)) {
+            let problem = format!("this principal may not {missing:?} topic {name}");
+            findings.push(error(problem, format!("grant it {missing:?} on it")));
+        }
+        if name == topics.journal && !operations.contains(&Operation::Delete) {
+            let problem = format!("this principal may not delete records of the journal {name}, which grows for ever");
+            findings.push(warning(problem, "grant it Delete on it"));
+        }
+    }
+}
+
+fn check_group(admin: &Admin, options: &KafkaOptions, findings: &mut Vec<Finding>) {
+    let group = &options.topics.group;
+    match admin.group_members("look at the job's consumer group") {
+        Ok(0) => {}
+        Ok(members) => {
+            let problem =
+                format!("{members} other consumers are members of the job's group {group}, and the brokers take no offsets of the job");
+            findings.push(error(problem, "stop them, or give the job a group of its own (`consumerGroup`)"));
+        }
+        Err(failure @ LogError::Denied { .. }) => findings.push(unseen(&failure)),
+        Err(failure) => findings.push(warning(format!("the job's consumer group cannot be seen ({failure})"), "see to that first")),
+    }
+}
+
+fn check_broker(broker: i32, settings: &Settings, options: &KafkaOptions, journal_is_there: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     match settings.get("transaction.partition.verification.enable").map(String::as_str) {
         Some("true") => {}
@@ -126,6 +211,15 @@ fn check_broker(broker: i32, settings: &Settings, options: &KafkaOptions) -> Vec
     if longest.is_some_and(|longest| longest < wanted) {
         let problem = format!("broker {broker} allows transactions of {} ms, the job's may take {wanted} ms", longest.unwrap_or_default());
         findings.push(error(problem, "raise the broker's `transaction.max.timeout.ms`, or shorten the job's transaction time-out"));
+    }
+    let largest = settings.get("message.max.bytes").and_then(|value| value.parse::<usize>().ok());
+    if let Some(largest) = largest.filter(|largest| !journal_is_there && *largest < JOURNAL_BATCH_BYTES) {
+        let problem =
+            format!("broker {broker} takes batches of at most {largest} bytes, the job writes its journal in up to {JOURNAL_BATCH_BYTES}");
+        findings.push(error(
+            problem,
+            "raise the brokers' `message.max.bytes`, or create the journal topic with a `max.message.bytes` of its own",
+        ));
     }
     findings
 }
@@ -171,7 +265,7 @@ mod tests {
 
     fn check(settings: &[(&str, &str)], expected: &[&str]) {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let found: Vec<String> = check_broker(1, &settings, &options()).iter().map(ToString::to_string).collect();
+        let found: Vec<String> = check_broker(1, &settings, &options(), false).iter().map(ToString::to_string).collect();
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, expected) in found.iter().zip(expected) {
             assert!(found.starts_with("error: ") && found.contains(expected), "{found} lacks {expected}");
@@ -184,6 +278,10 @@ mod tests {
         check(&[("transaction.max.timeout.ms", "900000")], &["older than 3.6"]);
         check(&[("transaction.partition.verification.enable", "false")], &["set it to true"]);
         check(&[("transaction.partition.verification.enable", "true"), ("transaction.max.timeout.ms", "1000")], &["raise the broker's"]);
+        check(
+            &[("transaction.partition.verification.enable", "true"), ("message.max.bytes", "100000")],
+            &["takes batches of at most 100000"],
+        );
     }
 
     #[test]
@@ -191,5 +289,28 @@ mod tests {
         let settings = |bytes: &str| [("max.message.bytes".to_owned(), bytes.to_owned())].into();
         assert_eq!(check_record_bytes("t", &settings("1048588"), BATCH_BYTES), None);
         assert!(check_record_bytes("t", &settings("1000"), BATCH_BYTES).is_some());
+    }
+
+    #[test]
+    fn a_journal_that_may_lose_what_was_committed_is_found() {
+        let check = |changed: &[(&str, &str)], replicas: usize, brokers: usize, expected: &[(Severity, &str)]| {
+            let sound = JOURNAL_SETTINGS.iter().map(|(name, value, _)| (*name, *value)).chain([("min.insync.replicas", "2")]);
+            let all = sound.chain(changed.iter().copied()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let found: Vec<_> = check_journal("j", &all, replicas, brokers);
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (found, (severity, words)) in found.iter().zip(expected) {
+                assert!(found.severity == *severity && found.to_string().contains(words), "{found} is not {severity:?} or lacks {words}");
+            }
+        };
+        check(&[], 3, 3, &[]);
+        check(&[("min.insync.replicas", "1")], 1, 1, &[]);
+        check(&[("min.insync.replicas", "1")], 3, 3, &[(Severity::Error, "min.insync.replicas=2")]);
+        check(&[], 1, 3, &[(Severity::Warning, "1 of 3 brokers")]);
+        check(
+            &[("retention.ms", "1000"), ("message.timestamp.type", "CreateTime")],
+            3,
+            3,
+            &[(Severity::Error, "add-config retention.ms=-1"), (Severity::Error, "add-config message.timestamp.type=LogAppendTime")],
+        );
     }
 }

@@ -1,11 +1,14 @@
 //! The transactional producer of one incarnation. After any error it refuses everything: its owner drops it, takes a new incarnation and
 //! learns from the journals what was committed (I4). It never aborts and never retries a transaction.
 //!
-//! A thread polls the producer, so that delivery reports come in while the committing thread sends or waits.
+//! A thread polls the producer, so that delivery reports come in while the committing thread sends or waits. It watches the deadline, too:
+//! librdkafka's `send_offsets_to_transaction` can hang for ever (its search for the group's coordinator has a time-out that nothing checks, and
+//! ends when the broker has answered three times that the coordinator is not available, as one does that has just started). Past the deadline
+//! whatever is queued is thrown away, and a call that comes back then is not followed by another.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use forebay_engine::ids::{Incarnation, JournalOffset, ShardId};
@@ -23,10 +26,11 @@ use crate::delivery::{Deliveries, Errand, Failure, ProducerEvents};
 use crate::errors::{code_of, creation, describe, from_code, log_error};
 use crate::journal::{offset, signed};
 use crate::options::{KafkaOptions, transactional_id};
+use crate::retire::retire;
 
-/// How long one poll of the polling thread lasts, whatever it brings: rdkafka's `poll` serves events for the whole time. A dropped producer's
-/// thread ends after it.
-const POLL: Duration = Duration::from_millis(500);
+/// How long one poll of the polling thread lasts, whatever it brings: rdkafka's `poll` serves events for the whole time. Dropping a producer
+/// waits for its end.
+const POLL: Duration = Duration::from_millis(100);
 
 /// The one transactional producer of an incarnation.
 pub struct KafkaProducer {
@@ -37,8 +41,17 @@ pub struct KafkaProducer {
     topics: JobTopics,
     incarnation: Incarnation,
     transaction_timeout: Duration,
-    stop: Arc<AtomicBool>,
+    watch: Arc<Watch>,
+    poller: Option<JoinHandle<()>>,
     spent: Option<Spent>,
+}
+
+/// What the committing and the polling thread share.
+#[derive(Default)]
+struct Watch {
+    stop: AtomicBool,
+    /// When the commit that is under way must be over.
+    deadline: Mutex<Option<Instant>>,
 }
 
 /// Why a producer refuses everything.
@@ -59,8 +72,8 @@ impl KafkaProducer {
         let deliveries = Arc::new(Deliveries::default());
         let producer = Arc::new(connect(options, heard, deliveries.clone(), incarnation)?);
         initialise(options, heard, &producer, &format!("open the producer of incarnation {incarnation}"), incarnation)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        poll_in_background(producer.clone(), stop.clone())?;
+        let watch = Arc::<Watch>::default();
+        let poller = poll_in_background(producer.clone(), watch.clone())?;
         Ok(Self {
             producer,
             deliveries,
@@ -69,13 +82,13 @@ impl KafkaProducer {
             topics: options.topics.clone(),
             incarnation: incarnation.clone(),
             transaction_timeout: options.transaction_timeout,
-            stop,
+            watch,
+            poller: Some(poller),
             spent: None,
         })
     }
 
-    fn try_commit(&self, transaction: &Transaction) -> Result<Receipt, LogError> {
-        let deadline = Instant::now() + self.transaction_timeout;
+    fn try_commit(&self, transaction: &Transaction, deadline: Instant) -> Result<Receipt, LogError> {
         self.deliveries.clear();
         self.producer.begin_transaction().map_err(|e| self.call_error("begin a transaction", &e))?;
         self.send_outputs(transaction, deadline)?;
@@ -87,6 +100,9 @@ impl KafkaProducer {
         }
         self.check_deliveries(transaction)?;
         self.settle();
+        if Instant::now() >= deadline {
+            return Err(self.unavailable("commit a transaction", "its deadline is over; it is not tried any more"));
+        }
         self.producer.commit_transaction(left(deadline)).map_err(|e| self.call_error("commit a transaction", &e))?;
         self.check_deliveries(transaction)?;
         self.receipt(transaction)
@@ -193,8 +209,9 @@ impl KafkaProducer {
     }
 
     fn receipt(&self, transaction: &Transaction) -> Result<Receipt, LogError> {
-        let mut receipt = Receipt::default();
-        for (shard, at) in self.deliveries.take_journal() {
+        let (places, appended) = self.deliveries.take_journal();
+        let mut receipt = Receipt { appended, ..Receipt::default() };
+        for (shard, at) in places {
             let place = receipt.journal.entry(shard).or_insert((JournalOffset::new(at), JournalOffset::new(at + 1)));
             place.0 = place.0.min(JournalOffset::new(at));
             place.1 = place.1.max(JournalOffset::new(at + 1));
@@ -247,7 +264,10 @@ impl ProducerPort for KafkaProducer {
                 return Err(LogError::Unavailable { action: action(), reason });
             }
         }
-        let result = self.try_commit(transaction);
+        let deadline = Instant::now() + self.transaction_timeout;
+        self.watch.expect_by(Some(deadline));
+        let result = self.try_commit(transaction, deadline);
+        self.watch.expect_by(None);
         if let Err(error) = &result {
             let fenced = matches!(error, LogError::Fenced { .. });
             self.spent = Some(if fenced { Spent::Fenced } else { Spent::Failed(error.to_string()) });
@@ -258,17 +278,37 @@ impl ProducerPort for KafkaProducer {
     }
 }
 
+/// Blocks until librdkafka's threads have ended, which may take as long as one of them waits for the network.
 impl Drop for KafkaProducer {
     fn drop(&mut self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        self.stop.store(true, Ordering::SeqCst);
+        self.watch.stop.store(true, Ordering::SeqCst);
+        if let Some(poller) = self.poller.take()
+            && poller.join().is_err()
+        {
+            tracing::error!("the thread that polls a producer panicked");
+        }
+    }
+}
+
+impl Watch {
+    fn expect_by(&self, deadline: Option<Instant>) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    }
+
+    /// Whether a commit is late; says so once.
+    fn is_overdue(&self) -> bool {
+        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.take_if(|deadline| *deadline <= Instant::now()).is_some()
     }
 }
 
 /// Bars an incarnation with a throw-away producer; see [`forebay_engine::log::Log::bar`].
 pub(crate) fn bar(options: &KafkaOptions, heard: &Arc<Heard>, incarnation: &Incarnation) -> Result<(), LogError> {
     let producer = connect(options, heard, Arc::new(Deliveries::default()), incarnation)?;
-    initialise(options, heard, &producer, &format!("bar incarnation {incarnation}"), incarnation)
+    let barred = initialise(options, heard, &producer, &format!("bar incarnation {incarnation}"), incarnation);
+    retire(producer);
+    barred
 }
 
 fn connect(
@@ -277,8 +317,11 @@ fn connect(
     deliveries: Arc<Deliveries>,
     incarnation: &Incarnation,
 ) -> Result<BaseProducer<ProducerEvents>, LogError> {
-    let events = ProducerEvents { events: ClientEvents { role: "producer", heard: heard.clone() }, deliveries };
-    options.producer(incarnation).create_with_context(events).map_err(|e| creation("open a producer", &e))
+    let events = ProducerEvents { events: ClientEvents::new("producer", heard), deliveries };
+    let producer: BaseProducer<ProducerEvents> =
+        options.producer(incarnation).create_with_context(events).map_err(|e| creation("open a producer", &e))?;
+    producer.context().events.log_in(producer.client());
+    Ok(producer)
 }
 
 fn initialise(
@@ -302,15 +345,19 @@ fn initialise(
     })
 }
 
-/// The thread holds the producer and outlives its owner by one poll at most; nobody waits for it.
-fn poll_in_background(producer: Arc<BaseProducer<ProducerEvents>>, stop: Arc<AtomicBool>) -> Result<(), LogError> {
+fn poll_in_background(producer: Arc<BaseProducer<ProducerEvents>>, watch: Arc<Watch>) -> Result<JoinHandle<()>, LogError> {
     let poll = move || {
-        while !stop.load(Ordering::SeqCst) {
+        while !watch.stop.load(Ordering::SeqCst) {
             producer.poll(POLL);
+            producer.context().events.log_in(producer.client());
+            if watch.is_overdue() {
+                tracing::warn!("a commit is past its deadline; what its producer still holds is thrown away");
+                producer.purge(PurgeConfig::default().queue().inflight());
+            }
         }
     };
     let spawned = thread::Builder::new().name("kafka-producer".into()).spawn(poll);
-    spawned.map(drop).map_err(|e| LogError::Unavailable { action: "start a producer's thread".into(), reason: e.to_string() })
+    spawned.map_err(|e| LogError::Unavailable { action: "start a producer's thread".into(), reason: e.to_string() })
 }
 
 /// Which output has a number: its shard's place in the transaction, and its place among that shard's outputs.

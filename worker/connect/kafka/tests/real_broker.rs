@@ -9,6 +9,8 @@ mod world;
 mod inputs;
 #[path = "real_broker/journals.rs"]
 mod journals;
+#[path = "real_broker/secure.rs"]
+mod secure;
 #[path = "real_broker/throughput.rs"]
 mod throughput;
 #[path = "real_broker/topics.rs"]

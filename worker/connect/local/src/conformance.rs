@@ -74,6 +74,7 @@ macro_rules! log_conformance {
         $crate::log_conformance! { $bench;
             input_records_come_in_order_with_all_their_parts
             a_reader_goes_on_where_it_stopped_whatever_the_limit
+            a_reader_that_is_asked_for_a_break_stops_behind_that_very_record
             many_records_come_back_from_every_partition
             a_waiting_poll_gets_what_is_produced_meanwhile
             an_input_that_was_cut_or_is_beyond_the_end_says_so

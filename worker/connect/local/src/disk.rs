@@ -158,7 +158,7 @@ impl LogFolder {
         self.write(&mut writer, frame).map_err(|reason| LogError::Unavailable {
             action: action.to_owned(),
             reason: format!(
-                "write {}: {reason}; no more is written until every user of the log has closed it and it is opened again",
+                "write {}: {reason}; free some space or mend the disk, then start again: no more is written until every user of the log has closed it",
                 self.dir().display()
             ),
         })

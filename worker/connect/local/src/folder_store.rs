@@ -2,12 +2,12 @@
 //! rename never replaces what has that name.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use forebay_engine::ids::Timestamp;
-use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
+use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
 use uuid::Uuid;
 
 use crate::durable::{create_durably, sync_folder};
@@ -17,6 +17,9 @@ const UNFINISHED: &str = ".unfinished";
 
 /// An upload that was not touched for this long belongs to nobody any more: far longer than any upload to a disk takes.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 3600);
+
+/// Read and written at a time.
+const COPY_BYTES: usize = 256 << 10;
 
 /// An object store in a folder, which must lie on a file system with hard links. Several processes may use one folder.
 #[derive(Clone, Debug)]
@@ -132,15 +135,14 @@ impl ObjectStore for FolderStore {
         fs::read(self.path("get", key)?).map_err(|error| failed("get", key, &error))
     }
 
-    fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError> {
+    fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError> {
         let path = self.path("download", key)?;
         // Opened first, so that nothing is made at `to` for an object that is not there.
         let mut object = File::open(path).map_err(|error| failed("download", key, &error))?;
         if object.metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(StoreError::NotFound { action: "download", key: key.to_owned() });
         }
-        let copied = File::create(to).and_then(|mut file| io::copy(&mut object, &mut file));
-        copied.map_err(|error| StoreError::Unavailable {
+        copy_whole(&mut object, to).map_err(|error| StoreError::Unavailable {
             action: "download",
             key: key.to_owned(),
             reason: format!("into {}: {error}", to.display()),
@@ -187,12 +189,32 @@ fn write_whole(path: &Path, body: &Body) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     match body {
         Body::Bytes(bytes) => file.write_all(bytes)?,
-        Body::File(from) => {
-            let mut from = File::open(from).map_err(|error| io::Error::other(format!("open {}: {error}", from.display())))?;
-            io::copy(&mut from, &mut file)?;
-        }
+        Body::File(from) => append(from, &mut file)?,
+        Body::Pack(from) => from.iter().try_for_each(|from| append(from, &mut file))?,
     }
     file.sync_all()
+}
+
+fn append(from: &Path, to: &mut File) -> io::Result<()> {
+    let mut from = File::open(from).map_err(|error| io::Error::other(format!("open {}: {error}", from.display())))?;
+    io::copy(&mut from, to).map(|_| ())
+}
+
+/// Copies into a new file, durably, and takes the checksum on the way.
+fn copy_whole(from: &mut File, to: &Path) -> io::Result<Downloaded> {
+    let mut file = File::create(to)?;
+    let (mut hasher, mut size) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            file.sync_all()?;
+            return Ok(Downloaded { size, crc32: hasher.finalize() });
+        }
+        file.write_all(&buffer[..read])?;
+        hasher.update(&buffer[..read]);
+        size += read as u64;
+    }
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -10,7 +10,6 @@ mod disk;
 mod durable;
 mod folder_store;
 mod log;
-pub mod partitioner;
 
 pub use disk::{GroupOffset, LogFolder, NewRecord, OpenError, RECORD_BYTES_MAX, TopicWriter};
 pub use folder_store::FolderStore;

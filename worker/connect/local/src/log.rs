@@ -6,21 +6,23 @@
 mod input;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, ShardId, Timestamp};
 use forebay_engine::log::{
-    InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction, View,
+    Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, Producer, Receipt, StartFrom, TopicInfo, Transaction,
+    View,
 };
+use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::record::{OutputRecord, Outputs};
 
 use input::Cursor;
 pub use input::LocalInput;
 
 use crate::disk::{self, Change, CommittedOffset, Draft, LogFolder, OpenError, RecordParts, State, TopicNumber};
-use crate::partitioner::partition_for_key;
 
 /// What to open.
 #[derive(Clone, Debug)]
@@ -111,6 +113,10 @@ impl Log for LocalLog {
     type Producer = LocalProducer;
     type Input = LocalInput;
 
+    fn deadlines(&self) -> Deadlines {
+        Deadlines::NONE
+    }
+
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
         let known = self.folder.topics();
         let find = |name: &String| known.iter().find(|topic| topic.name == *name).cloned();
@@ -174,6 +180,7 @@ impl Log for LocalLog {
             cursor.take(folder, left, &mut |record| {
                 let bytes = record.value.unwrap_or_default().to_vec();
                 each(JournalEntry { offset: JournalOffset::new(record.offset.get()), bytes });
+                ControlFlow::Continue(())
             })?;
         }
         Ok(JournalRange { start: JournalOffset::new(start), end: JournalOffset::new(end) })

@@ -1,8 +1,9 @@
-//! What is put: bytes in memory or a file, read part by part, and its fingerprint. Never holds more than a part of a file.
+//! What is put: bytes in memory, small files, or a file that is read part by part, and its fingerprint. Never holds more than a part of a file.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
@@ -38,7 +39,7 @@ pub(crate) struct Content<'a> {
 }
 
 enum Source<'a> {
-    Memory(&'a [u8]),
+    Memory(Cow<'a, [u8]>),
     File(File),
 }
 
@@ -46,7 +47,16 @@ impl<'a> Content<'a> {
     /// Reads the whole once for its checksum, which S3 wants to know before the first byte.
     pub(crate) fn open(body: &'a Body) -> io::Result<Self> {
         let (source, size) = match body {
-            Body::Bytes(bytes) => (Source::Memory(bytes), bytes.len() as u64),
+            Body::Bytes(bytes) => (Source::Memory(bytes.into()), bytes.len() as u64),
+            Body::Pack(paths) => {
+                let mut bytes = Vec::new();
+                for path in paths {
+                    let open = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+                    File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(open)?;
+                }
+                let size = bytes.len() as u64;
+                (Source::Memory(bytes.into()), size)
+            }
             Body::File(path) => {
                 let file = File::open(path)?;
                 let size = file.metadata()?.len();
@@ -90,7 +100,10 @@ mod tests {
         let bytes: Vec<u8> = (0..size).map(|i| (i * 7 % 251) as u8).collect();
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &bytes).unwrap();
-        for body in [Body::Bytes(bytes.clone()), Body::File(file.path().into())] {
+        let halves = [tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap()];
+        halves.iter().zip([&bytes[..size / 2], &bytes[size / 2..]]).for_each(|(half, bytes)| std::fs::write(half.path(), bytes).unwrap());
+        let pack = halves.iter().map(|half| half.path().into()).collect();
+        for body in [Body::Bytes(bytes.clone()), Body::File(file.path().into()), Body::Pack(pack)] {
             let content = Content::open(&body).unwrap();
             assert_eq!(content.fingerprint, Fingerprint { size: size as u64, crc32: crc32fast::hash(&bytes) });
             assert_eq!(content.part_offsets().collect::<Vec<_>>(), expected_offsets);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
-use forebay_engine::store::StoreError;
+use forebay_engine::store::{Downloaded, StoreError};
 
 use crate::content::claimed_crc32;
 use crate::refusal::causes;
@@ -49,18 +49,18 @@ impl Sink for File {
 
 /// How a body arrived.
 enum Arrived {
-    /// All of it, that many bytes.
-    Whole(u64),
-    /// All of it, that many bytes, but not with the checksum that it was put with.
-    Altered(u64),
+    /// All of it.
+    Whole(Downloaded),
+    /// All of it, but not with the checksum that it was put with.
+    Altered(Downloaded),
     /// Not all of it.
     Broken(String),
 }
 
 /// What all attempts together brought.
 enum Fetched {
-    Intact(u64),
-    Altered(u64),
+    Intact(Downloaded),
+    Altered(Downloaded),
 }
 
 const ALTERED: &str = "its bytes do not have the checksum that it was stored with";
@@ -75,16 +75,16 @@ impl Bucket {
     }
 
     /// Leaves no part of a file behind when it fails.
-    pub(crate) async fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError> {
+    pub(crate) async fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError> {
         let unwritable = |e: io::Error| self.unavailable("download", key, format!("cannot write {}: {e}", to.display()));
         let mut file = File::create(to).map_err(unwritable)?;
         let fetched = self.fetch("download", key, &mut file).await;
         let fetched = fetched.and_then(|fetched| file.sync_all().map(|()| fetched).map_err(unwritable));
         match fetched {
-            Ok(Fetched::Intact(size)) => Ok(size),
-            Ok(Fetched::Altered(size)) => {
+            Ok(Fetched::Intact(downloaded)) => Ok(downloaded),
+            Ok(Fetched::Altered(downloaded)) => {
                 tracing::warn!(object = self.url(key), "{ALTERED}");
-                Ok(size)
+                Ok(downloaded)
             }
             Err(error) => {
                 if let Err(error) = std::fs::remove_file(to) {
@@ -103,8 +103,8 @@ impl Bucket {
             let answer = request.send().await.map_err(|error| self.refused(action, key, error))?;
             let last = attempt >= self.attempts;
             let reason = match self.receive(action, key, answer, sink).await? {
-                Arrived::Whole(size) => return Ok(Fetched::Intact(size)),
-                Arrived::Altered(size) if last => return Ok(Fetched::Altered(size)),
+                Arrived::Whole(whole) => return Ok(Fetched::Intact(whole)),
+                Arrived::Altered(whole) if last => return Ok(Fetched::Altered(whole)),
                 Arrived::Altered(_) => ALTERED.to_owned(),
                 Arrived::Broken(reason) if last => return Err(self.unavailable(action, key, reason)),
                 Arrived::Broken(reason) => reason,
@@ -150,7 +150,8 @@ impl Bucket {
                 Err(_) => return Ok(Arrived::Broken(format!("too slow: {received} of {size} bytes when its time was over"))),
             }
         }
-        let altered = expected_crc32.is_some_and(|crc32| crc32 != hasher.finalize());
-        Ok(if altered { Arrived::Altered(size) } else { Arrived::Whole(size) })
+        let downloaded = Downloaded { size, crc32: hasher.finalize() };
+        let altered = expected_crc32.is_some_and(|crc32| crc32 != downloaded.crc32);
+        Ok(if altered { Arrived::Altered(downloaded) } else { Arrived::Whole(downloaded) })
     }
 }

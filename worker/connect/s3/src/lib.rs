@@ -51,7 +51,7 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use forebay_engine::store::{Body, ObjectInfo, ObjectStore, Put, StoreError};
+use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -143,7 +143,7 @@ impl ObjectStore for S3Store {
         self.wait(self.bucket.get(key))
     }
 
-    fn download(&self, key: &str, to: &Path) -> Result<u64, StoreError> {
+    fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError> {
         self.wait(self.bucket.download(key, to))
     }
 

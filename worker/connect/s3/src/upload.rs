@@ -220,6 +220,7 @@ impl Bucket {
         let from = match body {
             Body::Bytes(_) => "memory".to_owned(),
             Body::File(path) => path.display().to_string(),
+            Body::Pack(paths) => format!("{} small files", paths.len()),
         };
         self.unavailable("put", key, format!("cannot read {from}: {error}"))
     }

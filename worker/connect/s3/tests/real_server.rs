@@ -15,7 +15,7 @@ use std::time::Duration;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use forebay_engine::ids::Timestamp;
-use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
+use forebay_engine::store::{Body, Downloaded, ObjectStore, Put, StoreError};
 use forebay_s3::{Credentials, PART_BYTES, S3Options, S3Store, Secret};
 use proxy::{Proxy, RequestLine};
 
@@ -154,7 +154,7 @@ fn a_large_file_comes_back_byte_for_byte_and_is_not_replaced() {
 
     let to = folder.path().join("download");
     std::fs::write(&to, noise(40_000_000, 9)).unwrap();
-    assert_eq!(store.download("files/0/x", &to).unwrap(), content.len() as u64);
+    assert_eq!(store.download("files/0/x", &to).unwrap(), Downloaded { size: content.len() as u64, crc32: crc32fast::hash(&content) });
     assert!(std::fs::read(&to).unwrap() == content);
 }
 

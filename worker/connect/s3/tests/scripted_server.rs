@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
+use forebay_engine::store::{Body, Downloaded, ObjectStore, Put, StoreError};
 use forebay_s3::{Credentials, PART_BYTES, S3Options, S3Store, Secret};
 use server::{Reply, Request, Server};
 
@@ -161,7 +161,7 @@ fn a_body_that_breaks_off_is_asked_for_again() {
         let reply = Reply::new(200, once.clone());
         Some(if before == 0 { reply.breaking_off_after(70_000) } else { reply })
     });
-    assert_eq!(store(&breaks_once).download("k", &to).unwrap(), 100_000);
+    assert_eq!(store(&breaks_once).download("k", &to).unwrap(), Downloaded { size: 100_000, crc32: crc32fast::hash(&content) });
     assert!(std::fs::read(&to).unwrap() == content);
     let breaks_always = Server::answering(move |_, _| Some(Reply::new(200, always.clone()).breaking_off_after(70_000)));
     let error = store(&breaks_always).download("k", &to).unwrap_err();
@@ -184,7 +184,7 @@ fn altered_bytes_are_asked_for_again_and_what_stays_altered_is_no_answer_to_get(
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
     // Whoever downloads has a checksum of his own, and something to fall back to.
     let to = tempfile::NamedTempFile::new().unwrap();
-    assert_eq!(store(&altered).download("k", to.path()).unwrap(), 13);
+    assert_eq!(store(&altered).download("k", to.path()).unwrap(), Downloaded { size: 13, crc32: crc32fast::hash(b"as it was cut") });
     assert_eq!(std::fs::read(to.path()).unwrap(), b"as it was cut");
 }
 

@@ -30,11 +30,11 @@ pub(super) fn encode(document: &Document, into: &mut Vec<u8>) {
             write_fields(fields, into);
         }
         Document::Last(window) => {
-            write_ext(EXT_LAST, window.iter().count() * 8, into);
+            write_ext(EXT_LAST, window.len() * 8, into);
             window.iter().for_each(|id| into.extend_from_slice(&id.to_be_bytes()));
         }
         Document::Within(window) => {
-            write_ext(EXT_WITHIN, window.iter().len() * 16, into);
+            write_ext(EXT_WITHIN, window.len() * 16, into);
             for (id, seen) in window.iter() {
                 into.extend_from_slice(&id.to_be_bytes());
                 into.extend_from_slice(&seen.to_be_bytes());
@@ -59,7 +59,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Document, String> {
     Ok(document)
 }
 
-fn write_value(value: &Value, into: &mut Vec<u8>) {
+pub(super) fn write_value(value: &Value, into: &mut Vec<u8>) {
     match value {
         Value::Null => into.push(0xc0),
         Value::Bool(value) => into.push(0xc2 + u8::from(*value)),
@@ -86,7 +86,7 @@ fn write_fields(fields: &Fields, into: &mut Vec<u8>) {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each arm holds what fits")]
-fn write_integer(number: i64, into: &mut Vec<u8>) {
+pub(super) fn write_integer(number: i64, into: &mut Vec<u8>) {
     match number {
         -32..=127 => into.push(number as u8),
         -0x80..=0x7f => into.extend_from_slice(&[0xd0, number as u8]),
@@ -106,7 +106,7 @@ fn write_integer(number: i64, into: &mut Vec<u8>) {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each arm holds what fits")]
-fn write_text(text: &Text, into: &mut Vec<u8>) {
+pub(super) fn write_text(text: &Text, into: &mut Vec<u8>) {
     let bytes = text.as_bytes();
     match bytes.len() {
         len @ 0..=31 => into.push(0xa0 | len as u8),
@@ -117,7 +117,7 @@ fn write_text(text: &Text, into: &mut Vec<u8>) {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each arm holds what fits")]
-fn write_length(len: usize, fix: Option<u8>, wide: u8, wider: u8, into: &mut Vec<u8>) {
+pub(super) fn write_length(len: usize, fix: Option<u8>, wide: u8, wider: u8, into: &mut Vec<u8>) {
     match (len, fix) {
         (0..=15, Some(fix)) => into.push(fix | len as u8),
         (0..=0xffff, _) => {
@@ -133,8 +133,12 @@ fn write_length(len: usize, fix: Option<u8>, wide: u8, wider: u8, into: &mut Vec
 
 fn write_ext(kind: u8, len: usize, into: &mut Vec<u8>) {
     into.push(0xc9);
-    into.extend_from_slice(&u32::try_from(len).expect("a window has at most 100,000 entries").to_be_bytes());
+    into.extend_from_slice(&window_bytes(len));
     into.push(kind);
+}
+
+pub(super) fn window_bytes(len: usize) -> [u8; 4] {
+    u32::try_from(len).expect("a window has at most 100,000 entries").to_be_bytes()
 }
 
 struct Reader<'a> {

@@ -60,7 +60,82 @@ fn foreign(bytes: &[u8]) -> serde_json::Value {
     rmp_serde::from_slice(bytes).unwrap()
 }
 
+/// What the journal holds of a change, applied; `None` when it holds the whole value.
+fn patched(old: &Document, new: &Document) -> Option<(usize, Vec<u8>)> {
+    let (mut patch, mut scratch, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut writer = PatchWriter::new(&mut patch, &mut scratch);
+    if !new.encode_patch(old, &mut writer) {
+        return None;
+    }
+    writer.finish();
+    forebay_engine::patch::apply(&encoded(old), &patch, &mut bytes).unwrap();
+    Some((patch.len(), bytes))
+}
+
+/// A document and one that shares fields, elements or ids with it.
+fn related_documents() -> impl Strategy<Value = (Document, Document)> {
+    let kept = vec((any::<prop::sample::Index>(), any_value()), 0..6);
+    let fields = (fields_of(any_value()), kept, vec(any::<prop::sample::Index>(), 0..3), any::<Option<i64>>(), any::<Option<i64>>());
+    prop_oneof![
+        (any_document(), any_document()),
+        fields.prop_map(|(old, changes, removals, old_time, new_time)| {
+            let mut new = old.clone();
+            let names: Vec<String> = old.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+            for (index, value) in changes {
+                let name = names.get(index.index(names.len() + 1)).map_or("a-new-one", String::as_str);
+                match (new.get_mut(name), value) {
+                    (Some(Value::Array(array)), value) => Arc::make_mut(array).push(value),
+                    (_, value) => new.insert(name, value),
+                }
+            }
+            for index in removals.iter().filter(|_| !names.is_empty()) {
+                new.remove(&names[index.index(names.len())]);
+            }
+            (Document::Entity { fields: old, newer_by: old_time }, Document::Entity { fields: new, newer_by: new_time })
+        }),
+        (vec(any::<u64>(), 0..100), vec(any::<u64>(), 0..100), 1_usize..70).prop_map(|(before, later, len_max)| {
+            let mut window = LastWindow::default();
+            before.into_iter().for_each(|id| window.push(id, len_max));
+            let old = Document::Last(window.clone());
+            later.into_iter().for_each(|id| window.push(id, len_max));
+            (old, Document::Last(window))
+        }),
+    ]
+}
+
+#[test]
+fn a_patch_of_a_window_or_a_counter_is_a_few_bytes() {
+    let mut window = LastWindow::default();
+    (0..100).for_each(|id| window.push(id, 64));
+    let old = Document::Last(window.clone());
+    window.push(4711, 64);
+    let new = Document::Last(window);
+    let (len, bytes) = patched(&old, &new).unwrap();
+    assert_eq!(bytes, encoded(&new));
+    assert!(len <= 16, "{len}");
+    let entity = |count: i64| {
+        let mut fields = Fields::default();
+        fields.insert("a_long_name_of_a_counter", Value::Int(count));
+        fields.insert("another", Value::from("a text that stays as it is"));
+        Document::Entity { fields, newer_by: None }
+    };
+    let (len, bytes) = patched(&entity(7), &entity(8)).unwrap();
+    assert_eq!(bytes, encoded(&entity(8)));
+    assert!(len <= 6, "{len}");
+}
+
 proptest! {
+    #[test]
+    fn a_patch_makes_the_very_bytes_of_the_new_document(pair in related_documents()) {
+        let (old, new) = pair;
+        if let Some((_, bytes)) = patched(&old, &new) {
+            prop_assert_eq!(bytes, encoded(&new));
+        } else {
+            let both_entities = old.fields().is_some() && new.fields().is_some();
+            prop_assert!(!both_entities, "two entities always have a patch");
+        }
+    }
+
     #[test]
     fn a_document_comes_back_from_its_bytes_as_it_was(document in any_document()) {
         let back = Document::decode(&encoded(&document)).unwrap();

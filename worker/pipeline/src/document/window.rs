@@ -39,6 +39,18 @@ impl LastWindow {
         self.ids.push(id);
     }
 
+    /// How many it remembers.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// How many of the oldest of `old` were forgotten while others came; `None`: this one does not follow from it.
+    pub(super) fn dropped_since(&self, old: &Self) -> Option<usize> {
+        let oldest = self.iter().next();
+        let dropped = old.iter().position(|id| Some(id) == oldest).unwrap_or(old.len());
+        old.iter().skip(dropped).eq(self.iter().take(old.len() - dropped)).then_some(dropped)
+    }
+
     /// Oldest first.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         let (newer, older) = self.ids.split_at(self.first);
@@ -85,6 +97,18 @@ impl WithinWindow {
             self.0.pop_front();
         }
         self.0.push_back((id, now));
+    }
+
+    /// How many it remembers.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many of the oldest of `old` were forgotten while others came; `None`: this one does not follow from it.
+    pub(super) fn dropped_since(&self, old: &Self) -> Option<usize> {
+        let oldest = self.0.front();
+        let dropped = old.0.iter().position(|entry| Some(entry) == oldest).unwrap_or(old.len());
+        old.0.iter().skip(dropped).eq(self.0.iter().take(old.len() - dropped)).then_some(dropped)
     }
 
     /// Oldest first.

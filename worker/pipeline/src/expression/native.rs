@@ -1,4 +1,4 @@
-//! The part of VRL that is evaluated without VRL: paths, literals, comparisons, `&&`, `||`, `!`, parentheses.
+//! The part of VRL that is evaluated without VRL: paths, literals, comparisons, `&&`, `||`, `!`, parentheses, `if` and `else`.
 //!
 //! It must mean what VRL means. Whatever it does not understand it leaves to VRL, so it need not be complete.
 
@@ -21,6 +21,8 @@ pub(super) enum Native {
     And(Box<Native>, Box<Native>),
     Or(Box<Native>, Box<Native>),
     Compare(Comparison, Box<Native>, Box<Native>),
+    /// Condition, then, else.
+    If(Box<Native>, Box<Native>, Box<Native>),
 }
 
 /// What `%name` stands for.
@@ -79,7 +81,23 @@ impl Native {
                 other => return Err(format!("&& wants true or false, not {other}")),
             },
             Native::Compare(comparison, left, right) => Operand::Bool(comparison.holds(&left.evaluate(scope)?, &right.evaluate(scope)?)?),
+            Native::If(condition, then, otherwise) => match condition.evaluate(scope)? {
+                Operand::Bool(true) => then.evaluate(scope)?,
+                _ => otherwise.evaluate(scope)?,
+            },
         })
+    }
+
+    /// Whether it is true or false, whatever the record holds. VRL wants that of a condition, and says so when it is not.
+    fn is_condition(&self) -> bool {
+        match self {
+            Native::Bool(_) | Native::Compare(..) => true,
+            Native::Not(inner) => inner.is_condition(),
+            Native::And(left, right) | Native::Or(left, right) => left.is_condition() && right.is_condition(),
+            Native::Path(_) | Native::Record(_) | Native::Null | Native::Int(_) | Native::Float(_) | Native::Text(_) | Native::If(..) => {
+                false
+            }
+        }
     }
 
     pub(super) fn sees(&self, field: &str) -> bool {
@@ -87,6 +105,7 @@ impl Native {
             Native::Path(path) => path.first().is_none_or(|first| first.as_str() == field),
             Native::Not(inner) => inner.sees(field),
             Native::And(left, right) | Native::Or(left, right) | Native::Compare(_, left, right) => left.sees(field) || right.sees(field),
+            Native::If(condition, then, otherwise) => condition.sees(field) || then.sees(field) || otherwise.sees(field),
             Native::Record(_) | Native::Null | Native::Bool(_) | Native::Int(_) | Native::Float(_) | Native::Text(_) => false,
         }
     }
@@ -208,9 +227,42 @@ impl<'t> Parser<'t> {
                 "true" => Some(Native::Bool(true)),
                 "false" => Some(Native::Bool(false)),
                 "null" => Some(Native::Null),
+                "if" => self.conditional(),
                 _ => None,
             },
         }
+    }
+
+    /// Behind `if`. Without `else` it is null.
+    fn conditional(&mut self) -> Option<Native> {
+        let condition = self.or().filter(Native::is_condition)?;
+        let then = self.block()?;
+        let otherwise = if !self.eat_word("else") {
+            Native::Null
+        } else if self.eat_word("if") {
+            self.conditional()?
+        } else {
+            self.block()?
+        };
+        Some(Native::If(Box::new(condition), Box::new(then), Box::new(otherwise)))
+    }
+
+    fn block(&mut self) -> Option<Native> {
+        if !self.eat("{") {
+            return None;
+        }
+        let inner = self.or()?;
+        self.eat("}").then_some(inner)
+    }
+
+    fn eat_word(&mut self, wanted: &str) -> bool {
+        let before = self.rest;
+        self.skip_space();
+        let found = self.word() == Some(wanted);
+        if !found {
+            self.rest = before;
+        }
+        found
     }
 
     fn path(&mut self) -> Option<Native> {

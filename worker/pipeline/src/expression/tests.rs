@@ -61,6 +61,9 @@ fn paths_literals_and_comparisons_are_evaluated_without_vrl() {
         (".s < \"abd\"", "true"),
         ("%key == \"key\" && %partition == 3 && %offset == 42 && %timestamp == 1000 && %topic == \"in\"", "true"),
         ("(.list)", "[1,2]"),
+        ("if .s == \"abc\" { 1 }", "1"),
+        ("if .s == \"abd\" { 1 }", "null"),
+        ("if .n > 100 { .s } else if !(.t == true) { 2 } else { .o.x.y }", r#""deep""#),
     ];
     for (text, expected) in cases {
         assert!(matches!(compile(text).unwrap().form, Form::Native(_)), "{text} needs VRL");
@@ -187,7 +190,10 @@ fn any_native() -> impl Strategy<Value = String> {
         prop_oneof![
             (inner.clone(), prop::sample::select(vec!["==", "!=", ">", ">=", "<", "<=", "&&", "||"]), inner.clone())
                 .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
-            inner.prop_map(|inner| format!("!({inner})")),
+            inner.clone().prop_map(|inner| format!("!({inner})")),
+            (inner.clone(), prop::sample::select(vec!["==", "<"]), inner.clone(), inner.clone(), inner).prop_map(
+                |(left, operator, right, then, otherwise)| format!("(if {left} {operator} {right} {{ {then} }} else {{ {otherwise} }})")
+            ),
         ]
     })
 }

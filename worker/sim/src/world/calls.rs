@@ -138,10 +138,10 @@ impl World {
             }
             Call::Get(key) => match self.store.get(key) {
                 Some(Content::Bytes(bytes)) => Answer::Bytes(bytes.clone()),
-                Some(Content::File(_)) | None => Answer::Store(StoreError::NotFound { action: "get", key: key.clone() }),
+                Some(Content::Files(_)) | None => Answer::Store(StoreError::NotFound { action: "get", key: key.clone() }),
             },
             Call::Download(key) => match self.store.get(key) {
-                Some(Content::File(file)) => Answer::File(file.clone()),
+                Some(Content::Files(files)) => Answer::Files(files.clone()),
                 Some(Content::Bytes(_)) | None => Answer::Store(StoreError::NotFound { action: "download", key: key.clone() }),
             },
             Call::List(prefix) => Answer::Rows(self.store.list(prefix)),
@@ -276,7 +276,7 @@ pub(super) fn label(task: &Task) -> &'static str {
         ("restore", Call::Download(_)) => "restore-download",
         ("snapshot", Call::Begin) => "snapshot-begin",
         ("snapshot", Call::Get(_)) => "snapshot-list",
-        ("snapshot", Call::Put(_, Content::File(_))) => "snapshot-file",
+        ("snapshot", Call::Put(_, Content::Files(_))) => "snapshot-file",
         ("snapshot", Call::Put(_, Content::Bytes(_))) => "snapshot-manifest",
         ("snapshot", Call::List(_)) => "snapshot-check",
         ("discard", Call::Cut(_)) => "cut",

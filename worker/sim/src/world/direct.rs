@@ -29,7 +29,7 @@ impl Setup {
             grace: Duration::from_millis(100),
             heartbeat: Duration::from_secs(3600),
             watch: Duration::from_secs(3600),
-            epoch_bytes_max: 300,
+            epoch_bytes_max: 900,
             cache_bytes_max: 600,
             call_faults: 0.0,
             faults: 0.0,

@@ -138,11 +138,14 @@ impl World {
     fn begin(&mut self, seat: usize, number: usize, shard: ShardId, attempt: Attempt) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
         let incarnation = process.committer.incarnation().cloned();
-        let Some(slot) = process.executors[number].slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        let executor = &mut process.executors[number];
+        // Its incarnation is over, and the process may have a new one by now.
+        let is_given_up = executor.commands.iter().any(|command| matches!(command, Command::Drop(dropped) if *dropped == shard));
+        let Some(slot) = executor.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return };
         slot.reader = slot.shard.positions().iter().map(|position| (position.partition, position.next.get() as usize)).collect();
         let head = Some(slot.shard.head()).filter(|head| head.epoch > Epoch::default());
         // One that was barred in the meantime may be behind: it can do no harm.
-        if incarnation.is_some_and(|incarnation| self.log.is_live(&incarnation)) {
+        if !is_given_up && incarnation.is_some_and(|incarnation| self.log.is_live(&incarnation)) {
             self.oracle.started(shard, head);
         }
     }
@@ -165,7 +168,7 @@ impl World {
         }
         let slot = executor.slots.get_mut(&shard).expect("it was just listed");
         let (log, inbox) = (&self.log, &mut process.inbox);
-        let outcome = crate::panics::caught(|| read(slot, log, records_max, time));
+        let outcome = crate::panics::caught(|| read(slot, log, records_max, epoch_bytes_max, time));
         match outcome {
             Ok(Ok(records)) => {
                 if records > 0 && !slot.dirty {
@@ -195,11 +198,11 @@ impl World {
     }
 }
 
-fn read(slot: &mut Slot, log: &SimLog, records_max: usize, time: Timestamp) -> Result<usize, String> {
+fn read(slot: &mut Slot, log: &SimLog, records_max: usize, epoch_bytes_max: usize, time: Timestamp) -> Result<usize, String> {
     let mut records = 0;
     for (partition, at) in &mut slot.reader {
         let input = &log.inputs[partition.get() as usize];
-        while *at < input.len() && records < records_max {
+        while *at < input.len() && records < records_max && slot.shard.open_bytes() < epoch_bytes_max {
             let offset = Offset::new(*at as u64);
             *at += 1;
             let Some(body) = &input[*at - 1] else { continue };

@@ -238,6 +238,7 @@ impl World {
                     self.coverage.situation("an idle owner sees that it was replaced");
                 }
             }
+            Report::FellBack(..) => unreachable!("the simulator's restores note what they find"),
         }
     }
 

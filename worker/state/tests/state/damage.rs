@@ -69,6 +69,30 @@ fn damage_to_any_file_is_seen_as_corrupt_or_leaves_right_answers() {
     assert!(outcomes.contains(&(true, Outcome::Corrupt)) && outcomes.contains(&(false, Outcome::Right)), "{outcomes:?}");
 }
 
+#[test]
+fn a_database_that_was_found_damaged_by_a_read_is_not_opened_again() {
+    // Or the shard would open it, meet the same block and fail, for ever. The block is one that opening does not read.
+    let dir = tempdir().unwrap();
+    let (folder, memory) = (dir.path().join("db"), small_memory());
+    let mut store = RocksState::create(&folder, &memory).unwrap();
+    (1..=EPOCHS).for_each(|epoch| apply(&mut store, SEED, epoch));
+    store.compact();
+    drop(store);
+    let name = names_in(&folder).into_iter().filter(|name| name.ends_with(".sst"));
+    let table = folder.join(name.max_by_key(|name| std::fs::metadata(folder.join(name)).unwrap().len()).unwrap());
+    let bytes = std::fs::read(&table).unwrap();
+    inflict(Damage::Flipped(bytes.len() / 2), &table, &bytes);
+    let store = RocksState::open(&folder, &memory).unwrap().unwrap();
+    let keys: Vec<_> = Model::at(SEED, EPOCHS).state.into_keys().collect();
+    let failed = keys.iter().find_map(|key| store.get(key, &mut Vec::new()).err());
+    assert!(matches!(failed, Some(StateError::Corrupt { .. })), "{failed:?}");
+    drop(store);
+    let again = RocksState::open(&folder, &memory).map(|store| store.is_some());
+    assert!(matches!(&again, Err(StateError::Corrupt { reason, .. }) if reason.contains("found damaged before")), "{again:?}");
+    RocksState::wipe(&folder).unwrap();
+    RocksState::create(&folder, &memory).unwrap();
+}
+
 fn names_in(dir: &Path) -> Vec<String> {
     std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }

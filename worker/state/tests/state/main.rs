@@ -6,5 +6,6 @@ mod checkpoint;
 mod contract;
 mod crash;
 mod damage;
+mod expiry;
 mod limits;
 mod model;

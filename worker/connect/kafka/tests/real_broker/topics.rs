@@ -1,11 +1,13 @@
 //! Topics, the preflight, and clusters that cannot be reached.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_engine::log::{Log, LogError, TopicInfo};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::world::{broker, topics, unique, world};
+use crate::world::{PATIENCE, broker, topics, unique, world};
 
 #[test]
 fn topics_are_described_in_the_jobs_order_and_a_missing_one_is_named() {
@@ -26,6 +28,19 @@ fn topics_are_described_in_the_jobs_order_and_a_missing_one_is_named() {
 }
 
 #[test]
+fn a_topic_has_an_id_of_its_own_and_another_one_when_it_is_made_anew() {
+    let Some(world) = world(1, 2) else { return };
+    let ids = || world.log.describe().unwrap().into_iter().map(|topic| topic.id).collect::<Vec<_>>();
+    let before = ids();
+    assert!(before.iter().all(|id| id.len() == 22), "{before:?}");
+    assert_eq!(ids(), before);
+    world.remake_topic(&world.options.topics.inputs[0], 2);
+    let after = ids();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1..], before[1..]);
+}
+
+#[test]
 fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
     let Some(world) = world(4, 4) else { return };
     world.log.ensure_journal().unwrap();
@@ -33,11 +48,19 @@ fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
     other.topics.shards = 2;
     let error = KafkaLog::open(other).unwrap().ensure_journal().unwrap_err();
     assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("4 partitions") && reason.contains("2 shards")), "{error}");
-    let mut forgetful = world.options.clone();
-    forgetful.topics.journal = format!("{}.forgetful", forgetful.topics.journal);
-    world.make_topic(&forgetful.topics.journal, 4, &[("retention.ms", "60000")]);
-    let error = KafkaLog::open(forgetful).unwrap().ensure_journal().unwrap_err();
-    assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("retention.ms=-1")), "{error}");
+    let sound = ("message.timestamp.type", "LogAppendTime");
+    for (number, (unfit, mended)) in (0..).zip([
+        ([("retention.ms", "60000"), sound], "retention.ms=-1"),
+        ([("cleanup.policy", "compact"), sound], "cleanup.policy=delete"),
+        ([("unclean.leader.election.enable", "true"), sound], "unclean.leader.election.enable=false"),
+        ([("retention.ms", "-1"), ("message.timestamp.type", "CreateTime")], "message.timestamp.type=LogAppendTime"),
+    ]) {
+        let mut options = world.options.clone();
+        options.topics.journal = format!("{}.unfit{number}", options.topics.journal);
+        world.make_topic(&options.topics.journal, 4, &unfit);
+        let error = KafkaLog::open(options).unwrap().ensure_journal().unwrap_err();
+        assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains(mended)), "{error}");
+    }
 }
 
 #[test]
@@ -57,13 +80,19 @@ fn the_preflight_finds_what_would_go_wrong() {
     let absent = format!("{}.absent", unique());
     options.topics.outputs.extend([small, absent.clone()]);
     options.transaction_timeout = Duration::from_secs(3600);
+    options.topics.journal = format!("{}.journal", unique());
+    world.make_topic(&options.topics.journal, 2, &[("retention.ms", "60000"), ("message.timestamp.type", "LogAppendTime")]);
     let found = errors(&KafkaLog::open(options).unwrap());
-    for expected in
-        [format!("{absent} does not exist").as_str(), "has 4 partitions and input", "max.message.bytes=", "transaction.max.timeout.ms"]
-    {
+    for expected in [
+        format!("{absent} does not exist").as_str(),
+        "has 4 partitions and input",
+        "max.message.bytes=",
+        "transaction.max.timeout.ms",
+        "add-config retention.ms=-1",
+    ] {
         assert!(found.iter().any(|finding| finding.contains(expected)), "{found:?} lacks {expected}");
     }
-    assert_eq!(found.len(), 4, "{found:?}");
+    assert_eq!(found.len(), 5, "{found:?}");
 }
 
 #[test]
@@ -90,4 +119,21 @@ fn tls_towards_a_plain_listener_is_told_so() {
     options.request_timeout = Duration::from_secs(2);
     let error = KafkaLog::open(options).map(drop).unwrap_err();
     assert!(matches!(&error, LogError::Unavailable { reason, .. } if reason.contains("SSL")), "{error}");
+}
+
+#[test]
+fn a_foreign_member_of_the_jobs_group_is_found_before_it_makes_every_commit_fail() {
+    let Some(world) = world(1, 1) else { return };
+    let member: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &world.options.bootstrap_servers)
+        .set("group.id", &world.options.topics.group)
+        .create()
+        .unwrap();
+    member.subscribe(&[&world.options.topics.inputs[0]]).unwrap();
+    let found = || world.log.preflight().into_iter().map(|finding| finding.to_string()).find(|finding| finding.contains("other consumers"));
+    let deadline = Instant::now() + PATIENCE;
+    while found().is_none() {
+        assert!(Instant::now() < deadline, "the member is not found: {:?}", world.log.preflight());
+        let _joining = member.poll(Duration::from_millis(100));
+    }
 }

@@ -1,6 +1,7 @@
 //! Commits, receipts, fencing, refusals.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
 use forebay_engine::log::{InputPosition, Log, LogError, Producer, StartFrom, Transaction, View};
@@ -37,6 +38,19 @@ fn one_transaction_carries_outputs_journal_and_offsets_and_the_receipt_says_wher
     let mut input = downstream.open_input(ShardId::new(0), &starts).unwrap();
     let values: Vec<_> = read(&mut input, 2).into_iter().map(|record| (record.partition, record.value.unwrap())).collect();
     assert_eq!(values, [(1, b"x".to_vec()), (1, b"y".to_vec())]);
+}
+
+#[test]
+fn a_receipt_says_when_the_journal_was_appended_by_the_brokers_clock() {
+    // Method: the broker runs on this machine, so that its clock is this process's.
+    let Some(world) = world(1, 1) else { return };
+    let now = || i64::try_from(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let mut producer = world.producer("w0.1");
+    let sent = now();
+    let appended = producer.commit(&journal_of(0, &[b"a", b"b"])).unwrap().appended.unwrap().as_millis();
+    assert!((sent..=now()).contains(&appended), "sent at {sent}, appended at {appended}");
+    // The time stamps of outputs are the job's own.
+    assert_eq!(producer.commit(&outputs(0, &["x"])).unwrap().appended, None);
 }
 
 #[test]

@@ -105,6 +105,17 @@ impl World {
         }
     }
 
+    /// Deletes a topic and makes one of the same name.
+    pub fn remake_topic(&self, name: &str, partitions: u32) {
+        let deleted = finish(self.admin.delete_topics(&[name], &AdminOptions::new())).unwrap();
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap().topics()[0].partitions().is_empty() {
+            assert!(Instant::now() < deadline, "{name} does not go away");
+        }
+        self.make_topic(name, partitions, &[]);
+    }
+
     pub fn delete_records(&self, topic: &str, partition: i32, before: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, Offset::Offset(before)).unwrap();

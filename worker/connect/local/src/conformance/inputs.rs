@@ -1,7 +1,10 @@
 //! Checks of input readers and of where they start.
 
+use std::ops::ControlFlow;
+
 use super::*;
 use forebay_engine::log::Producer;
+use forebay_engine::record::InputRecord;
 
 /// Whatever parts of a record are null or empty, they come back as they were.
 pub fn input_records_come_in_order_with_all_their_parts(bench: &impl LogBench) {
@@ -33,6 +36,32 @@ pub fn a_reader_goes_on_where_it_stopped_whatever_the_limit(bench: &impl LogBenc
     assert_eq!(seen, records);
     let progress = reader.progress()[0];
     assert_eq!((progress.position.next.get(), progress.end.get()), (40, 40));
+}
+
+/// Whatever partition the break comes in, nothing is handed out behind it, and nothing is left out or comes twice.
+pub fn a_reader_that_is_asked_for_a_break_stops_behind_that_very_record(bench: &impl LogBench) {
+    let job = Job::new(bench, 3, 1);
+    let records: Vec<_> = (0..20).map(|n| RawRecord::new(n, "k", &n.to_string())).collect();
+    (0..3).for_each(|partition| bench.produce(&job.topics.inputs[0], partition, &records));
+    let mut reader = job.log.open_input(ShardId::new(0), &[position(0, 0), position(1, 0), position(2, 0)]).unwrap();
+    let mut seen: Vec<(u32, u64)> = Vec::new();
+    for wanted in (1..=5).cycle() {
+        let before = seen.len();
+        let mut each = |record: &InputRecord<'_>| {
+            assert!(seen.len() < before + wanted, "a record came after the break");
+            seen.push((record.partition.get(), record.offset.get()));
+            if seen.len() == before + wanted { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let count = reader.poll_while(WAIT, 1000, &mut each).unwrap();
+        assert_eq!(count, seen.len() - before, "poll returns how many records it handed out");
+        if seen.len() == 60 {
+            break;
+        }
+    }
+    for partition in 0..3 {
+        let of = seen.iter().filter(|(of, _)| *of == partition).map(|(_, offset)| *offset);
+        assert!(of.eq(0..20), "partition {partition}: {seen:?}");
+    }
 }
 
 /// More than fits into one fetch, in several partitions: each record once, in order.

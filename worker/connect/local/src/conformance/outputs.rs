@@ -1,8 +1,8 @@
 //! Checks of what a transaction puts out, and of the topics that it goes to.
 
 use super::*;
-use crate::partitioner::partition_for_key;
 use forebay_engine::log::Producer;
+use forebay_engine::partitioner::partition_for_key;
 
 /// Across the elements of a transaction, and across transactions.
 pub fn outputs_come_back_in_order_with_all_their_parts(bench: &impl LogBench) {

@@ -2,6 +2,7 @@
 
 use forebay_engine::ids::{InputId, Offset, Partition, Timestamp};
 use forebay_engine::log::{LogError, StartFrom, TopicInfo};
+use forebay_engine::partitioner::partition_for_key;
 use forebay_engine::record::Header;
 use uuid::Uuid;
 
@@ -9,7 +10,6 @@ use super::draft::Draft;
 use super::format::{Change, RecordParts, TopicNumber};
 use super::{LogFolder, check_record, missing_topic, topic_info};
 use crate::log::LocalInput;
-use crate::partitioner::partition_for_key;
 
 /// Records of a writer that become one frame. Large enough that its fsync costs little, small enough to be held in memory.
 const WRITER_BYTES: usize = 4 << 20;

@@ -25,8 +25,10 @@ fn an_object_is_put_once_and_comes_back_whole() {
     fs::write(&file, "was changed later, and is longer").unwrap();
     assert_eq!(store.put("empty", &bytes("")).unwrap(), Put::Created);
     // What is at the target is replaced, however long it is.
-    assert_eq!(store.download("files/3/b", &file).unwrap(), 11);
+    assert_eq!(store.download("files/3/b", &file).unwrap(), Downloaded { size: 11, crc32: crc32fast::hash(b"from a file") });
     assert_eq!(fs::read(&file).unwrap(), b"from a file");
+    assert_eq!(store.put("files/3/c", &Body::Pack(vec![file.clone(), file])).unwrap(), Put::Created);
+    assert_eq!(store.get("files/3/c").unwrap(), b"from a filefrom a file");
     assert_eq!(store.get("empty").unwrap(), b"");
 }
 

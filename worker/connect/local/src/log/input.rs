@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use forebay_engine::ids::{InputId, Offset, Partition};
-use forebay_engine::log::{InputPosition, InputProgress, InputReader, LogError};
+use forebay_engine::log::{Each, InputPosition, InputProgress, InputReader, LogError};
 use forebay_engine::record::InputRecord;
 
 use crate::disk::{self, LogFolder, NO_PANIC, State, TopicNumber, take_record};
@@ -43,18 +43,23 @@ impl LocalInput {
 }
 
 impl InputReader for LocalInput {
-    fn poll(&mut self, wait: Duration, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
+    fn poll_while(&mut self, wait: Duration, limit: usize, each: Each<'_>) -> Result<usize, LogError> {
         self.await_records(wait)?;
         let count = self.cursors.len();
         let share = (limit / count.max(1)).max(1);
-        let mut taken = 0;
+        let (mut taken, mut stop) = (0, false);
         loop {
             let before = taken;
             for at in 0..count {
                 let cursor = &mut self.cursors[(self.turn + at) % count];
-                taken += cursor.take(&self.folder, share.min(limit - taken), each)?;
+                let most = if stop { 0 } else { share.min(limit - taken) };
+                taken += cursor.take(&self.folder, most, &mut |record| {
+                    let flow = each(record);
+                    stop |= flow.is_break();
+                    flow
+                })?;
             }
-            if taken == before || taken == limit {
+            if taken == before || taken == limit || stop {
                 self.turn = (self.turn + 1) % count.max(1);
                 return Ok(taken);
             }
@@ -138,8 +143,9 @@ impl Cursor {
         }
     }
 
-    /// Hands at most `limit` records of one batch to `each` and returns how many: none only at the end as last seen, or for a limit of none.
-    pub(crate) fn take(&mut self, folder: &LogFolder, limit: usize, each: &mut dyn FnMut(&InputRecord<'_>)) -> Result<usize, LogError> {
+    /// Hands at most `limit` records of one batch to `each`, until it asks for a break, and returns how many: none only at the end as last
+    /// seen, or for a limit of none.
+    pub(crate) fn take(&mut self, folder: &LogFolder, limit: usize, each: Each<'_>) -> Result<usize, LogError> {
         if limit == 0 || self.next >= self.end {
             return Ok(0);
         }
@@ -151,7 +157,7 @@ impl Cursor {
         let mut taken = 0;
         while taken < limit && self.next < self.batch_end {
             let parts = take_record(&mut rest, &mut headers).map_err(|error| self.unreadable(&error.to_string()))?;
-            each(&InputRecord {
+            let flow = each(&InputRecord {
                 input: self.input,
                 partition: Partition::new(self.partition),
                 offset: Offset::new(self.next),
@@ -162,6 +168,9 @@ impl Cursor {
             });
             self.next += 1;
             taken += 1;
+            if flow.is_break() {
+                break;
+            }
         }
         self.at = self.records.len() - rest.len();
         Ok(taken)

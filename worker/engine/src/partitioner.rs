@@ -1,22 +1,23 @@
-//! Which partition a key falls into: Kafka's default, murmur2 as its Java client computes it, so that a topic that is copied from or to
-//! Kafka keeps its keys where they are.
+//! Which partition a key falls into: Kafka's default, murmur2 as its Java client computes it. The one home of it: a key that a step computes is
+//! checked by it, the embedded log partitions by it (so a topic that is copied from or to Kafka keeps its keys where they are), tools look keys
+//! up by it.
 
-use forebay_engine::ids::Partition;
+use crate::ids::Partition;
 
 /// The partition of a key in a topic of `partitions` partitions (at least one).
 pub fn partition_for_key(key: &[u8], partitions: u32) -> Partition {
     assert!(partitions > 0, "a topic has at least one partition");
     // Kafka's `toPositive` clears the sign bit; it is not the absolute value.
-    Partition::new((murmur2(key) as u32 & 0x7fff_ffff) % partitions)
+    Partition::new((murmur2(key).cast_unsigned() & 0x7fff_ffff) % partitions)
 }
 
 /// The hash itself. From `org.apache.kafka.common.utils.Utils.murmur2`.
+#[expect(clippy::cast_possible_truncation, reason = "Java's length is an int, and so is a key's")]
 pub fn murmur2(data: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
     const R: u32 = 24;
 
-    // Java's length is an int; a key of 4 GiB does not exist.
     let mut hash = SEED ^ data.len() as u32;
     let (words, rest) = data.as_chunks::<4>();
     for word in words {
@@ -32,8 +33,7 @@ pub fn murmur2(data: &[u8]) -> i32 {
     }
     hash ^= hash >> 13;
     hash = hash.wrapping_mul(M);
-    hash ^= hash >> 15;
-    hash as i32
+    (hash ^ (hash >> 15)).cast_signed()
 }
 
 #[cfg(test)]
@@ -50,6 +50,7 @@ mod tests {
             ("a-little-bit-longer-string", -1_486_304_829),
             ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             ("abc", 479_470_107),
+            ("", 275_646_681),
         ] {
             assert_eq!(murmur2(key.as_bytes()), expected, "{key}");
         }

@@ -1,0 +1,189 @@
+//! Watching a run until its end: progress, signals, the goal of `--until-end`, the last checkpoints, and what is said of it all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use forebay_engine::ids::{InputId, Offset, Partition, ShardId};
+use forebay_engine::log::{Log, StartFrom};
+use forebay_engine::shard::shard_of;
+use forebay_engine::worker::Report;
+use forebay_worker::status::Status;
+use forebay_worker::{Runtime, RuntimeOptions};
+
+use super::last_checkpoint::LastCheckpoint;
+use crate::output::Output;
+use crate::progress::Progress;
+use crate::state::BooksRow;
+use crate::{Lost, Stalled};
+
+/// Until when `--until-end` runs: the inputs' ends at the start.
+pub struct Goal {
+    ends: BTreeMap<(InputId, Partition), Offset>,
+    records: u64,
+    shards: u32,
+}
+
+impl Goal {
+    /// The ends of the partitions of this process's shards, as they are now.
+    pub fn of<L: Log>(log: &L, options: &RuntimeOptions) -> anyhow::Result<Self> {
+        let mut ends = BTreeMap::new();
+        let mut records = 0;
+        for (input, _) in (0..).map(InputId::new).zip(&options.start_from) {
+            let starts: BTreeMap<_, _> =
+                log.start_positions(input, StartFrom::Earliest)?.into_iter().map(|position| (position.partition, position.next)).collect();
+            for end in log.start_positions(input, StartFrom::Latest)? {
+                if options.assignment.1.contains(&shard_of(end.partition, options.shards)) {
+                    ends.insert((input, end.partition), end.next);
+                    records += end.next.get() - starts.get(&end.partition).map_or(0, |start| start.get());
+                }
+            }
+        }
+        tracing::info!(records, ?ends, "runs until the inputs' ends");
+        Ok(Self { ends, records, shards: options.shards })
+    }
+
+    /// Whether all is worked off but for shards that cannot be: they are lost, or need help.
+    fn is_reached(&self, status: &Status, given_up: &BTreeSet<ShardId>) -> bool {
+        let mut left = self.ends.clone();
+        left.retain(|(_, partition), _| !given_up.contains(&shard_of(*partition, self.shards)));
+        for (id, shard) in &status.shards() {
+            if shard.uncommitted_records > 0 && !given_up.contains(id) {
+                return false;
+            }
+            for progress in &shard.progress {
+                let place = (progress.position.input, progress.position.partition);
+                if left.get(&place).is_some_and(|end| progress.position.next >= *end) {
+                    left.remove(&place);
+                }
+            }
+        }
+        left.values().all(|end| *end == Offset::default())
+    }
+}
+
+/// What to do when the end has come.
+pub struct Ending {
+    /// Take a checkpoint of every shard first.
+    pub checkpoint: bool,
+    /// How to print the books.
+    pub output: Output,
+}
+
+/// How far the end has come.
+enum Stage {
+    Working,
+    Checkpointing(LastCheckpoint),
+    Stopping,
+}
+
+/// The shards that did not come to a good end.
+#[derive(Default)]
+struct Losses {
+    /// To which worker.
+    lost: BTreeMap<ShardId, String>,
+    /// Why.
+    stalled: BTreeMap<ShardId, String>,
+    /// Without the checkpoint that was asked for.
+    unsaved: Vec<ShardId>,
+}
+
+/// Shows progress until the goal is reached, a signal comes, or every shard is lost.
+pub fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, ending: &Ending) -> anyhow::Result<()> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    let mut progress = Progress::new(goal.as_ref().map(|goal| goal.records));
+    let mut losses = Losses::default();
+    let mut stage = Stage::Working;
+    let status = runtime.status().clone();
+    while !runtime.is_over() {
+        std::thread::sleep(Duration::from_millis(50));
+        for report in status.take_reports() {
+            tell(&progress, &report);
+            if let Report::GaveUp(shard, gave_up) = report {
+                losses.lost.insert(shard, format!("{} (version {})", gave_up.winner, gave_up.version));
+            }
+        }
+        progress.show(&status);
+        let all_lost = losses.lost.len() == owned.len();
+        let may_stop = match &mut stage {
+            Stage::Working => {
+                let reached = goal.as_ref().is_some_and(|goal| losses.note_and_judge(goal, &status));
+                let done = reached || stop.load(Ordering::Relaxed) || all_lost;
+                if done && ending.checkpoint && !all_lost {
+                    progress.say("a checkpoint of every shard is taken before stopping");
+                    stage = Stage::Checkpointing(LastCheckpoint::ask(&runtime));
+                    false
+                } else {
+                    done
+                }
+            }
+            Stage::Checkpointing(last) => {
+                let over = all_lost || last.is_over(&runtime);
+                losses.unsaved = last.missing(&status);
+                over
+            }
+            Stage::Stopping => false,
+        };
+        if may_stop {
+            stage = Stage::Stopping;
+            runtime.stop();
+        }
+    }
+    progress.finish();
+    runtime.join().map_err(|panic| anyhow::anyhow!("a thread panicked: {panic}"))?;
+    ending.output.print(&BooksRow(status.books()))?;
+    losses.verdict(owned.len())
+}
+
+impl Losses {
+    /// Whether the goal is reached but for shards that are lost or need help; notes who needs it.
+    fn note_and_judge(&mut self, goal: &Goal, status: &Status) -> bool {
+        let needs_help = status.shards().into_iter().filter(|(_, shard)| shard.stalled);
+        self.stalled = needs_help.map(|(shard, status)| (shard, status.failure.unwrap_or_default())).collect();
+        let given_up: BTreeSet<ShardId> = self.lost.keys().chain(self.stalled.keys()).copied().collect();
+        goal.is_reached(status, &given_up)
+    }
+
+    /// What the run ends with; `of`: the shards that it was to own.
+    fn verdict(&self, of: usize) -> anyhow::Result<()> {
+        if let Some((shard, winner)) = self.lost.first_key_value() {
+            let count = self.lost.len();
+            return Err(Lost(format!(
+                "{count} of {of} shards were lost, shard {shard} to {winner}: the later start wins. Start one process per shard, or share them by \
+                 --shards"
+            ))
+            .into());
+        }
+        if !self.stalled.is_empty() {
+            let reasons: Vec<String> = self.stalled.iter().map(|(shard, reason)| format!("shard {shard}: {reason}")).collect();
+            let (count, reasons) = (self.stalled.len(), reasons.join("\n"));
+            return Err(Stalled(format!("{count} of {of} shards are stalled and need help; nothing of them was skipped\n{reasons}")).into());
+        }
+        let unsaved: Vec<String> = self.unsaved.iter().map(ToString::to_string).collect();
+        anyhow::ensure!(
+            unsaved.is_empty(),
+            "no checkpoint of shards {} was taken before the stop, the reason is in the log; all is committed and released, and the next start \
+             reads a longer journal",
+            unsaved.join(", ")
+        );
+        Ok(())
+    }
+}
+
+fn tell(progress: &Progress, report: &Report) {
+    match report {
+        Report::Failed(shard, reason) => progress.say(&format!("shard {shard} failed and is tried again: {reason}")),
+        Report::Stalled(shard, reason) => progress.say(&format!("shard {shard} is stalled and needs help: {reason}")),
+        Report::FellBack(shard, epoch, reason) => {
+            progress.say(&format!("shard {shard}: its checkpoint of epoch {epoch} cannot be used: {reason}; the one before is tried"));
+        }
+        Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
+        Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
+        Report::Owned(..) => {}
+    }
+}

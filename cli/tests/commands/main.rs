@@ -1,0 +1,11 @@
+//! Promises of the command line, each a module: `forebay` as a child process on an embedded log, no servers.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
+mod documents;
+mod full_disk;
+mod output;
+mod refusals;
+mod replay;
+mod stopping;
+mod support;

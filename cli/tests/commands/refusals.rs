@@ -1,0 +1,144 @@
+//! Promise: what cannot work is refused with the documented exit code and a message that names field, value and way out; what the job has is
+//! not touched. Here on the embedded log; e2e/tests/bad_input.rs does the same on real servers.
+
+use std::fs;
+
+use crate::support::{Said, World, orders};
+
+const UNUSABLE: Option<i32> = Some(2);
+const FAILED: Option<i32> = Some(1);
+
+fn check(said: &Said, code: Option<i32>, needed: &[&str]) {
+    assert_eq!(said.code, code, "{said:?}");
+    for needed in needed {
+        assert!(said.stderr.contains(needed), "{needed:?} is not in {said:?}");
+    }
+    assert!(!said.stderr.contains("panicked"), "{said:?}");
+}
+
+/// A job that has run over two orders.
+fn world() -> World {
+    let world = World::new();
+    world.produce("orders", orders("ann", [1, 2]));
+    world.ask(&["run", "--until-end"]);
+    world
+}
+
+/// Method: the manifest changed in one place; then as it was, on the same state, which must be as before and go on.
+#[test]
+fn a_manifest_that_contradicts_the_state_is_refused_with_the_difference() {
+    let world = world();
+    let before = world.ask(&["state", "ls"]);
+    for (from, to, needed) in [
+        ("shards: 2", "shards: 4", &["job.yaml:5:11: spec.shards", "2", "4"][..]),
+        ("topic: orders}", "topic: other}", &["job.yaml:7:29: spec.inputs[0].topic", "orders", "other"]),
+        ("- {name: orders, topic: orders}", "- {name: other, topic: orders}", &["spec.inputs", "orders", "other"]),
+        (
+            "- {name: orders, topic: orders}",
+            "- {name: orders, topic: orders}\n    - {name: more, topic: more}",
+            &["spec.inputs[1]", "more"],
+        ),
+    ] {
+        world.change_job(from, to);
+        check(&world.call(&["run", "--until-end"]), UNUSABLE, &[&["the manifest cannot work"], needed].concat());
+    }
+    world.write("job.yaml", crate::support::JOB);
+    assert_eq!(world.ask(&["state", "ls"]), before);
+    world.produce("orders", orders("ann", [3]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "3 in = 3 processed\n");
+}
+
+/// Method: another pipeline, another table, another interval, a `startFrom`: all of it goes on with the state as it is.
+#[test]
+fn a_manifest_that_agrees_with_the_state_goes_on() {
+    let world = world();
+    world.change_job("min: 1}", "min: 3}");
+    world.produce("orders", orders("ann", [2, 3]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "4 in = 3 processed + 1 rejected\n");
+    world.change_job("    - emit: {topic: orders.good}\n", "    - upsert: {table: sizes, max: {largest: .amount}}\n");
+    world.produce("orders", orders("ann", [9]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "5 in = 4 processed + 1 rejected\n");
+    let value = |table: &str| world.ask_json(&["state", "get", table, "ann"])[0]["value"].clone();
+    assert_eq!(value("customers"), serde_json::json!({"orders": 4, "amount": 15}));
+    assert_eq!(value("sizes"), serde_json::json!({"largest": 9}));
+    world.change_job("{name: orders, topic: orders}", "{name: orders, topic: orders, startFrom: latest}");
+    assert_eq!(world.ask(&["run", "--until-end"]), "5 in = 4 processed + 1 rejected\n");
+}
+
+/// Method: another job on the state folder, then on the whole working folder; then the first one again.
+#[test]
+fn a_state_folder_of_another_job_is_refused() {
+    let world = world();
+    let before = world.ask(&["state", "ls"]);
+    world.change_job("name: orders, namespace", "name: others, namespace");
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &["data/state", "job default.orders", "not of default.others", "--state-dir"]);
+    check(&world.call(&["state", "ls"]), UNUSABLE, &["data/state", "job default.orders", "not of default.others", "--state-dir"]);
+    check(&world.call(&["snapshot", "ls"]), UNUSABLE, &["default/others has never run", "--store", "--dir"]);
+    let elsewhere = world.path("elsewhere");
+    let elsewhere = elsewhere.to_str().unwrap();
+    assert_eq!(world.ask(&["run", "--until-end", "--state-dir", elsewhere]), "2 in = 2 processed\n", "with a folder of its own it runs");
+    world.write("job.yaml", crate::support::JOB);
+    assert_eq!(world.ask(&["state", "ls"]), before);
+}
+
+/// Method: a byte of a checkpoint's largest file is changed, and the disk is lost. `verify` must tell it, and the restore fall back.
+#[test]
+fn a_corrupt_checkpoint_is_told_and_passed_over() {
+    let world = world();
+    for amount in 3..6 {
+        world.produce("orders", orders("ann", [amount]));
+        world.ask(&["run", "--until-end", "--checkpoint-on-stop"]);
+    }
+    let newest =
+        world.ask_json(&["snapshot", "ls"]).into_iter().max_by_key(|row| (row["books"]["in"].as_u64(), row["epoch"].as_u64())).unwrap();
+    let (shard, epoch) = (newest["shard"].to_string(), newest["epoch"].to_string());
+    let inspected = world.ask_json(&["snapshot", "inspect", "--shard", &shard, "--epoch", &epoch]);
+    let files = inspected[0]["files"].as_array().unwrap();
+    let table = files.iter().find(|file| file["name"].as_str().unwrap().ends_with(".sst")).unwrap();
+    let object = world.path("data/store/default/orders/default.orders/0").join(table["object"].as_str().unwrap());
+    let mut bytes = fs::read(&object).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::remove_file(&object).unwrap();
+    fs::write(&object, bytes).unwrap();
+
+    let verify = world.call(&["snapshot", "verify"]);
+    check(&verify, FAILED, &["1 objects are damaged", "a restore falls back to the checkpoint before"]);
+    assert!(verify.stdout.contains(&format!("shard {shard} epoch {epoch}: {}", table["object"].as_str().unwrap())), "{verify:?}");
+    assert!(verify.stdout.contains("CRC-32"), "{verify:?}");
+
+    fs::remove_dir_all(world.path("data/state")).unwrap();
+    let run = world.call(&["run", "--until-end"]);
+    check(&run, Some(0), &["checkpoint cannot be used; falling back to the one before", table["object"].as_str().unwrap()]);
+    assert_eq!(run.stdout, "5 in = 5 processed\n");
+    assert_eq!(world.ask_json(&["state", "get", "customers", "ann"])[0]["value"], serde_json::json!({"orders": 5, "amount": 15}));
+}
+
+#[test]
+fn wrong_usage_names_what_to_write() {
+    let world = world();
+    let unusable = |arguments: &[&str], needed: &[&str]| check(&world.call(arguments), UNUSABLE, needed);
+    unusable(&["run", "--shards", "1-9"], &["--shards 1-9", "0 to 1"]);
+    unusable(&["run", "--store", "ftp://x/y"], &["ftp://x/y", "s3://BUCKET/PREFIX"]);
+    unusable(&["run", "--s3-path-style=perhaps", "--store", "s3://b/p"], &["--s3-path-style", "perhaps"]);
+    unusable(&["run", "-f", "no-such.yaml"], &["no-such.yaml", "-f"]);
+    unusable(&["state", "get", "nobody", "ann"], &["there is no table nobody", "customers"]);
+    unusable(&["snapshot", "ls", "--shard", "7"], &["--shard 7", "0 to 1"]);
+    unusable(&["snapshot", "inspect", "--epoch", "999999"], &["no such checkpoint", "snapshot ls"]);
+    unusable(&["validate", "-o", "xml"], &["xml", "json"]);
+    check(&world.call(&["state", "get", "customers", "nobody"]), FAILED, &["no entity nobody", "state scan"]);
+    let nothing = world.call(&["log", "consume", "--topic", "nothing", "--until-end"]);
+    check(&nothing, FAILED, &["topic nothing", "does not exist", "forebay log produce"]);
+}
+
+/// Method: a job whose input is not there, then one that reads a topic with another number of partitions.
+#[test]
+fn topics_that_do_not_fit_are_named() {
+    let world = World::new();
+    check(&world.call(&["run", "--until-end"]), FAILED, &["topic orders", "does not exist", "forebay log produce --topic orders"]);
+    world.produce("orders", orders("ann", [1]));
+    let narrow = world.command(&["log", "produce", "--topic", "narrow", "--partitions", "3"]).output().unwrap();
+    assert!(narrow.status.success());
+    world.change_job("- {name: orders, topic: orders}", "- {name: orders, topic: orders}\n    - {name: narrow, topic: narrow}");
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &["topic narrow has 3 partitions and orders has 4", "equal counts"]);
+}

@@ -1,0 +1,95 @@
+//! Promise: every dead letter is put back once, whatever was asked for, in which order, and however often a replay is killed.
+
+use std::collections::BTreeMap;
+
+use crate::support::{Watched, World, orders};
+
+/// Bytes of a large letter: some forty make a transaction of a replay.
+const LARGE: usize = 100 << 10;
+
+/// How many letters of each step are put back, or would be.
+fn replayed(world: &World, arguments: &[&str]) -> BTreeMap<String, u64> {
+    let rows = world.ask_json(&[&["dlq", "replay"], arguments].concat());
+    let steps = rows.iter().filter_map(|row| Some((row["step"].as_str()?.to_owned(), row["letters"].as_u64()?)));
+    steps.collect()
+}
+
+fn counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
+    counts.into_iter().map(|(step, count)| (step.to_owned(), count)).collect()
+}
+
+/// How often each value lies in the input.
+fn occurrences(world: &World) -> BTreeMap<String, u64> {
+    let mut found = BTreeMap::new();
+    for record in world.records("orders") {
+        *found.entry(record["value"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    found
+}
+
+/// Method: letters of two steps, mixed. A dry run, one step, the other, all, and all again.
+#[test]
+fn a_step_leaves_the_letters_of_others_for_later() {
+    let world = World::new();
+    let malformed = (0..3).map(|number| ("c".to_owned(), format!("no JSON {number}")));
+    world.produce("orders", malformed.zip(orders("c", [-1, -2, -3])).flat_map(|(one, other)| [one, other]));
+    world.produce("orders", orders("c", [5]));
+    world.ask(&["run", "--until-end"]);
+
+    let all = counts([("parse", 3), ("validate", 3)]);
+    assert_eq!(replayed(&world, &["--dry-run"]), all);
+    assert_eq!(world.records("orders").len(), 7, "a dry run put something back");
+    assert_eq!(replayed(&world, &["--step", "validate"]), counts([("validate", 3)]));
+    assert_eq!(replayed(&world, &["--step", "validate"]), counts([]));
+    assert_eq!(replayed(&world, &["--dry-run"]), counts([("parse", 3)]));
+    assert_eq!(replayed(&world, &[]), counts([("parse", 3)]));
+    assert_eq!(replayed(&world, &[]), counts([]));
+    let found = occurrences(&world);
+    assert!(found.iter().all(|(value, count)| *count == if value.contains('5') { 1 } else { 2 }), "{found:?}");
+
+    // What is put back and refused again is a new letter.
+    world.ask(&["run", "--until-end"]);
+    assert_eq!(replayed(&world, &["--step", "parse"]), counts([("parse", 3)]));
+}
+
+/// Method: many transactions' worth of letters of two steps; replays are killed right after their first, second, third... transaction, the
+/// last one runs through. Each letter must be in the input twice then: as it came, and put back.
+#[test]
+fn each_letter_is_back_once_however_often_the_replay_was_killed() {
+    let world = World::new();
+    let filler = "x".repeat(LARGE);
+    let malformed = (0..160).map(|number| ("c".to_owned(), format!("no JSON {number} {filler}")));
+    let invalid = (0..160).map(|number| ("c".to_owned(), format!("{{\"amount\": -{number}, \"filler\": \"{filler}\"}}")));
+    world.produce("orders", malformed.zip(invalid).flat_map(|(one, other)| [one, other]));
+    world.ask(&["run", "--until-end"]);
+    assert_eq!(world.records("orders.dead").len(), 320);
+
+    let mut kills = 0;
+    for (transactions, arguments) in [(1, &["--step", "validate"][..]), (1, &[]), (2, &[])] {
+        let arguments = [&["dlq", "replay"], arguments].concat();
+        let mut replay = Watched::start(world.command(&arguments).env("RUST_LOG", "forebay=debug"));
+        if (0..transactions).all(|_| replay.until("dead letters are put back")) {
+            replay.child.kill().unwrap();
+            kills += 1;
+        }
+    }
+    assert_eq!(kills, 3, "the letters were too few for all kills");
+    let rest: u64 = replayed(&world, &[]).values().sum();
+    assert!(rest > 0 && rest < 320, "{rest} letters were left for the last replay");
+    let found = occurrences(&world);
+    assert_eq!(found.len(), 320);
+    assert!(found.values().all(|count| *count == 2), "{:?}", found.values().collect::<Vec<_>>());
+}
+
+/// Method: a record in the dead-letter topic that Forebay did not put there.
+#[test]
+fn a_stranger_among_the_letters_stays_where_it_is_and_is_said() {
+    let world = World::new();
+    world.produce("orders", orders("c", [-1]));
+    world.ask(&["run", "--until-end"]);
+    world.produce("orders.dead", [("k".to_owned(), "a stranger".to_owned())]);
+    let said = world.call(&["dlq", "replay"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("1 records have no header forebay.step"), "{said:?}");
+    assert_eq!(said.stdout, "validate: 1 dead letters are put back\n1 dead letters are put back\n");
+}

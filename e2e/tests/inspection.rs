@@ -1,0 +1,133 @@
+//! Promise: what a job has can be looked at while it runs and afterwards, here and from S3 alone; a planned stop leaves next to no journal; dead
+//! letters are put back once, however often the replay is killed.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use forebay_e2e::flights::{Flights, SHARDS, records};
+use forebay_e2e::in_folder;
+use forebay_e2e::kafka::Feeder;
+use rdkafka::message::Message;
+use serde_json::{Value, json};
+
+/// Records of a journal that come behind a checkpoint before its owner has stopped: the list that names it, garbage that it found, the release,
+/// each with the marker of its transaction, and an epoch that was open.
+const JOURNAL_BEHIND_CHECKPOINT_MAX: u64 = 12;
+
+fn json_lines(text: &str) -> Result<Vec<Value>> {
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+fn sum(rows: &[Value], field: &str) -> u64 {
+    rows.iter().filter_map(|row| row["books"][field].as_u64()).sum()
+}
+
+/// Method: every command that looks at a job, on its running process, after its end, and on a machine that has nothing but the bucket. Then the
+/// job is started there.
+#[test]
+fn a_job_is_looked_at_while_it_runs_and_from_elsewhere_afterwards() -> Result<()> {
+    in_folder("inspection", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(20_000)?;
+        flights.feed(&records)?;
+        let here = flights.state_dir("one");
+        let at_home = flights.forebay.clone().with("FOREBAY_STATE_DIR", here.to_str().context("a path of text")?);
+        let elsewhere = flights.forebay.clone().with("FOREBAY_STATE_DIR", folder.join("nothing").to_str().context("a path of text")?);
+
+        let running = flights.forebay.run("one", &here, &["--checkpoint-on-stop"])?;
+        running.wait_until_metric("forebay_records_total", records.len() as f64)?;
+        let shards = json_lines(&at_home.ask(&["state", "ls", "-o", "json"])?)?;
+        ensure!(shards.iter().any(|row| row["table"] == "aircraft"), "{shards:?}");
+        at_home.ask(&["state", "scan", "--limit", "1"])?;
+        at_home.ask(&["books"])?;
+        at_home.ask(&["snapshot", "ls"])?;
+        at_home.ask(&["snapshot", "verify"])?;
+        let rejected = running.labelled_metric("forebay_records_total", "verdict=\"rejected\"")? as u64;
+        let letters = json_lines(&at_home.ask(&["dlq", "ls", "-o", "json"])?)?.len() as u64;
+        ensure!(letters == rejected, "{letters} dead letters are listed, {rejected} records were rejected");
+        let dry = json_lines(&at_home.ask(&["dlq", "replay", "--dry-run", "-o", "json"])?)?;
+        ensure!(dry.last() == Some(&json!({"letters": rejected, "dryRun": true})), "{dry:?}");
+        running.stop()?;
+
+        let books: Value = serde_json::from_str(&at_home.ask(&["books", "-o", "json"])?)?;
+        ensure!(books["in"] == records.len() && books["rejected"] == rejected, "{books}");
+        let from_store: Value = serde_json::from_str(&elsewhere.ask(&["books", "--from-store", "-o", "json"])?)?;
+        ensure!(from_store == books, "the checkpoints say {from_store}, the databases {books}");
+        let scan = |forebay: &forebay_e2e::job::Forebay, more: &[&str]| -> Result<Vec<String>> {
+            let printed = forebay.ask(&[&["state", "scan", "-o", "json"], more].concat())?;
+            let mut rows: Vec<String> = printed.lines().map(str::to_owned).collect();
+            rows.sort();
+            Ok(rows)
+        };
+        let rows = scan(&at_home, &[])?;
+        ensure!(!rows.is_empty() && rows == scan(&elsewhere, &["--from-store"])?, "the checkpoints hold another state than the databases");
+        let first = json_lines(&rows.iter().find(|row| row.contains("\"aircraft\"")).context("an aircraft")?.clone())?.remove(0);
+        let key = first["key"].as_str().context("a key")?;
+        let got = json_lines(&elsewhere.ask(&["state", "get", "aircraft", key, "--from-store", "-o", "json"])?)?;
+        ensure!(got == [first], "{got:?}");
+
+        let checkpoints = json_lines(&elsewhere.ask(&["snapshot", "ls", "-o", "json"])?)?;
+        let newest: BTreeMap<u64, u64> =
+            checkpoints.iter().filter_map(|row| Some((row["shard"].as_u64()?, row["journal"].as_u64()?))).collect();
+        let ends = flights.broker.ranges(&format!("forebay.default.{}.0.journal", flights.name))?;
+        for (shard, journal) in newest {
+            let behind = ends[usize::try_from(shard)?].1 - journal;
+            ensure!(behind <= JOURNAL_BEHIND_CHECKPOINT_MAX, "shard {shard} has {behind} journal offsets behind its last checkpoint");
+        }
+        ensure!(sum(&checkpoints, "in") >= records.len() as u64, "{checkpoints:?}");
+        elsewhere.ask(&["snapshot", "inspect", "--shard", "2", "-o", "json"])?;
+
+        let mut moved = flights.forebay.run("two", &flights.state_dir("two"), &["--until-end"])?;
+        moved.success()?;
+        let restored = moved.lines().iter().filter(|line| line.message() == "restored from a checkpoint").count();
+        ensure!(restored == SHARDS as usize, "{restored} shards were restored from a checkpoint");
+        flights.check(&records, &["two"])
+    })
+}
+
+/// Method: many transactions' worth of letters of two steps; replays are killed in the middle, each after one more transaction, the last one
+/// runs through. Each letter must be in the input twice then: as it came, and put back.
+#[test]
+fn a_replay_that_is_killed_puts_each_letter_back_once() -> Result<()> {
+    in_folder("replay", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let feeder = Feeder::new(&flights.broker, &flights.input())?;
+        let filler = "x".repeat(100 << 10);
+        for number in 0..120 {
+            feeder.put(Some(b"N14228"), Some(format!("no JSON {number} {filler}").as_bytes()), Some(1_388_534_400_000))?;
+            let invalid = format!(r#"{{"id": "{number}", "tailnum": "N14228", "filler": "{filler}"}}"#);
+            feeder.put(Some(b"N14228"), Some(invalid.as_bytes()), Some(1_388_534_400_000))?;
+        }
+        feeder.flush()?;
+        flights.run_until_end("one")?;
+        let mut kills = 0;
+        for (transactions, arguments) in [(1, &["--step", "validate"][..]), (1, &[]), (2, &[])] {
+            kills += usize::from(kill_replay(&flights, transactions, arguments)?);
+        }
+        ensure!(kills == 3, "the letters were too few for all kills: {kills}");
+        flights.forebay.ask(&["dlq", "replay"])?;
+        ensure!(flights.forebay.ask(&["dlq", "replay"])?.contains("0 dead letters are put back"), "a repeated replay put something back");
+        let mut found: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+        flights.broker.read(&flights.input(), |message| {
+            *found.entry(message.payload().unwrap_or_default()[..40].to_vec()).or_default() += 1;
+            Ok(())
+        })?;
+        ensure!(found.len() == 240, "{} letters", found.len());
+        ensure!(found.values().all(|count| *count == 2), "{:?}", found.values().collect::<Vec<_>>());
+        Ok(())
+    })
+}
+
+/// Kills a replay right after so many transactions; false when it ended before.
+fn kill_replay(flights: &Flights, transactions: usize, arguments: &[&str]) -> Result<bool> {
+    let mut command: Command = flights.forebay.command(&[&["dlq", "replay"], arguments].concat())?;
+    let mut child = command.env("RUST_LOG", "forebay=debug").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let stderr = std::io::BufReader::new(child.stderr.take().context("a pipe was asked for")?);
+    let lines = std::io::BufRead::lines(stderr).map_while(std::result::Result::ok);
+    let committed = lines.filter(|line| line.contains("dead letters are put back")).take(transactions).count();
+    let alive = child.try_wait()?.is_none();
+    child.kill()?;
+    child.wait()?;
+    Ok(alive && committed == transactions)
+}

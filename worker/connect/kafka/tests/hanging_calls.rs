@@ -1,0 +1,66 @@
+//! A call of librdkafka that hangs, brought about on purpose: against librdkafka's own mock broker, which answers with errors when told to. It
+//! proves nothing about transactions; what it is good for here is silence.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use forebay_engine::ids::{Incarnation, InputId, Offset, OutputId, Partition, ShardId, Timestamp};
+use forebay_engine::log::{InputPosition, JobTopics, Log, LogError, Producer, Transaction};
+use forebay_engine::record::{Destination, Outputs};
+use forebay_kafka::{KafkaLog, KafkaOptions};
+use rdkafka::mocking::MockCluster;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+/// How long anything that must happen may take before the test fails.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_commit_that_hangs_commits_nothing_when_it_comes_back() {
+    // Method: the broker says three times that it does not know the group's coordinator, as one does that has just started. librdkafka asks no
+    // fourth time and waits for ever, whatever its call's time-out. A connection that is lost and made again wakes it.
+    let cluster = MockCluster::new(1).unwrap();
+    let topics = JobTopics {
+        uid: "u".into(),
+        inputs: vec!["in".into()],
+        outputs: vec!["out".into()],
+        journal: "journal".into(),
+        group: "group".into(),
+        shards: 1,
+    };
+    for topic in ["in", "out", "journal"] {
+        cluster.create_topic(topic, 1, 1).unwrap();
+    }
+    let mut options = KafkaOptions::new(cluster.bootstrap_servers(), topics);
+    options.transaction_timeout = Duration::from_secs(2);
+    let log = KafkaLog::open(options).unwrap();
+    let mut producer = log.open_producer(&Incarnation::new("w.1")).unwrap();
+
+    cluster.request_errors(RDKafkaApiKey::FindCoordinator, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 3]);
+    let (answer, answers) = channel();
+    let committing = std::thread::spawn(move || {
+        let _ = answer.send(producer.commit(&transaction()));
+        let again = producer.commit(&transaction());
+        assert!(matches!(again, Err(LogError::Unavailable { .. })), "a spent producer commits again: {again:?}");
+    });
+    let early = answers.recv_timeout(log.deadlines().commit + Duration::from_secs(2));
+    assert!(
+        matches!(early, Err(RecvTimeoutError::Timeout)),
+        "librdkafka's call came back by itself: {early:?}. If that is so for good, the worker's watchdog has lost its main reason"
+    );
+
+    cluster.broker_down(1).unwrap();
+    cluster.broker_up(1).unwrap();
+    let late = answers.recv_timeout(PATIENCE).expect("the call comes back with the connection");
+    let message = late.expect_err("a commit past its deadline").to_string();
+    assert!(message.contains("deadline is over"), "{message}");
+    committing.join().unwrap();
+}
+
+fn transaction() -> Transaction {
+    let mut outputs = Outputs::default();
+    let (output, partition, timestamp) = (OutputId::new(0), Some(Partition::new(0)), Timestamp::from_millis(1));
+    outputs.push(Destination { output, partition, timestamp, key: Some(b"k") }, Some(b"v"), &[]);
+    let next = InputPosition { input: InputId::new(0), partition: Partition::new(0), next: Offset::new(1) };
+    Transaction { outputs: vec![Arc::new(outputs)], journal: vec![(ShardId::new(0), vec![b"epoch".to_vec()])], offsets: vec![next] }
+}

@@ -1,0 +1,96 @@
+//! Bringing a checkpoint's files onto the disk: several objects at once, each checked while it is written. Never trusts what arrives: a file
+//! that is not what the manifest says is [`ImportError::Damaged`].
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use forebay_engine::manifest::{Manifest, ManifestFile};
+use forebay_engine::restore::ImportError;
+use forebay_engine::state::StateError;
+use forebay_engine::store::ObjectStore;
+
+/// Objects of one restore on their way at a time: about what fills a 1 Gbit/s link. Four shards are restored at once at most.
+const DOWNLOADS_MAX: usize = 4;
+
+/// Downloads all files of a checkpoint into `folder`, which is made. What is there already stays, or is overwritten. The first error ends it.
+pub fn fetch_all(store: &dyn ObjectStore, manifest: &Manifest, folder: &Path) -> Result<(), ImportError> {
+    std::fs::create_dir_all(folder).map_err(|error| local("create folder", folder, &error))?;
+    let mut objects: Vec<(&str, Vec<&ManifestFile>)> = manifest.objects().into_iter().collect();
+    // The largest first, so that none is left to run alone at the end.
+    objects.sort_by_key(|(_, files)| std::cmp::Reverse(files.iter().map(|file| file.size).sum::<u64>()));
+    let (next, failed, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
+    let work = || {
+        while !failed.load(Ordering::Relaxed)
+            && let Some((object, files)) = objects.get(next.fetch_add(1, Ordering::Relaxed))
+        {
+            if let Err(error) = fetch(store, object, files, folder) {
+                failed.store(true, Ordering::Relaxed);
+                failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..DOWNLOADS_MAX.min(objects.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Downloads one object and writes the files that it holds into `folder`.
+pub fn fetch(store: &dyn ObjectStore, object: &str, files: &[&ManifestFile], folder: &Path) -> Result<(), ImportError> {
+    if let Some(file) = files.iter().find(|file| Path::new(&file.name).file_name() != Some(file.name.as_ref())) {
+        return Err(ImportError::Damaged(format!("{:?} is no name of a file in a folder", file.name)));
+    }
+    if let [file] = files
+        && file.offset.is_none()
+    {
+        let downloaded = store.download(object, &folder.join(&file.name))?;
+        return check(file, downloaded.size, downloaded.crc32);
+    }
+    let pack = folder.join(format!("{}.pack", object.rsplit('/').next().unwrap_or(object)));
+    store.download(object, &pack)?;
+    let bytes = std::fs::read(&pack).map_err(|error| local("read a downloaded file in", folder, &error))?;
+    std::fs::remove_file(&pack).map_err(|error| local("remove a downloaded file in", folder, &error))?;
+    for file in files {
+        let part = part_of(&bytes, file).ok_or_else(|| {
+            ImportError::Damaged(format!("file {} in {object} is not there: the object has {} bytes", file.name, bytes.len()))
+        })?;
+        check(file, part.len() as u64, crc32fast::hash(part))?;
+        write(&folder.join(&file.name), part).map_err(|error| local("write a downloaded file in", folder, &error))?;
+    }
+    Ok(())
+}
+
+fn part_of<'a>(object: &'a [u8], file: &ManifestFile) -> Option<&'a [u8]> {
+    let from = usize::try_from(file.offset.unwrap_or(0)).ok()?;
+    object.get(from..from.checked_add(usize::try_from(file.size).ok()?)?)
+}
+
+fn check(file: &ManifestFile, size: u64, crc32: u32) -> Result<(), ImportError> {
+    if (size, crc32) == (file.size, file.crc32) {
+        return Ok(());
+    }
+    Err(ImportError::Damaged(format!(
+        "file {} in {} failed its checksum: {size} bytes with CRC-32 {crc32:08x} instead of {} bytes with {:08x}",
+        file.name, file.object, file.size, file.crc32
+    )))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    std::io::Write::write_all(&mut file, bytes)?;
+    file.sync_all()
+}
+
+fn local(action: &str, folder: &Path, error: &std::io::Error) -> StateError {
+    StateError::Io {
+        action: format!("{action} {}", folder.display()),
+        reason: format!("{error}; free some space, or name another state folder"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
