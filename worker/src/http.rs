@@ -1,5 +1,6 @@
 //! `/metrics` (Prometheus), `/healthz` and `/readyz`. Reads the status and nothing else. Metrics are listed in `docs/metrics.md`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -121,11 +122,16 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
         }
         registry.register(Box::new(gauge))?;
     }
+    registry.register(Box::new(books_of(&shards)?))?;
+    Ok(registry)
+}
+
+fn books_of(shards: &BTreeMap<ShardId, ShardStatus>) -> Result<IntCounterVec, prometheus::Error> {
     let books = IntCounterVec::new(
         Opts::new("forebay_records_total", "Records since the job began, by what became of them; they sum up to the records read."),
         &["shard", "verdict"],
     )?;
-    for (id, shard) in &shards {
+    for (id, shard) in shards {
         let of = &shard.books;
         let verdicts = [
             ("processed", of.processed),
@@ -138,6 +144,5 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
             books.with_label_values(&[id.to_string().as_str(), verdict]).inc_by(count);
         }
     }
-    registry.register(Box::new(books))?;
-    Ok(registry)
+    Ok(books)
 }

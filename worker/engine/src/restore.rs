@@ -152,12 +152,15 @@ fn follow_local<P: RestorePorts>(
     start: JournalOffset,
     local: Option<P::Store>,
 ) -> Result<(Option<Stamp>, Option<Restored<P::Store>>), RestoreError> {
-    let mut follower = Follower { store: local, stamp: None, belongs: false, last: None };
+    let mut follower = Follower { store: local, stamp: None, belongs: false, last: None, corrupt: None };
     if let Some(store) = &follower.store {
         follower.stamp = store.stamp()?;
     }
     read(ports, start, |record| follower.take(record))?;
-    let Follower { store, stamp, belongs, last } = follower;
+    let Follower { store, stamp, belongs, last, corrupt } = follower;
+    if let Some(reason) = corrupt {
+        ports.note(RestoreNote::LocalUnusable(reason));
+    }
     match (store, stamp) {
         (Some(store), Some(stamp)) if belongs => {
             ports.note(RestoreNote::Local(stamp.epoch));
@@ -179,6 +182,8 @@ struct Follower<S> {
     /// The store's stamp was met: what follows is applied to it.
     belongs: bool,
     last: Option<Stamp>,
+    /// Why the store was given up on the way: a patch met a value that cannot be read, or another one than its own.
+    corrupt: Option<String>,
 }
 
 impl<S: StateStore> Follower<S> {
@@ -187,8 +192,14 @@ impl<S: StateStore> Follower<S> {
         if let (Some(store), Some(stamp)) = (&mut self.store, &mut self.stamp) {
             if self.belongs && epoch.journal > stamp.journal {
                 assert_eq!(epoch.epoch, stamp.epoch.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
-                apply(store, &changes, &epoch)?;
-                *stamp = (*epoch).clone();
+                match apply(store, &changes, &epoch) {
+                    Ok(()) => *stamp = (*epoch).clone(),
+                    Err(error @ StateError::Corrupt { .. }) => {
+                        self.store = None;
+                        self.corrupt = Some(error.to_string());
+                    }
+                    Err(error @ StateError::Io { .. }) => return Err(error.into()),
+                }
             } else if *stamp == *epoch || (mutants::is(Bug::LocalByEpoch) && stamp.epoch == epoch.epoch) {
                 self.belongs = true;
             }
@@ -224,7 +235,13 @@ fn from_checkpoint<P: RestorePorts>(
     };
     ports.note(RestoreNote::Snapshot(checkpoint.clone()));
     let from = stamp.journal;
-    replay(ports, store, Some(stamp), from).map(Some)
+    match replay(ports, store, Some(stamp), from) {
+        Err(RestoreError::State(error @ StateError::Corrupt { .. })) => {
+            ports.note(RestoreNote::Damaged(checkpoint.clone(), error.to_string()));
+            Ok(None)
+        }
+        outcome => outcome.map(Some),
+    }
 }
 
 fn replay<P: RestorePorts>(
@@ -275,3 +292,6 @@ fn read<P: RestorePorts>(
         Ok(_) => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests;

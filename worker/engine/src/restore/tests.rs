@@ -1,0 +1,168 @@
+//! A restore whose local database holds a value that is not what was written: it is passed over, and the journal gives the state.
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::changes::Change;
+use crate::ids::{AssignmentVersion, Incarnation, Revision, Timeline, Timestamp, WorkerName};
+use crate::journal::{Books, Owner, encode_epoch};
+use crate::patch::PatchWriter;
+use crate::state::{Checkpointer, StateBatch};
+
+#[derive(Clone, Default)]
+struct Memory {
+    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    stamp: Option<Stamp>,
+}
+
+impl StateStore for Memory {
+    fn get_written(&self, key: &[u8], into: &mut Vec<u8>) -> Result<Option<Timestamp>, StateError> {
+        into.clear();
+        Ok(self.values.get(key).map(|value| {
+            into.extend_from_slice(value);
+            Timestamp::default()
+        }))
+    }
+
+    fn apply(&mut self, changes: &StateBatch, stamp: &Stamp) -> Result<(), StateError> {
+        for (key, value) in changes.iter() {
+            match value {
+                Some(value) => self.values.insert(key.to_vec(), value.to_vec()),
+                None => self.values.remove(key),
+            };
+        }
+        self.stamp = Some(stamp.clone());
+        Ok(())
+    }
+
+    fn stamp(&self) -> Result<Option<Stamp>, StateError> {
+        Ok(self.stamp.clone())
+    }
+
+    fn checkpointer(&self) -> Checkpointer {
+        unreachable!("no test takes a checkpoint")
+    }
+}
+
+/// A journal that was never cut, no checkpoints, and a local database.
+struct Ports {
+    journal: Vec<JournalEntry>,
+    local: Option<Memory>,
+    notes: Vec<RestoreNote>,
+}
+
+impl RestorePorts for Ports {
+    type Store = Memory;
+
+    fn read_journal(&mut self, from: JournalOffset, _: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
+        self.journal.iter().filter(|entry| entry.offset >= from).cloned().for_each(each);
+        self.journal_range_of()
+    }
+
+    fn journal_range(&mut self) -> Result<JournalRange, LogError> {
+        self.journal_range_of()
+    }
+
+    fn newest_manifest(&mut self) -> Result<Option<Manifest>, StoreError> {
+        Ok(None)
+    }
+
+    fn manifest(&mut self, _: &RetainedCheckpoint) -> Result<Manifest, StoreError> {
+        unreachable!("there are no checkpoints")
+    }
+
+    fn open_local(&mut self) -> Result<Option<Memory>, StateError> {
+        Ok(self.local.take())
+    }
+
+    fn create(&mut self) -> Result<Memory, StateError> {
+        Ok(Memory::default())
+    }
+
+    fn import(&mut self, _: &Manifest) -> Result<Memory, ImportError> {
+        unreachable!("there are no checkpoints")
+    }
+
+    fn note(&mut self, note: RestoreNote) {
+        self.notes.push(note);
+    }
+}
+
+impl Ports {
+    fn journal_range_of(&self) -> Result<JournalRange, LogError> {
+        Ok(JournalRange { start: JournalOffset::default(), end: JournalOffset::new(self.journal.len() as u64) })
+    }
+}
+
+const KEY: &[u8] = b"\0\x01\0\0\0\0key";
+
+fn stamp(epoch: u64) -> Stamp {
+    let owner = Owner {
+        timeline: Timeline::new(0),
+        shard: ShardId::new(0),
+        worker: WorkerName::new("w"),
+        incarnation: Incarnation::new("w.1"),
+        assignment: AssignmentVersion::new(1),
+    };
+    Stamp {
+        owner,
+        epoch: Epoch::new(epoch),
+        revision: Revision::new("r"),
+        clock: Timestamp::default(),
+        positions: Vec::new(),
+        topic_ids: Vec::new(),
+        books: Books::default(),
+        retained: Vec::new(),
+        garbage: Vec::new(),
+        journal: JournalOffset::new(epoch),
+    }
+}
+
+/// Epoch 1 puts `abc`, epoch 2 makes `abX` of it by a patch.
+fn journal() -> Vec<JournalEntry> {
+    let (mut put, mut patched) = (Changes::default(), Changes::default());
+    put.push(KEY, Change::Put(b"abc"));
+    let (mut patch, mut scratch) = (Vec::new(), Vec::new());
+    let mut writer = PatchWriter::new(&mut patch, &mut scratch);
+    writer.copy(2);
+    writer.skip(1);
+    writer.insert(|into| into.push(b'X'));
+    writer.finish();
+    patched.push(KEY, Change::Patch(&patch));
+    let entry = |epoch: u64, changes: &Changes| JournalEntry {
+        offset: JournalOffset::new(epoch - 1),
+        bytes: encode_epoch(&stamp(epoch), changes).remove(0),
+    };
+    vec![entry(1, &put), entry(2, &patched)]
+}
+
+fn restored(local: Memory) -> (Restored<Memory>, Vec<RestoreNote>) {
+    let mut ports = Ports { journal: journal(), local: Some(local), notes: Vec::new() };
+    let restored = restore(&mut ports, ShardId::new(0)).unwrap();
+    (restored, ports.notes)
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_map().entries(&self.values).finish()
+    }
+}
+
+#[test]
+fn a_local_database_is_brought_along_by_the_journals_patches() {
+    let local = Memory { values: [(KEY.to_vec(), b"abc".to_vec())].into(), stamp: Some(stamp(1)) };
+    let (restored, notes) = restored(local);
+    assert_eq!(restored.store.values[KEY], b"abX");
+    assert_eq!(notes, vec![RestoreNote::Local(Epoch::new(2))]);
+}
+
+#[test]
+fn a_local_database_with_another_value_than_a_patch_was_made_for_is_passed_over() {
+    for damaged in [Some(b"ab".to_vec()), Some(b"abcd".to_vec()), None] {
+        let values = damaged.into_iter().map(|value| (KEY.to_vec(), value)).collect();
+        let (restored, notes) = restored(Memory { values, stamp: Some(stamp(1)) });
+        assert_eq!(restored.store.values[KEY], b"abX");
+        assert_eq!(restored.head.unwrap().epoch, Epoch::new(2));
+        assert!(matches!(&notes[..], [RestoreNote::LocalUnusable(_), RestoreNote::Journal]), "{notes:?}");
+    }
+}
