@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Folders that hold what was made here, not what was written here.
+/// Names of what was made here, not written here: folders all, but for a working tree's `.git`, which may be a file.
 const MADE: [&str; 6] = [".git", ".venv", "__pycache__", "node_modules", "target", ".pytest_cache"];
 
 /// Cargo and others put this file into folders that may be deleted at any time.
@@ -38,9 +38,11 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<TextFile>) {
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let Ok(kind) = entry.file_type() else { continue };
+        if MADE.iter().any(|made| name == *made) {
+            continue;
+        }
         if kind.is_dir() {
-            let is_made = MADE.iter().any(|made| name == *made) || path.join(CACHE_TAG).exists();
-            if !is_made {
+            if !path.join(CACHE_TAG).exists() {
                 collect(root, &path, found);
             }
         } else if let (true, Ok(text), Ok(below)) = (kind.is_file(), fs::read_to_string(&path), path.strip_prefix(root)) {
