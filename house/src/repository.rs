@@ -9,12 +9,12 @@ const MADE: [&str; 6] = [".git", ".venv", "__pycache__", "node_modules", "target
 /// Cargo and others put this file into folders that may be deleted at any time.
 const CACHE_TAG: &str = "CACHEDIR.TAG";
 
-/// A text file of the repository.
+/// A file of the repository.
 #[derive(Clone, Debug)]
 pub struct TextFile {
     /// From the root, with slashes.
     pub path: String,
-    /// All of it.
+    /// All of it; nothing for a file that is no text, such as an image.
     pub text: String,
 }
 
@@ -24,7 +24,7 @@ pub fn root() -> PathBuf {
     here.parent().expect("this crate lies in a folder of the workspace").to_owned()
 }
 
-/// All text files below the root, in the order of their paths. Binary files (no UTF-8) are left out.
+/// All files below the root, in the order of their paths. Those that are no text (no UTF-8) are there too: links lead to them.
 pub fn text_files(root: &Path) -> Vec<TextFile> {
     let mut found = Vec::new();
     collect(root, root, &mut found);
@@ -45,7 +45,8 @@ fn collect(root: &Path, folder: &Path, found: &mut Vec<TextFile>) {
             if !path.join(CACHE_TAG).exists() {
                 collect(root, &path, found);
             }
-        } else if let (true, Ok(text), Ok(below)) = (kind.is_file(), fs::read_to_string(&path), path.strip_prefix(root)) {
+        } else if let (true, Ok(bytes), Ok(below)) = (kind.is_file(), fs::read(&path), path.strip_prefix(root)) {
+            let text = String::from_utf8(bytes).unwrap_or_default();
             let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
             found.push(TextFile { path: parts.join("/"), text });
         }
