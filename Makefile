@@ -52,6 +52,10 @@ bootstrap: ## install the system packages that building and testing need, if any
 bootstrap-build:
 	@scripts/bootstrap.sh build
 
+.PHONY: bootstrap-bench
+bootstrap-bench:
+	@scripts/bootstrap.sh bench
+
 .PHONY: build
 build: ## build the programs
 # With --examples, because only then features are resolved as they are for tests.
@@ -64,6 +68,7 @@ unit: ## tests that need no servers, the simulations among them (TEST=part-of-a-
 	cargo test $(CARGO_FLAGS) --lib --bins $(UNIT_TESTS:%=--test %) -- $(TEST)
 	cargo test $(CARGO_FLAGS) --doc -- $(TEST)
 	python3 examples/flights/test_oracle.py --quiet
+	python3 bench/test_bench.py --quiet
 
 .PHONY: sim
 sim: ## the simulations alone, with these seeds instead of the usual ones (SEEDS=..., TEST=part-of-a-name)
@@ -89,6 +94,20 @@ stack-down: ## stop them, and keep their data
 .PHONY: stack-status
 stack-status: ## which servers there are, and where
 	@$(STACK) status
+
+##@ Measure
+
+.PHONY: bench
+bench: bootstrap-bench build ## measure everything, hours; goes on where it was interrupted (ARGS=..., see bench/README.md)
+	bench/bench.py run --size full $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: bootstrap-bench build ## measure enough for a table, about a quarter of an hour (ARGS=...)
+	bench/bench.py run --size quick $(ARGS)
+
+.PHONY: bench-smoke
+bench-smoke: bootstrap-bench build ## see that the bench itself works; its figures mean nothing (ARGS=...)
+	bench/bench.py run --size smoke $(ARGS)
 
 ##@ Change
 

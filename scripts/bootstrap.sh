@@ -2,7 +2,8 @@
 #
 # Makes sure that this machine has what Forebay is built and tested with; says nothing and changes nothing if it has.
 #
-#   scripts/bootstrap.sh [build|test]     `build`: only what compiling and running needs; `test` (default): all
+#   scripts/bootstrap.sh [build|test|bench]     `build`: only what compiling and running needs; `test` (default): also what
+#                                               the tests need; `bench`: all, with a Java compiler for the bench's peers
 #
 # On Debian and Ubuntu missing packages are installed with apt-get, through sudo unless run by root. Elsewhere they are
 # named, and the script exits 1. Rust itself is never installed, only asked for.
@@ -17,7 +18,7 @@ PACKAGES=()
 
 main() {
   local what=${1:-test}
-  case $what in build | test) ;; *) say "unknown argument \`$what\`; use build or test"; exit 2 ;; esac
+  case $what in build | test | bench) ;; *) say "unknown argument \`$what\`; use build, test or bench"; exit 2 ;; esac
 
   check_system "$what"
   if [ ${#MISSING[@]} -gt 0 ]; then
@@ -35,7 +36,7 @@ main() {
   fi
 }
 
-check_system() { # build|test
+check_system() { # build|test|bench
   MISSING=()
   PACKAGES=()
   need make make command -v make
@@ -51,12 +52,15 @@ check_system() { # build|test
   need "zstd's headers" libzstd-dev pkg-config --exists libzstd
   # For the examples' data, and the servers and tools that come as Python packages.
   need "python3 with pip and venv" "python3 python3-pip python3-venv" python3 -c "import ensurepip, pip, venv"
-  if [ "$1" = test ]; then
+  if [ "$1" != build ]; then
     # Kafka is downloaded with Maven and run by Java; its test certificates are made with openssl.
     need "Java 17 or newer" JAVA has_java
     need Maven maven command -v mvn
     need "the openssl command" openssl command -v openssl
     need flock util-linux command -v flock
+  fi
+  if [ "$1" = bench ]; then
+    need "a Java compiler" JDK command -v "${JAVA_HOME:+$JAVA_HOME/bin/}javac"
   fi
 }
 
@@ -97,7 +101,7 @@ has_java() {
 }
 
 install_packages() {
-  local sudo=() package i
+  local sudo=() package kind i
   if ! command -v apt-get >/dev/null; then
     say "install these with the package manager of this system (in Debian they are called: $(apt_names)), and repeat"
     exit 1
@@ -112,8 +116,8 @@ install_packages() {
   "${sudo[@]}" apt-get -q -o Acquire::Retries=3 update
   # Which Javas there are depends on the release: the newest long-term one that it has.
   for i in "${!PACKAGES[@]}"; do
-    [ "${PACKAGES[$i]}" = JAVA ] || continue
-    for package in openjdk-25-jre-headless openjdk-21-jre-headless openjdk-17-jre-headless; do
+    case ${PACKAGES[$i]} in JAVA) kind=jre ;; JDK) kind=jdk ;; *) continue ;; esac
+    for package in "openjdk-25-$kind-headless" "openjdk-21-$kind-headless" "openjdk-17-$kind-headless"; do
       if LC_ALL=C apt-cache policy "$package" | grep -q 'Candidate: [0-9]'; then break; fi
     done
     PACKAGES[i]=$package
@@ -123,7 +127,10 @@ install_packages() {
     apt-get -q -o Acquire::Retries=3 install -y --no-install-recommends "${PACKAGES[@]}" </dev/null
 }
 
-apt_names() { printf '%s' "${PACKAGES[*]/#JAVA/openjdk-17-jre-headless}"; }
+apt_names() {
+  local names=("${PACKAGES[@]/#JAVA/openjdk-17-jre-headless}")
+  printf '%s' "${names[*]/#JDK/openjdk-17-jdk-headless}"
+}
 
 join() {
   local all

@@ -1,0 +1,94 @@
+"""Processes: starting and ending them, and what they cost, as the kernel tells it. Linux only."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class BenchError(Exception):
+    """A measurement that could not be made; the message is for whoever runs the bench."""
+
+
+def cpu_seconds(pid):
+    """Processor time of a process and all its threads so far; 0 when it is gone."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    # The second field is the program's name in brackets, which may contain blanks.
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def memory_bytes(pid, field="VmHWM"):
+    """Resident memory: the peak by default, `VmRSS` for now; 0 when the process is gone."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    for line in status.splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def folder_bytes(folder):
+    """Size of all files below a folder, as far as they stay there while this looks."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(path, name)).st_size
+            except OSError:
+                pass
+    return total
+
+
+def tail(path, lines=15):
+    try:
+        return "\n".join(pathlib.Path(path).read_text(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return "(no log)"
+
+
+class Process:
+    """A process in a session of its own, its output in a file."""
+
+    def __init__(self, command, log, environment=None):
+        self.log = pathlib.Path(log)
+        with open(self.log, "ab") as out:
+            self.child = subprocess.Popen(
+                [str(word) for word in command],
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
+        self.pid = self.child.pid
+
+    def check(self):
+        code = self.child.poll()
+        if code is not None:
+            raise BenchError(f"it ended by itself with code {code}; the end of {self.log}:\n{tail(self.log)}")
+
+    def kill(self):
+        """At once, and its children with it; returns when it is gone."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.child.wait()
+
+
+def await_true(what, patience_seconds, check, every=0.1):
+    deadline = time.monotonic() + patience_seconds
+    while not (value := check()):
+        if time.monotonic() > deadline:
+            raise BenchError(f"{what}: not within {patience_seconds} s")
+        time.sleep(every)
+    return value

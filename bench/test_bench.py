@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""Tests of the bench's own sums, without servers and without contestants: `python3 bench/test_bench.py`."""
+
+import pathlib
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+import bench  # noqa: E402
+from harness import peers, places, report  # noqa: E402
+from harness.measures import drain, timeline  # noqa: E402
+from harness.peers import Start  # noqa: E402
+from harness.servers import LogSizes  # noqa: E402
+
+
+def sample(us, offsets, client=0.0):
+    return {"us": us, "offsets": offsets, "client": client}
+
+
+class Sums(unittest.TestCase):
+    def test_a_moment_between_two_samples_is_interpolated(self):
+        samples = [sample(0, 0), sample(1_000_000, 0, 2.0), sample(2_000_000, 100, 4.0)]
+        self.assertEqual(drain.at(samples, 25), sample(1_250_000, 25, 2.5))
+        self.assertEqual(drain.at(samples, 1000), samples[-1])
+
+    def test_the_longest_gap_ends_with_progress(self):
+        samples = [sample(0, 0), sample(1_000_000, 5), sample(2_000_000, 5), sample(4_000_000, 6), sample(9_000_000, 6)]
+        self.assertEqual(timeline.longest_gap(samples), (3.0, 1_000_000))
+
+    def test_bytes_of_segments_that_are_deleted_still_count(self):
+        with tempfile.TemporaryDirectory() as folder:
+            partition = pathlib.Path(folder, "run.updates-0")
+            partition.mkdir()
+            (partition / "0.log").write_bytes(b"x" * 10)
+            (partition / "0.index").write_bytes(b"x" * 1000)
+            sizes = LogSizes(folder, "run.")
+            sizes.look()
+            (partition / "0.log").unlink()
+            (partition / "7.log").write_bytes(b"x" * 5)
+            sizes.look()
+            self.assertEqual(sizes.by_topic(), {"run.updates": 15})
+
+
+class Reports(unittest.TestCase):
+    def cell(self, peer, variant, value, number=1):
+        result = {"client_cpu_seconds_per_million": value, "records_per_second": 1e6 / value, "memory_peak_bytes": 1}
+        return {"workload": "action", "measure": "drain", "case": "", "peer": peer, "variant": variant, "number": number, "result": result}
+
+    def test_ratios_are_of_medians(self):
+        cells = [self.cell("forebay", "100ms", value) for value in (5.0, 6.0, 60.0)] + [self.cell("hand-written", "100ms", 5.0)]
+        text = report.musts(report.grouped(cells))
+        self.assertIn("| drain, client CPU, against hand-written 100ms | 6 | 5 | 1.20 | ≤ 1.25 | yes |", text)
+        self.assertNotIn("flink", text)
+
+    def test_spread_is_shown_where_there_is_one(self):
+        self.assertEqual(report.shown([3.0, 1.0, 2.0]), "1.0 / **2.0** / 3.0")
+        self.assertEqual(report.shown([3.0]), "3.0")
+
+
+class Plan(unittest.TestCase):
+    def test_contestants_take_turns_and_no_cell_comes_twice(self):
+        cells = [cell.name for cell in bench.Bench("quick", "none").cells()]
+        self.assertEqual(len(cells), len(set(cells)))
+        drains = [name for name in cells if ".drain." in name]
+        numbers = [name.rsplit(".", 1)[1] for name in drains]
+        self.assertEqual(numbers, sorted(numbers))
+        self.assertGreater(len(set(name.split(".")[2] for name in drains)), 3)
+
+    def test_all_sizes_know_all_measures(self):
+        for size in ("quick", "full", "smoke"):
+            self.assertTrue(list(bench.Bench(size, "none").cells()))
+
+    def test_the_manifest_gets_the_names_and_intervals_of_the_run(self):
+        forebay = peers.load_all()["forebay"]
+        outputs = {name: f"r1.{name}" for name in ("enriched", "updates", "rejected")}
+        start = Start(id="r1", workload="action", folder=pathlib.Path("."), kafka="k:1", input="r1.events", outputs=outputs, commit_ms=20,
+                      linger_ms=5, threads=2, s3_endpoint="", s3_keys=("", ""), s3_url="", settings={"checkpoint": "7s", "shards": 3})
+        text = forebay.manifest(start)
+        for line in ("  name: r1\n", "topic: r1.events", "topic: r1.enriched", "topic: r1.updates", "topic: r1.rejected",
+                     "  commit:\n    interval: 20ms\n", "  checkpoint:\n    interval: 7s\n", "  shards: 3\n"):
+            self.assertIn(line, text)
+        self.assertEqual((places.BENCH / "workloads/action/job.yaml").read_text().count("topic:"), text.count("topic: r1."))
+
+
+if __name__ == "__main__":
+    unittest.main()
