@@ -1,5 +1,5 @@
 //! The part of librdkafka's C API that takes and gives records in batches, for the contestants that are written by hand: they are the limit that
-//! others are measured against, and a wrapper that handles records one by one would slow them. The only unsafe code of the workspace.
+//! others are measured against, and a wrapper that handles records one by one would slow them. It is part of no product.
 #![allow(unsafe_code, reason = "a C API; each block says why it may be called so")]
 
 use std::ffi::{CStr, CString, c_char, c_void};

@@ -17,10 +17,10 @@ use forebay_pipeline::fixture::{MemoryStore, beginning, owner};
 use forebay_pipeline::{CompiledPipeline, PipelineInstance};
 
 /// More than this is a step back. When a change needs fewer, lower it to what the test prints, rounded up.
-const ALLOCATIONS_PER_EVENT_MAX: f64 = 15.5;
+const ALLOCATIONS_PER_EVENT_MAX: f64 = 10.5;
 
 /// As above, for the bytes that are allocated.
-const BYTES_PER_EVENT_MAX: f64 = 3_800.0;
+const BYTES_PER_EVENT_MAX: f64 = 2_800.0;
 
 /// Few enough that every user's memory of events is full before counting begins.
 const USERS: u64 = 50;

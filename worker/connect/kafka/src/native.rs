@@ -1,7 +1,7 @@
 //! What librdkafka offers through its C interface and rdkafka does not pass on: the ids of topics, and giving a token to a client that nobody
 //! polls.
 //!
-//! The only file of the workspace with `unsafe`. Without ids a topic that was deleted and made anew under its name cannot be told from the old
+//! The only file of the product with `unsafe`. Without ids a topic that was deleted and made anew under its name cannot be told from the old
 //! one, and a position would silently mean another record. It goes as soon as rdkafka offers both.
 #![allow(unsafe_code)]
 
