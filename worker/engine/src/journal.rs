@@ -308,6 +308,7 @@ fn split(entry: &JournalEntry) -> Result<(ChunkHead, &[u8]), JournalError> {
 mod tests {
     use super::*;
     use crate::changes::Change;
+    use crate::ids::{InputId, Offset, Partition};
 
     fn owner(name: &str) -> Owner {
         Owner {
@@ -370,5 +371,34 @@ mod tests {
         for bytes in [vec![], vec![2, 1, 0, 0, 0, 1, 0], vec![1, 9, 0, 0, 0, 1, 0], vec![1, 1, 0, 0, 0, 1, 200]] {
             assert!(head(&JournalEntry { offset: JournalOffset::new(0), bytes }).is_err());
         }
+    }
+
+    /// A claim, an epoch with a value, a patch and a removal, and a release mark, a line of hexadecimal digits each.
+    const GOLDEN: &str = include_str!("../golden/journal-1.txt");
+
+    fn golden() -> (Stamp, Changes) {
+        let position = InputPosition { input: InputId::new(0), partition: Partition::new(3), next: Offset::new(28_412) };
+        let retained =
+            RetainedCheckpoint { epoch: Epoch::new(7), incarnation: Incarnation::new("w0.0"), journal: JournalOffset::new(1583) };
+        let mut changes = Changes::default();
+        changes.push(b"\0\x01\0\0\0\x03a", Change::Put(b"\x01\x80"));
+        changes.push(b"\0\x01\0\0\0\x03b", Change::Patch(&[5 << 2, 1 << 2 | 1, 1 << 2 | 2, 7]));
+        changes.push(b"\0\x01\0\0\0\x03c", Change::Delete);
+        (
+            Stamp { positions: vec![position], retained: vec![retained], clock: Timestamp::from_millis(1_357_034_400_000), ..stamp() },
+            changes,
+        )
+    }
+
+    #[test]
+    fn records_have_the_bytes_of_their_format_and_are_read_from_them() {
+        let (stamp, changes) = golden();
+        let written = [encode_claim(&owner("w0.1")), encode_epoch(&stamp, &changes), encode_release(&owner("w0.1"))].concat();
+        let hex = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(written.iter().map(hex).collect::<Vec<_>>(), GOLDEN.lines().collect::<Vec<_>>());
+        let mut assembler = Assembler::default();
+        let read: Vec<_> = entries(written, 0).iter().map(|entry| assembler.push(entry).unwrap().unwrap()).collect();
+        let epoch = JournalRecord::Epoch(Box::new(Stamp { journal: JournalOffset::new(2), ..stamp }), changes);
+        assert_eq!(read, vec![JournalRecord::Claim(owner("w0.1")), epoch, JournalRecord::Release(owner("w0.1"))]);
     }
 }
