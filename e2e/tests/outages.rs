@@ -116,7 +116,8 @@ fn an_input_made_anew_under_its_name_stops_its_shards() -> Result<()> {
         flights.broker.remake_topic(&flights.input(), partitions)?;
         let said = |job: &Process| -> Result<String> {
             let line = job.wait_for("a shard that stops over it", |line| {
-                line.message() == "shard failed" && line.field("reason").is_some_and(|reason| reason.contains("made anew"))
+                line.message() == "shard is stalled: it needs help"
+                    && line.field("reason").is_some_and(|reason| reason.contains("made anew"))
             })?;
             Ok(line.field("reason").unwrap_or_default().to_owned())
         };
