@@ -17,6 +17,7 @@ import datetime
 import fnmatch
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -156,6 +157,8 @@ def main():
     arguments = parser.parse_args()
     today = f"{datetime.date.today()}" + ("" if arguments.size == "full" else f"-{arguments.size}")
     bench = Bench(arguments.size, arguments.results or today)
+    # As Ctrl-C: the contestant in hand and the servers are ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended by SIGTERM"))
     try:
         if arguments.command == "run":
             run(bench, arguments)

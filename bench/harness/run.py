@@ -8,7 +8,7 @@ import uuid
 
 from . import load, places
 from .peers import Start
-from .processes import BenchError
+from .processes import BenchError, await_true
 from .servers import BUCKET
 
 # As many threads as there are processors; the broker shares them.
@@ -56,7 +56,8 @@ class Run:
                 child.stop()
         if self.process:
             self.process.kill()
-        load.call(self.servers, "delete", self.id, *self.peer.extra_topics(self.start))
+        if error is None or not os.environ.get("BENCH_KEEP"):
+            load.call(self.servers, "delete", self.id, *self.peer.extra_topics(self.start))
         if error is None:
             shutil.rmtree(self.folder, ignore_errors=True)
         return False
@@ -65,6 +66,14 @@ class Run:
     def main_output(self):
         """The topic whose progress counts: the workload's first."""
         return next(iter(self.start.outputs.values()))
+
+    def input_offsets(self):
+        """How many records lie in the input, as the broker tells it."""
+        watch = load.Watch(self.servers, self.start.input, {})
+        try:
+            return await_true("the end of the input", 30, lambda: watch.samples and watch.samples[-1]["offsets"])
+        finally:
+            watch.stop()
 
     def expected(self, made):
         """Topic -> how many records it must hold, from what the generator says that it made."""

@@ -49,7 +49,8 @@ def at_rate(bench, run, rate, warm_seconds, seconds):
     end = snapshot(run, process)
     made, result = generator.result(), reader.result()
     if result["records_seen"] != wanted:
-        raise BenchError(f"{result['records_seen']} of {wanted} records could be seen; its log: {process.log}")
+        raise BenchError(f"{result['records_seen']} of {wanted} records could be seen, {run.input_offsets()} of {both['records']} are in the input; "
+                         f"its log: {process.log}")
     run.summarize(both, digest=False)
     watch.stop()
     million = rate * seconds / 1e6

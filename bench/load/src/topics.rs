@@ -9,7 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-use crate::kafka::{PATIENCE, config};
+use crate::kafka::{PATIENCE, config, ends, reader};
 
 /// Makes topics, written NAME:PARTITIONS, and waits until they can be used. One that is there already is an error.
 pub fn create(kafka: &str, topics: &[String]) -> Result<()> {
@@ -31,11 +31,12 @@ pub fn create(kafka: &str, topics: &[String]) -> Result<()> {
             anyhow::bail!("make topic {name}: {code}");
         }
     }
-    // A broker knows a topic a moment after its controller does.
+    // A broker knows a topic a moment after its controller does, and answers for its partitions another moment later.
+    let asker = reader(kafka, false)?;
     let deadline = Instant::now() + PATIENCE;
     for (name, partitions) in wanted {
-        while admin.led(name)? < partitions {
-            ensure!(Instant::now() < deadline, "topic {name} was made and does not appear");
+        while let Err(error) = ends(&asker, name, partitions) {
+            ensure!(Instant::now() < deadline, "topic {name} was made and cannot be used: {error:#}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -74,13 +75,6 @@ impl Admin {
         let client = config(kafka).create().context("open an admin client")?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         Ok(Self { client, runtime })
-    }
-
-    /// How many partitions of a topic have a leader.
-    fn led(&self, topic: &str) -> Result<i32> {
-        let metadata = self.client.inner().fetch_metadata(Some(topic), PATIENCE)?;
-        let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
-        Ok(i32::try_from(partitions.iter().filter(|partition| partition.leader() >= 0).count())?)
     }
 
     fn names(&self, prefixes: &[String]) -> Result<BTreeSet<String>> {
