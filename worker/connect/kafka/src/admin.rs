@@ -69,11 +69,12 @@ impl Admin {
         })
     }
 
-    /// Whether the job's group lets itself be asked, and how many members it has: consumers that are none of ours.
+    /// Whether the job's group lets itself be asked, and how many members it has: consumers that are none of ours. A reader of committed
+    /// records would be kept waiting for what a dead worker left open.
     pub(crate) fn group_members(&self, action: &str) -> Result<usize, LogError> {
         let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
         let places: Vec<_> = self.options.topics.inputs.iter().map(|topic| (topic.clone(), 0)).collect();
-        self.readers.with(Isolation::Committed, |reader| {
+        self.readers.with(Isolation::Uncommitted, |reader| {
             offsets::committed(reader, &self.heard, action, group, &places, limit)?;
             let found = reader.fetch_group_list(Some(group), limit);
             let found = found.map_err(|e| log_error(action, &format!("group {group}"), &e, &self.heard))?;

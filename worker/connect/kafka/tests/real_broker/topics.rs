@@ -6,8 +6,10 @@ use forebay_engine::log::{Log, LogError, TopicInfo};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::Producer as _;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::world::{PATIENCE, broker, topics, unique, world};
+use crate::world::{PATIENCE, broker, topics, unique, world, world_with};
 
 #[test]
 fn topics_are_described_in_the_jobs_order_and_a_missing_one_is_named() {
@@ -93,6 +95,28 @@ fn the_preflight_finds_what_would_go_wrong() {
         assert!(found.iter().any(|finding| finding.contains(expected)), "{found:?} lacks {expected}");
     }
     assert_eq!(found.len(), 5, "{found:?}");
+}
+
+#[test]
+fn the_preflight_does_not_wait_for_what_a_dead_worker_left_open() {
+    let Some(world) = world_with(1, 1, |mut options| {
+        options.request_timeout = Duration::from_secs(5);
+        options
+    }) else {
+        return;
+    };
+    let dead = world.foreign("w0.dead");
+    world.leave_open(&dead, 0, b"");
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition_offset(&world.options.topics.inputs[0], 0, Offset::Offset(0)).unwrap();
+    let group: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &world.options.bootstrap_servers)
+        .set("group.id", &world.options.topics.group)
+        .create()
+        .unwrap();
+    dead.send_offsets_to_transaction(&offsets, &group.group_metadata().unwrap(), PATIENCE).unwrap();
+    let found: Vec<_> = world.log.preflight().iter().map(ToString::to_string).collect();
+    assert!(!found.iter().any(|finding| finding.contains("group")), "{found:?}");
 }
 
 #[test]
