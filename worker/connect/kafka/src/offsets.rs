@@ -2,7 +2,8 @@
 //! one is told the last stable offset, an uncommitted one the high watermark.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use forebay_engine::log::LogError;
 use rdkafka::TopicPartitionList;
@@ -27,7 +28,11 @@ pub(crate) enum Which {
     Since(i64),
 }
 
-/// Asks the brokers for one offset per partition (ListOffsets).
+/// How long a partition without a leader gets before it is asked for again.
+const ELECTION: Duration = Duration::from_millis(50);
+
+/// Asks the brokers for one offset per partition (ListOffsets). A partition whose leader is being elected, as one of a new topic is, gets
+/// until the limit to have one.
 pub(crate) fn list(
     consumer: &BaseConsumer<ClientEvents>,
     heard: &Heard,
@@ -46,19 +51,38 @@ pub(crate) fn list(
         Which::Since(millis) => Offset::Offset(millis.max(0)),
     };
     let asked = offsets_of(places.iter().map(|place| (place, wanted))).map_err(|e| log_error(action, "offsets", &e, heard))?;
-    let first = describe_places(places);
-    let answer = consumer.offsets_for_times(asked, limit).map_err(|e| log_error(action, &first, &e, heard))?;
-    let mut found = BTreeMap::new();
-    for element in answer.elements() {
-        let place = (element.topic().to_owned(), element.partition());
-        if let Err(error) = element.error() {
-            return Err(log_error(action, &format!("{}-{}", place.0, place.1), &error, heard));
+    let deadline = Instant::now() + limit;
+    loop {
+        let (what, error) = match consumer.offsets_for_times(asked.clone(), limit) {
+            Ok(answer) => match refused(&answer) {
+                None => return Ok(found_in(&answer)),
+                Some(refused) => refused,
+            },
+            Err(error) => (describe_places(places), error),
+        };
+        if !is_without_leader(&error) || Instant::now() >= deadline {
+            return Err(log_error(action, &what, &error, heard));
         }
-        if let Offset::Offset(offset) = element.offset() {
-            found.insert(place, u64::try_from(offset).unwrap_or_default());
-        }
+        thread::sleep(ELECTION);
     }
-    Ok(found)
+}
+
+/// The first partition that an answer has an error for.
+fn refused(answer: &TopicPartitionList) -> Option<(String, KafkaError)> {
+    answer.elements().iter().find_map(|element| Some((format!("{}-{}", element.topic(), element.partition()), element.error().err()?)))
+}
+
+fn found_in(answer: &TopicPartitionList) -> BTreeMap<Place, u64> {
+    let at = |offset| if let Offset::Offset(at) = offset { u64::try_from(at).ok() } else { None };
+    answer.elements().iter().filter_map(|found| Some(((found.topic().to_owned(), found.partition()), at(found.offset())?))).collect()
+}
+
+fn is_without_leader(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::UnknownLeaderEpoch | Code::FencedLeaderEpoch)
+    )
 }
 
 /// The committed offsets of the consumer's group; the answer lacks partitions that have none.
@@ -77,16 +101,10 @@ pub(crate) fn committed(
         let refused = (0..32).filter_map(|_| consumer.poll(Duration::ZERO)?.err()).find(is_about_the_group);
         log_error(action, &what, refused.as_ref().unwrap_or(&error), heard)
     })?;
-    let mut found = BTreeMap::new();
-    for element in answer.elements() {
-        if let Err(error) = element.error() {
-            return Err(log_error(action, &what, &error, heard));
-        }
-        if let Offset::Offset(offset) = element.offset() {
-            found.insert((element.topic().to_owned(), element.partition()), u64::try_from(offset).unwrap_or_default());
-        }
+    match refused(&answer) {
+        Some((_, error)) => Err(log_error(action, &what, &error, heard)),
+        None => Ok(found_in(&answer)),
     }
-    Ok(found)
 }
 
 fn is_about_the_group(error: &KafkaError) -> bool {

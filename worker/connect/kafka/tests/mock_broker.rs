@@ -1,25 +1,24 @@
-//! A call of librdkafka that hangs, brought about on purpose: against librdkafka's own mock broker, which answers with errors when told to. It
-//! proves nothing about transactions; what it is good for here is silence.
+//! What a real broker does only now and then, brought about on purpose: librdkafka's own mock broker answers with errors when told to. It proves
+//! nothing about transactions; what it is good for here is silence and refusal.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use forebay_engine::ids::{Incarnation, InputId, Offset, OutputId, Partition, ShardId, Timestamp};
-use forebay_engine::log::{InputPosition, JobTopics, Log, LogError, Producer, Transaction};
+use forebay_engine::log::{InputPosition, JobTopics, Log, LogError, Producer, StartFrom, Transaction};
 use forebay_engine::record::{Destination, Outputs};
 use forebay_kafka::{KafkaLog, KafkaOptions};
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 /// How long anything that must happen may take before the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-#[test]
-fn a_commit_that_hangs_commits_nothing_when_it_comes_back() {
-    // Method: the broker says three times that it does not know the group's coordinator, as one does that has just started. librdkafka asks no
-    // fourth time and waits for ever, whatever its call's time-out. A connection that is lost and made again wakes it.
-    let cluster = MockCluster::new(1).unwrap();
+/// A job with one partition of everything, on a broker that does as it is told.
+fn job() -> (MockCluster<'static, DefaultProducerContext>, KafkaOptions) {
+    let cluster = MockCluster::new(1).expect("a mock broker starts");
     let topics = JobTopics {
         uid: "u".into(),
         inputs: vec!["in".into()],
@@ -29,9 +28,26 @@ fn a_commit_that_hangs_commits_nothing_when_it_comes_back() {
         shards: 1,
     };
     for topic in ["in", "out", "journal"] {
-        cluster.create_topic(topic, 1, 1).unwrap();
+        cluster.create_topic(topic, 1, 1).expect("a mock broker makes topics");
     }
-    let mut options = KafkaOptions::new(cluster.bootstrap_servers(), topics);
+    let options = KafkaOptions::new(cluster.bootstrap_servers(), topics);
+    (cluster, options)
+}
+
+#[test]
+fn a_topic_whose_leader_is_being_elected_is_asked_again() {
+    let (cluster, options) = job();
+    let log = KafkaLog::open(options).unwrap();
+    cluster.request_errors(RDKafkaApiKey::ListOffsets, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION; 3]);
+    let positions = log.start_positions(InputId::new(0), StartFrom::Earliest).unwrap();
+    assert_eq!(positions, [InputPosition { input: InputId::new(0), partition: Partition::new(0), next: Offset::new(0) }]);
+}
+
+#[test]
+fn a_commit_that_hangs_commits_nothing_when_it_comes_back() {
+    // Method: the broker says three times that it does not know the group's coordinator, as one does that has just started. librdkafka asks no
+    // fourth time and waits for ever, whatever its call's time-out. A connection that is lost and made again wakes it.
+    let (cluster, mut options) = job();
     options.transaction_timeout = Duration::from_secs(2);
     let log = KafkaLog::open(options).unwrap();
     let mut producer = log.open_producer(&Incarnation::new("w.1")).unwrap();
