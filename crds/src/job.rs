@@ -89,7 +89,8 @@ pub struct IngestionJobSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CommitSpec {
-    /// How often results are committed at most; `100ms` by default. Shorter: fresher results for more work of the broker.
+    /// How often results are committed at most; `100ms` by default. Shorter: fresher results for more work of the broker. While all
+    /// shards that have records are behind, commits are up to `1s` apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<TimeSpan>,
     /// Commits before the interval is over once the records of a shard since the last commit hold this many bytes; `8Mi` by default.

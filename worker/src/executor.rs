@@ -24,6 +24,8 @@ use crate::status::Status;
 
 /// Records of one shard that are processed before messages are looked at again: a few milliseconds' worth.
 const BATCH_RECORDS: usize = 1024;
+/// A shard with more records before it than these is behind: some tens of milliseconds' worth.
+const BEHIND_RECORDS: u64 = 4 * BATCH_RECORDS as u64;
 /// An idle executor looks for records after this long, then ever more slowly.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(1);
 /// The slowest that an idle executor looks for records: what an idle shard costs against what a first record waits.
@@ -57,6 +59,7 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     input: Option<I>,
     dirty: bool,
     full: bool,
+    behind: bool,
     /// Of the journal record that is sealed and not confirmed.
     sealed_bytes: u64,
 }
@@ -108,7 +111,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                self.slots.insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, sealed_bytes: 0 });
+                self.slots
+                    .insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, behind: false, sealed_bytes: 0 });
             }
             Command::Start(shard, attempt) => {
                 let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
@@ -192,6 +196,11 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         }
         let (uncommitted, cache_bytes) = (uncommitted(state), state.cache_bytes());
         let progress = input.progress();
+        let lag: u64 = progress.iter().map(|progress| progress.end.get().saturating_sub(progress.position.next.get())).sum();
+        if (lag > BEHIND_RECORDS) != slot.behind {
+            slot.behind = !slot.behind;
+            let _ = self.shared.events.send(Event::Behind(shard, slot.attempt, slot.behind));
+        }
         self.shared.status.update(shard, |status| {
             (status.progress, status.uncommitted_records, status.cache_bytes) = (progress, uncommitted, cache_bytes);
         });

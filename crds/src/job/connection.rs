@@ -56,7 +56,7 @@ pub struct StateSpec {
     /// Where snapshots go. `forebay run` may name it on the command line instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreSpec>,
-    /// How much memory a worker gives to state, in caches and write buffers of all its shards; derived from the container's limit by default.
+    /// How much memory a worker gives to its shards: caches and write buffers of their state, open epochs, buffers of the Kafka client; derived from the container's limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// What holds for single tables, by the names that the pipeline's steps give them.

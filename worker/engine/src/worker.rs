@@ -33,6 +33,8 @@ pub struct WorkerOptions {
     pub timeline: Timeline,
     /// How often epochs are committed at the head.
     pub commit_interval: Duration,
+    /// How often they are while every shard that has any is behind: fewer, larger epochs are cheaper, and nobody waits for them.
+    pub commit_interval_behind: Duration,
     /// How many checkpoints count; at least 2, so that a damaged newest one has a predecessor.
     pub checkpoints_retained: usize,
     /// After so long without a transaction one is committed all the same: the broker forgets a transactional id, and that it was barred, after
@@ -79,6 +81,8 @@ pub enum Event {
     Dirty(ShardId),
     /// The open epoch is as large as it may be; the shard waits.
     Full(ShardId),
+    /// More records than the shard can soon process lie before it, or no longer.
+    Behind(ShardId, Attempt, bool),
     /// Answer to [`Action::Seal`].
     Sealed(ShardId, Attempt, Option<SealedEpoch>),
     /// Answer to [`Action::Commit`].
@@ -211,6 +215,7 @@ struct ShardState {
     stalled: bool,
     dirty: bool,
     full: bool,
+    behind: bool,
     /// For the next epoch to say.
     annotations: Annotations,
     /// What the last committed epoch said.
@@ -294,6 +299,9 @@ impl Worker {
             Event::RestoreOutrun(shard, attempt) => self.restore_outrun(shard, attempt),
             Event::Dirty(shard) => self.mark(shard, |state| state.dirty = true),
             Event::Full(shard) => self.mark(shard, |state| (state.dirty, state.full) = (true, true)),
+            Event::Behind(shard, attempt, behind) => {
+                self.mark(shard, |state| state.behind = if state.attempt == attempt { behind } else { state.behind })
+            }
             Event::Sealed(shard, attempt, sealed) => self.sealed(shard, attempt, sealed),
             Event::Committed(incarnation, receipt) => self.committed(&incarnation, &receipt),
             Event::Looked(shard, attempt, sight) => self.looked(shard, attempt, sight),
@@ -318,7 +326,7 @@ impl Worker {
         let retry = self.shards.values().filter_map(|state| if let Phase::Failed(at) = state.phase { Some(at) } else { None });
         let producer = if let Producer::Waiting(at) = self.producer { Some(at) } else { None };
         let round = match self.round {
-            Round::Idle { last } if self.has_work() => Some(after(last, self.options.commit_interval)),
+            Round::Idle { last } if self.has_work() => Some(after(last, self.interval())),
             Round::Idle { last } if self.has_heart() => Some(after(last, self.options.heartbeat)),
             Round::Idle { .. } | Round::Sealing { .. } | Round::Committing { .. } => None,
         };
@@ -481,6 +489,7 @@ impl ShardState {
             stalled: false,
             dirty: false,
             full: false,
+            behind: false,
             annotations: Annotations::default(),
             retained: Vec::new(),
             known: JournalOffset::default(),
@@ -517,7 +526,7 @@ impl ShardState {
     /// A new attempt: answers to the last one are of no interest, and what it wanted to say about checkpoints was never committed.
     fn restart(&mut self) {
         self.attempt = Attempt(self.attempt.0 + 1);
-        (self.dirty, self.full) = (false, false);
+        (self.dirty, self.full, self.behind) = (false, false, false);
         self.annotations = Annotations::default();
     }
 }

@@ -1,8 +1,12 @@
 //! Method: switch one deliberate bug on, and run the seeds of the normal test run until one fails. A bug that none of them finds is a hole in
 //! the net. Bugs of the claim protocol that only certain orders show are searched for in `orders.rs`.
 
+use std::time::Duration;
+
+use forebay_engine::ids::ShardId;
 use forebay_engine::mutants::Bug;
 use forebay_sim::mutant::{self, Mutant};
+use forebay_sim::world::{Setup, World};
 use forebay_sim::{claims, panics, run};
 
 /// As many as the normal run has.
@@ -26,6 +30,32 @@ fn found_by_starts(mutant: Mutant) {
     let found = (0..CLAIM_RUNS).find(|seed| panics::caught(|| claims::random::starts(*seed)).unwrap_or_else(Err).is_err());
     mutant::set(None);
     assert!(found.is_some(), "{mutant:?} is found by none of {CLAIM_RUNS} seeds of the starts");
+}
+
+/// Worker 0 owns a shard, has nothing left to commit, and worker 1 is given it: within two looks worker 0 must have given up.
+fn found_by_a_replaced_owner(mutant: Mutant) {
+    mutant::set(Some(mutant));
+    let replaced = panics::caught(|| {
+        let mut world = World::new(Setup { watch: Duration::from_secs(5), checkpoint_epochs: 1000, ..Setup::quiet() }, 7);
+        for seat in [0, 1] {
+            world.start(seat);
+            let version = world.next_version();
+            world.assign(seat, version);
+            world.until("it owns the shard", |world| world.runs(seat, ShardId::new(0)));
+            // The first owner commits where it starts, and is idle from then on.
+            for _ in 0..3 {
+                world.until("all is quiet", |world| world.actors().is_empty());
+                world.pass(Duration::from_millis(100));
+            }
+        }
+        for _ in 0..2 {
+            world.pass(Duration::from_secs(6));
+            world.until("all is quiet", |world| world.actors().is_empty());
+        }
+        assert!(world.is_at(0, "left"), "it goes on: {:?}", world.phases(0));
+    });
+    mutant::set(None);
+    assert!(replaced.as_ref().is_err_and(|panic| panic.contains("it goes on")), "{mutant:?} is not found: {replaced:?}");
 }
 
 macro_rules! mutants {
@@ -57,6 +87,6 @@ mutants! {
     a_file_is_reused_by_its_name_only: found_by_runs(Mutant::Engine(Bug::FileByName));
     the_clock_goes_back: found_by_runs(Mutant::Engine(Bug::ClockBack));
     a_patch_is_made_against_the_last_record_and_not_the_last_epoch: found_by_runs(Mutant::Engine(Bug::PatchOfLastRecord));
-    an_idle_owner_does_not_look_whether_it_was_replaced: found_by_runs(Mutant::Engine(Bug::Unwatchful));
+    an_idle_owner_does_not_look_whether_it_was_replaced: found_by_a_replaced_owner(Mutant::Engine(Bug::Unwatchful));
     garbage_counts_although_the_list_grew: found_by_runs(Mutant::Engine(Bug::StaleGarbage));
 }

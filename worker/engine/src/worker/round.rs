@@ -2,6 +2,7 @@
 //! the next epoch; it is sealed when the commit is known.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{Action, Attempt, Contribution, Phase, Producer, Worker, after};
 use crate::claim::ClaimEvent;
@@ -59,10 +60,16 @@ impl Worker {
             && self.shards.values().any(|state| state.dirty && matches!(state.phase, Phase::Running(_)) || state.is_urgent())
     }
 
+    /// From the beginning of one round to that of the next. A single shard at the head sets the pace for all.
+    pub(super) fn interval(&self) -> Duration {
+        let at_head = |state: &super::ShardState| state.dirty && !state.behind && matches!(state.phase, Phase::Running(_));
+        if self.shards.values().any(at_head) { self.options.commit_interval } else { self.options.commit_interval_behind }
+    }
+
     pub(super) fn begin_round_if_due(&mut self) {
         let Round::Idle { last } = self.round else { return };
         let urgent = self.shards.values().any(super::ShardState::is_urgent);
-        let due = after(last, self.options.commit_interval) <= self.now;
+        let due = after(last, self.interval()) <= self.now;
         if !self.has_work() && after(last, self.options.heartbeat) <= self.now {
             return self.beat();
         }
@@ -244,3 +251,6 @@ impl super::ShardState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ use crate::mutant::{Mutant, is};
 use crate::oracle::Invariant;
 use crate::task::SimShard;
 
+/// A shard with more records before it than these is behind.
+const BEHIND_RECORDS: usize = 5;
+
 /// What an executor is told.
 pub(super) enum Command {
     Adopt(ShardId, Attempt, Box<SimShard>),
@@ -35,6 +38,7 @@ struct Slot {
     reader: BTreeMap<Partition, usize>,
     dirty: bool,
     full: bool,
+    behind: bool,
     /// The mutant applied the sealed epoch already.
     applied_early: bool,
 }
@@ -87,7 +91,7 @@ impl World {
                 executor.slots.remove(&shard);
                 executor.slots.insert(
                     shard,
-                    Slot { attempt, shard: state, reader: BTreeMap::new(), dirty: false, full: false, applied_early: false },
+                    Slot { attempt, shard: state, reader: BTreeMap::new(), dirty: false, full: false, behind: false, applied_early: false },
                 );
             }
             Command::Start(shard, attempt, incarnation) => self.begin(seat, number, shard, attempt, incarnation),
@@ -175,6 +179,12 @@ impl World {
                 if slot.shard.open_bytes() >= epoch_bytes_max && !slot.full {
                     slot.full = true;
                     inbox.push_back(Event::Full(shard));
+                }
+                let left = |(p, at): (&Partition, &usize)| log.inputs[p.get() as usize].len() - at;
+                let behind = slot.reader.iter().map(left).sum::<usize>() > BEHIND_RECORDS;
+                if behind != slot.behind {
+                    slot.behind = behind;
+                    inbox.push_back(Event::Behind(shard, slot.attempt, behind));
                 }
             }
             Ok(Err(error)) => self.shard_failed(seat, number, shard, error),

@@ -72,6 +72,7 @@ impl Process {
             worker: name.clone(),
             timeline: Timeline::new(0),
             commit_interval: Duration::from_millis(100),
+            commit_interval_behind: Duration::from_secs(1),
             checkpoints_retained: setup.checkpoints_retained,
             heartbeat: setup.heartbeat,
             watch: setup.watch,

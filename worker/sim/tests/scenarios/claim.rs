@@ -56,6 +56,8 @@ fn a_claim_after_a_committed_release_bars_nobody() {
     let version = world.next_version();
     world.unassign(0, version);
     world.until("the release is committed", |world| world.is_at(0, "left"));
+    // The marker follows; until it is there nobody can know.
+    quiet(&mut world);
     take_over(&mut world);
     world.work_off(5);
     assert_eq!(world.coverage.met("a live incarnation is barred"), 0);

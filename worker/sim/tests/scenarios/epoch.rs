@@ -75,7 +75,7 @@ fn while_a_commit_is_on_its_way_the_next_epoch_is_processed_and_waits() {
     world.produce(40);
     quiet(&mut world);
     assert!(open_bytes(&world) > 0, "the next epoch holds records");
-    assert!(open_bytes(&world) < 1_000, "and no more than an epoch may");
+    assert!(open_bytes(&world) < 900 + 200, "and no more than an epoch may, which the last record may exceed: {}", open_bytes(&world));
     assert_eq!(world.oracle.epochs(), epochs, "nothing is committed out of turn");
     world.delay_commits(0, false);
     world.until("all is worked off", World::is_worked_off);
