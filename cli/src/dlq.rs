@@ -22,6 +22,9 @@ use replay::Replay;
 /// The dead-letter topic is the only input of these commands.
 const LETTERS: InputId = InputId::new(0);
 
+/// What reading and putting back letters may use.
+const KAFKA_MEMORY_BYTES: usize = 256 << 20;
+
 #[derive(Subcommand)]
 pub enum DlqCommand {
     /// List dead letters: where each came from, the step and the reason
@@ -68,7 +71,7 @@ impl DlqCommand {
         };
         let loaded = job::load(&common.places.file)?;
         match common.places.cluster(&loaded.job)? {
-            Some(cluster) => self.act(&loaded, output, |topics| open_kafka(&cluster, topics)),
+            Some(cluster) => self.act(&loaded, output, |topics| open_kafka(&cluster, topics, KAFKA_MEMORY_BYTES)),
             None => self.act(&loaded, output, |topics| open_local(&common.places, topics)),
         }
     }

@@ -60,7 +60,7 @@ pub struct Run {
     #[arg(long, env = "FOREBAY_FROM_GROUP", value_parser = BoolishValueParser::new())]
     from_group: bool,
 
-    /// Memory for state, caches and epochs, such as 512Mi [default: spec.state.memory, else half of the container's or machine's memory]
+    /// Memory for state, caches, epochs and the Kafka client, such as 512Mi [default: spec.state.memory, else half of the container's or machine's memory]
     #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY")]
     memory: Option<forebay_crds::ByteSize>,
 
@@ -88,8 +88,9 @@ impl Run {
         match self.places.cluster(&loaded.job)? {
             Some(cluster) => {
                 let shards = loaded.job.shards.unwrap_or(1);
-                check_kafka(&open_kafka(&cluster, loaded.topics(shards))?)?;
-                self.run(&loaded, output, |topics| open_kafka(&cluster, topics))
+                let memory = self.memory_bytes(&loaded);
+                check_kafka(&open_kafka(&cluster, loaded.topics(shards), memory)?)?;
+                self.run(&loaded, output, |topics| open_kafka(&cluster, topics, memory))
             }
             None => self.run(&loaded, output, |topics| open_local(&self.places, topics)),
         }
@@ -154,12 +155,12 @@ impl Run {
             Some(list) => parse_shards(list, shards)?,
             None => (0..shards).map(ShardId::new).collect(),
         };
-        let memory = self.memory.map(forebay_crds::ByteSize::get).or(job.state_memory_bytes).unwrap_or_else(|| memory_limit() / 2);
         Ok(RuntimeOptions {
             worker: WorkerOptions {
                 worker: WorkerName::new(self.worker.clone().unwrap_or_else(host_name)),
                 timeline: TIMELINE,
                 commit_interval: job.commit.interval,
+                commit_interval_behind: job.commit.interval.max(Duration::from_secs(1)),
                 checkpoints_retained: job.checkpoint.retained as usize,
                 heartbeat: Duration::from_secs(24 * 3600),
                 watch: Duration::from_secs(5),
@@ -177,8 +178,13 @@ impl Run {
             checkpoint_pause: job.checkpoint.min_pause,
             checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
             lifetimes: job::lifetimes(job, &job::tables(identity)),
-            memory_bytes_max: usize::try_from(memory).unwrap_or(usize::MAX),
+            memory_bytes_max: self.memory_bytes(loaded),
         })
+    }
+
+    fn memory_bytes(&self, loaded: &Loaded) -> usize {
+        let said = self.memory.map(forebay_crds::ByteSize::get).or(loaded.job.state_memory_bytes);
+        usize::try_from(said.unwrap_or_else(|| memory_limit() / 2)).unwrap_or(usize::MAX)
     }
 }
 
@@ -187,9 +193,9 @@ pub fn open_local(places: &Places, topics: JobTopics) -> anyhow::Result<LocalLog
     Ok(LocalLog::open(LocalLogOptions { dir: places.working.log_dir(), topics, auto_create: true })?)
 }
 
-/// A job's topics on a cluster.
-pub fn open_kafka(cluster: &Cluster, topics: JobTopics) -> anyhow::Result<KafkaLog> {
-    let mut options = KafkaOptions::new(cluster.bootstrap_servers.clone(), topics);
+/// A job's topics on a cluster, for a process that may use so many bytes of memory.
+pub fn open_kafka(cluster: &Cluster, topics: JobTopics, memory_bytes: usize) -> anyhow::Result<KafkaLog> {
+    let mut options = KafkaOptions::new(cluster.bootstrap_servers.clone(), topics).memory(memory_bytes);
     for (name, value) in &cluster.properties {
         options = options.property(name, value);
     }

@@ -220,7 +220,7 @@ struct Budget {
 
 impl Budget {
     /// A quarter for the databases (block cache and write buffers), a quarter for decoded state, a quarter for epochs: two of a shard are in
-    /// memory at once, and a producer holds a copy of one. The rest is for fetch buffers, the allocator and the program.
+    /// memory at once, and a producer holds a copy of one. The rest is for the log's buffers, the allocator and the program.
     fn of(bytes: usize, shards: usize) -> Self {
         let shards = shards.max(1);
         let quarter = bytes / 4;

@@ -76,6 +76,14 @@ impl KafkaOptions {
         }
     }
 
+    /// The same for a process that may use so much memory: a sixteenth of it for inputs, an eighth for outputs, and never more than pays.
+    #[must_use]
+    pub fn memory(mut self, bytes: usize) -> Self {
+        self.prefetch_bytes = (bytes / 16).min(self.prefetch_bytes);
+        self.produce_bytes = (bytes / 8).min(self.produce_bytes);
+        self
+    }
+
     /// The same with one more librdkafka property.
     #[must_use]
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
