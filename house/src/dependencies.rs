@@ -40,6 +40,24 @@ pub fn real(metadata: &str) -> Result<Graph, String> {
     Ok(graph)
 }
 
+/// A line for each crate that wants a feature of another one, by default features too. Cargo gives it to all that are built together.
+pub fn who_asks_for(package: &str, feature: &str, metadata: &str) -> Result<Vec<String>, String> {
+    let metadata: Value = serde_json::from_str(metadata).map_err(|error| format!("cargo metadata: {error}"))?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata: no packages")?;
+    let has = |list: &Value| list.as_array().is_some_and(|list| list.iter().any(|name| *name == *feature));
+    let mut findings = Vec::new();
+    for asking in packages {
+        if asking["name"] == *package && has(&asking["features"]["default"]) {
+            findings.push(format!("{package} has the feature {feature} by default"));
+        }
+        let of_package = asking["dependencies"].as_array().into_iter().flatten().filter(|dependency| dependency["name"] == *package);
+        if of_package.into_iter().any(|dependency| has(&dependency["features"])) {
+            findings.push(format!("{} asks for the feature {feature} of {package}", asking["name"]));
+        }
+    }
+    Ok(findings)
+}
+
 /// From the table in ARCHITECTURE.md: the one whose first column is called `crate`.
 pub fn documented(markdown: &str) -> Result<Graph, String> {
     let mut rows = markdown.lines().skip_while(|line| cells(line).first().is_none_or(|cell| cell != "crate"));
@@ -146,6 +164,18 @@ mod tests {
             "| `a` | `b` | – |\n| `b` | – | `c` |\n| `c` | – | – |\n| `d` | – | – |",
             &["crate d of the table in ARCHITECTURE.md does not exist"],
         );
+    }
+
+    #[test]
+    fn who_asks_for_a_feature_is_found() {
+        let of = |default: &str, features: &str| {
+            let a = format!(r#"{{"name": "a", "features": {{"default": [{default}], "bugs": []}}, "dependencies": []}}"#);
+            let b = format!(r#"{{"name": "b", "features": {{}}, "dependencies": [{{"name": "a", "features": [{features}]}}]}}"#);
+            who_asks_for("a", "bugs", &format!(r#"{{"packages": [{a}, {b}]}}"#)).expect("metadata as cargo prints it")
+        };
+        assert_eq!(of("", "\"other\""), Vec::<String>::new());
+        assert_eq!(of("", "\"bugs\""), ["\"b\" asks for the feature bugs of a"]);
+        assert_eq!(of("\"bugs\"", ""), ["a has the feature bugs by default"]);
     }
 
     #[test]

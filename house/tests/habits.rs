@@ -65,19 +65,32 @@ fn no_file_is_unsafe_but_the_named_ones() {
     assert_eq!(needed, UNSAFE.len(), "one of {UNSAFE:?} needs its exception no more");
 }
 
-#[test]
-fn crates_depend_on_each_other_as_the_map_says() {
+fn cargo_metadata() -> String {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
         .current_dir(root())
         .output()
         .expect("cargo runs this test, so it is there");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let real = dependencies::real(&String::from_utf8_lossy(&output.stdout)).expect("cargo's own output");
+    String::from_utf8(output.stdout).expect("cargo writes text")
+}
+
+#[test]
+fn crates_depend_on_each_other_as_the_map_says() {
+    let real = dependencies::real(&cargo_metadata()).expect("cargo's own output");
     let documented =
         dependencies::documented(&text_of(&text_files(&root()), "ARCHITECTURE.md").text).expect("the table in ARCHITECTURE.md");
     check(&dependencies::compare(&real, &documented));
     assert_eq!(dependencies::circle(&real), None);
+}
+
+#[test]
+fn nobody_but_the_simulator_has_the_deliberate_bugs() {
+    check(&dependencies::who_asks_for("forebay-engine", "mutants", &cargo_metadata()).expect("cargo's own output"));
+    let real = dependencies::real(&cargo_metadata()).expect("cargo's own output");
+    let with_bugs = |edges: &dependencies::Edges| edges.always.contains("engine-mutants") || edges.tests.contains("engine-mutants");
+    let crates: Vec<_> = real.iter().filter(|(_, edges)| with_bugs(edges)).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(crates, ["sim"]);
 }
 
 #[test]

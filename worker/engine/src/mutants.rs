@@ -1,5 +1,5 @@
-//! Deliberate bugs that the simulator switches on to prove that it finds them. Without the feature `mutants` there is none, and every question
-//! after one is a constant.
+//! Deliberate bugs that the simulator switches on to prove that it finds them. Without the feature `mutants`, as in all that users run, there is
+//! none, and every question after one is a constant: only the package `forebay-engine-mutants`, the simulator's build of these sources, has it.
 
 /// A bug that has to sit inside the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
