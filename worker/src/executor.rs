@@ -98,6 +98,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 idle = IDLE_WAIT_MIN;
                 continue;
             }
+            self.save_idle();
             let wait = if self.slots.values().any(|slot| slot.input.is_some() && !slot.full) { idle } else { Duration::from_secs(3600) };
             idle = (idle * 2).min(IDLE_WAIT_MAX);
             match inbox.recv_timeout(wait) {
@@ -105,6 +106,13 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Shards that wait for records, with nothing uncommitted, may be saved meanwhile.
+    fn save_idle(&self) {
+        for (shard, slot) in self.slots.iter().filter(|(_, slot)| slot.input.is_some() && uncommitted(&slot.shard) == 0) {
+            self.shared.snapshots.idle(*shard, slot.attempt, &slot.shard);
         }
     }
 

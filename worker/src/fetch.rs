@@ -93,4 +93,4 @@ fn local(action: &str, folder: &Path, error: &std::io::Error) -> StateError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -54,6 +54,8 @@ struct Due {
     began: Instant,
     running: bool,
     attempt: Attempt,
+    /// Records in the books of this attempt's last checkpoint, or of one that was there: without further ones there is nothing new to save.
+    saved_records: Option<u64>,
     /// Checksums of the files of the database that is open now, by name: a table file's name is used once in a database's life.
     checksums: BTreeMap<String, u32>,
 }
@@ -73,15 +75,22 @@ impl<S: StateStore> Snapshots<S> {
 
     /// An epoch of the shard was committed and applied: takes a checkpoint if one is due and none is on its way.
     pub(crate) fn committed<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
-        self.take_if(shard, attempt, state, |due| Instant::now() >= due.at);
+        self.take_if(shard, attempt, state, Want::Epoch, |due| Instant::now() >= due.at);
+    }
+
+    /// The shard has nothing to do: takes a checkpoint if one is due and there is something new to save. Without it a shard whose records have run
+    /// out would keep all since its last checkpoint in its journal alone, until the next record comes.
+    pub(crate) fn idle<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
+        let records = state.head().books.records_in;
+        self.take_if(shard, attempt, state, Want::Records, |due| Instant::now() >= due.at && due.saved_records != Some(records));
     }
 
     /// Somebody wants a checkpoint now: takes one unless one is on its way.
     pub(crate) fn asked<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
-        self.take_if(shard, attempt, state, |_| true);
+        self.take_if(shard, attempt, state, Want::Epoch, |_| true);
     }
 
-    fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, is_due: impl FnOnce(&Due) -> bool) {
+    fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, want: Want, is_due: impl FnOnce(&Due) -> bool) {
         let mut shards = self.inner.lock();
         let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
         // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
@@ -91,10 +100,11 @@ impl<S: StateStore> Snapshots<S> {
             began: Instant::now(),
             running: false,
             attempt,
+            saved_records: None,
             checksums: BTreeMap::new(),
         });
         if due.attempt != attempt {
-            due.attempt = attempt;
+            (due.attempt, due.saved_records) = (attempt, None);
             due.checksums.clear();
         }
         if due.running || !is_due(due) {
@@ -104,6 +114,7 @@ impl<S: StateStore> Snapshots<S> {
         let job = Job {
             shard,
             attempt,
+            want,
             incarnation: state.head().owner.incarnation.clone(),
             retained: state.head().retained.clone(),
             checksums: std::mem::take(&mut due.checksums),
@@ -113,12 +124,28 @@ impl<S: StateStore> Snapshots<S> {
     }
 }
 
+/// What makes a checkpoint worth its while.
+#[derive(Clone, Copy)]
+enum Want {
+    /// An epoch that the newest one does not hold.
+    Epoch,
+    /// Records that it does not hold: the epochs that say which checkpoints count have none, and would never let a shard come to rest.
+    Records,
+}
+
 struct Job {
     shard: ShardId,
     attempt: Attempt,
+    want: Want,
     incarnation: Incarnation,
     retained: Vec<RetainedCheckpoint>,
     checksums: BTreeMap<String, u32>,
+}
+
+/// What came of it: how many records are in the books of the newest checkpoint now, and what was found when it was uploaded.
+enum Outcome {
+    Uploaded { records: u64, named: Vec<RetainedCheckpoint>, garbage: Vec<String> },
+    NothingNew { records: u64 },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,13 +168,18 @@ impl Inner {
         let folder = self.state_dir.join(format!("checkpoint-{shard}-{}", uuid::Uuid::new_v4().simple()));
         tracing::debug!(%shard, "checkpoint begins");
         let outcome = self.upload(&mut job, checkpointer, &folder);
+        let saved = match &outcome {
+            Ok(Outcome::Uploaded { records, .. } | Outcome::NothingNew { records }) => Some(*records),
+            Err(_) => None,
+        };
         tracing::debug!(%shard, taken = outcome.is_ok(), "checkpoint ends");
         let _ = std::fs::remove_dir_all(&folder);
         match outcome {
-            Ok((named, garbage)) => {
+            Ok(Outcome::Uploaded { named, garbage, .. }) => {
                 Counters::add(&self.status.counters.checkpoints, 1);
                 let _ = self.events.send(Event::GarbageFound(shard, attempt, named, garbage));
             }
+            Ok(Outcome::NothingNew { .. }) => {}
             Err(error) => {
                 Counters::add(&self.status.counters.checkpoint_failures, 1);
                 self.status.update(shard, |status| status.checkpoint_failures += 1);
@@ -160,12 +192,14 @@ impl Inner {
             due.at = (due.began + self.pace.interval).max(Instant::now() + self.pace.pause);
             if due.attempt == attempt {
                 due.checksums = job.checksums;
+                due.saved_records = saved.or(due.saved_records);
             }
         }
     }
 
-    fn upload(&self, job: &mut Job, checkpointer: Checkpointer, folder: &Path) -> Result<(Vec<RetainedCheckpoint>, Vec<String>), JobError> {
+    fn upload(&self, job: &mut Job, checkpointer: Checkpointer, folder: &Path) -> Result<Outcome, JobError> {
         let checkpoint = checkpointer(folder)?;
+        let records = checkpoint.stamp.books.records_in;
         let mut listed = Vec::new();
         let mut all_known = true;
         for retained in &job.retained {
@@ -176,8 +210,12 @@ impl Inner {
                 Err(error) => return Err(error.into()),
             }
         }
-        if listed.last().is_some_and(|newest: &Manifest| newest.stamp.epoch == checkpoint.stamp.epoch) {
-            return Ok((Vec::new(), Vec::new()));
+        let is_there = |newest: &Manifest| match job.want {
+            Want::Epoch => newest.stamp.epoch == checkpoint.stamp.epoch,
+            Want::Records => newest.stamp.books.records_in == records,
+        };
+        if listed.last().is_some_and(is_there) {
+            return Ok(Outcome::NothingNew { records });
         }
         let known = listed.last().map(KnownFiles::of).unwrap_or_default();
         let mut checksum = CachedChecksums { known: &mut job.checksums };
@@ -196,12 +234,12 @@ impl Inner {
         tracing::info!(shard = %job.shard, epoch = %retained.epoch, files = manifest.files.len(), "checkpoint uploaded");
         let _ = self.events.send(Event::CheckpointUploaded(job.shard, job.attempt, retained.clone()));
         if !all_known {
-            return Ok((Vec::new(), Vec::new()));
+            return Ok(Outcome::Uploaded { records, named: Vec::new(), garbage: Vec::new() });
         }
         listed.push(manifest);
         let now = self.store_clock(job.shard, &retained)?;
         let garbage = find_garbage(&*self.store, job.shard, &listed, now, GARBAGE_GRACE, GARBAGE_MAX)?;
-        Ok((listed.iter().map(Manifest::retained).collect(), garbage))
+        Ok(Outcome::Uploaded { records, named: listed.iter().map(Manifest::retained).collect(), garbage })
     }
 
     /// The store's own clock, read off the manifest that was just put.
@@ -233,3 +271,6 @@ impl ChecksumFile for CachedChecksums<'_> {
         Ok(crc32)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use super::*;
 
 /// Counts requests by kind.
 #[derive(Default)]
-struct Objects {
+pub(crate) struct Objects {
     objects: Mutex<BTreeMap<String, Vec<u8>>>,
     requests: Mutex<BTreeMap<&'static str, usize>>,
     /// Downloads wait here for each other.
@@ -165,7 +165,7 @@ fn content(database: &RocksState) -> Vec<(Vec<u8>, Vec<u8>)> {
     all.map(|entry| entry.map(|entry| (entry.key, entry.value)).unwrap()).collect()
 }
 
-fn stamp(epoch: Epoch) -> Stamp {
+pub(crate) fn stamp(epoch: Epoch) -> Stamp {
     let owner = Owner {
         timeline: Timeline::new(0),
         shard: ShardId::new(0),
