@@ -82,6 +82,13 @@ impl S3 {
         Ok(())
     }
 
+    /// Says who may do what with the bucket, in the language of S3's policies; what it said before is forgotten.
+    pub fn set_policy(&self, policy: &serde_json::Value) -> Result<()> {
+        let put = self.client.put_bucket_policy().bucket(BUCKET).policy(policy.to_string()).send();
+        self.runtime.block_on(put).with_context(|| format!("set the policy {policy}"))?;
+        Ok(())
+    }
+
     fn make_bucket(&self) -> Result<()> {
         let made = self.runtime.block_on(self.client.create_bucket().bucket(BUCKET).send());
         match made {

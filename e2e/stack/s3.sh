@@ -10,6 +10,8 @@
 readonly S3_VERSION=4.48
 readonly S3_HOME=$STACK_HOME/seaweedfs-$S3_VERSION
 readonly S3_ACCESS_KEY=test S3_SECRET_KEY=testtest
+# A user who may do nothing but what a bucket's policy allows him.
+readonly S3_LIMITED_ACCESS_KEY=limited S3_LIMITED_SECRET_KEY=limitedsecret
 
 s3_port_main() { echo "${FOREBAY_S3_PORT:-18333}"; }
 
@@ -41,6 +43,10 @@ s3_start() { # DIR PORT
   "name": "test",
   "credentials": [{"accessKey": "$S3_ACCESS_KEY", "secretKey": "$S3_SECRET_KEY"}],
   "actions": ["Admin", "Read", "Write", "List", "Tagging"]
+}, {
+  "name": "limited",
+  "credentials": [{"accessKey": "$S3_LIMITED_ACCESS_KEY", "secretKey": "$S3_LIMITED_SECRET_KEY"}],
+  "actions": []
 }]}
 JSON
   weed=(
@@ -68,4 +74,6 @@ s3_env() { # DIR PORT
   echo "FOREBAY_TEST_S3=http://127.0.0.1:$2"
   echo "FOREBAY_TEST_S3_ACCESS_KEY=$S3_ACCESS_KEY"
   echo "FOREBAY_TEST_S3_SECRET_KEY=$S3_SECRET_KEY"
+  echo "FOREBAY_TEST_S3_LIMITED_ACCESS_KEY=$S3_LIMITED_ACCESS_KEY"
+  echo "FOREBAY_TEST_S3_LIMITED_SECRET_KEY=$S3_LIMITED_SECRET_KEY"
 }

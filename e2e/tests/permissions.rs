@@ -1,15 +1,17 @@
-//! Promise: a job needs of Kafka what docs/permissions.md lists and no more: it runs on a broker with TLS, SASL and ACLs as a user who has just
-//! been given those, by the very commands of that page. Without them, or with a wrong password, it says what is missing.
+//! Promise: a job needs of Kafka and S3 what docs/permissions.md lists and no more: it runs on a broker with TLS, SASL and ACLs, and on a bucket, as a
+//! user who has just been given that, by the very commands and the very policy of that page. Without them, or with a wrong password, it says what
+//! is missing.
 
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::flights::{PARTITIONS, SHARDS, records};
+use forebay_e2e::flights::{Flights, PARTITIONS, SHARDS, records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::job::Forebay;
-use forebay_e2e::kafka::Feeder;
+use forebay_e2e::kafka::{Broker, Feeder};
 use forebay_e2e::s3::{BUCKET, S3};
 use forebay_e2e::stack::Instance;
+use serde_json::Value;
 
 /// Wrong usage, or surroundings that cannot work.
 const UNUSABLE: Option<i32> = Some(2);
@@ -30,6 +32,33 @@ fn documented(block: usize) -> Result<String> {
     let lines = if lines.contains("acls()") { (**lines).to_owned() } else { format!("{function}\n{lines}") };
     ensure!(lines.contains("User:flights"), "the page gives nothing to User:flights: {lines}");
     Ok(lines.replace("User:flights", "User:alice"))
+}
+
+/// The policy of docs/permissions.md for this job's prefix, for everybody whom the server knows; without one of its actions.
+fn documented_policy(prefix: &str, missing: Option<&str>) -> Result<Value> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/permissions.md"))?;
+    let block = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).context("the page has no policy")?;
+    let text = block.replace("PREFIX/default/flights", prefix).replace("BUCKET", BUCKET);
+    let mut policy: Value = serde_json::from_str(&text)?;
+    ensure!(!text.contains("PREFIX"), "a place of the policy is not this job's: {text}");
+    let statements = policy["Statement"].as_array_mut().context("the policy has no statements")?;
+    let before = statements.iter().map(|statement| actions(statement).len()).sum::<usize>();
+    for statement in statements.iter_mut() {
+        statement["Action"] = actions(statement).into_iter().filter(|action| Some(action.as_str()) != missing).collect();
+        statement["Principal"] = "*".into();
+    }
+    let left = statements.iter().map(|statement| actions(statement).len()).sum::<usize>();
+    ensure!(left == before - usize::from(missing.is_some()), "the policy has no action {missing:?}");
+    statements.retain(|statement| !actions(statement).is_empty());
+    Ok(policy)
+}
+
+fn actions(statement: &Value) -> Vec<String> {
+    let text = |action: &Value| action.as_str().map(str::to_owned);
+    match &statement["Action"] {
+        Value::Array(all) => all.iter().filter_map(text).collect(),
+        one => text(one).into_iter().collect(),
+    }
 }
 
 fn properties(instance: &Instance, password: &str) -> Result<String> {
@@ -110,5 +139,52 @@ fn a_job_needs_what_the_page_lists_and_no_more() -> Result<()> {
         check(&forebay, &["dlq", "replay"], Some(0), &[&dry.lines().last().unwrap_or_default().replace("would be", "are")])?;
         check(&forebay, &["dlq", "replay"], Some(0), &["0 dead letters are put back"])?;
         Ok(())
+    })
+}
+
+/// Method: a bucket of its own, a user who may do nothing, then what the page's policy allows but for one action each, then all of it. The job takes
+/// checkpoints, loses its disk, and is restored; it must come out right.
+#[test]
+fn a_job_needs_of_s3_what_the_page_lists_and_no_more() -> Result<()> {
+    in_folder("permissions-s3", |folder| {
+        let server = Instance::up("s3", "permissions")?;
+        let owner = server.s3()?;
+        let every_second = |manifest| replaced(manifest, "interval: 30s", "interval: 1s");
+        let mut flights = Flights::new(folder, Broker::of_environment()?, &owner, every_second)?;
+        flights.forebay = flights
+            .forebay
+            .with("AWS_ACCESS_KEY_ID", server.get("FOREBAY_TEST_S3_LIMITED_ACCESS_KEY")?)
+            .with("AWS_SECRET_ACCESS_KEY", server.get("FOREBAY_TEST_S3_LIMITED_SECRET_KEY")?);
+        let records = records(30_000)?;
+        flights.feed(&records[..20_000])?;
+        check(&flights.forebay, &["run", "--until-end"], FAILED, &["list", "refused", "AccessDenied", "s3:ListBucket"])?;
+        // The first thing of all is a look whether the job has run before; the rest is the preflight's.
+        let needed = [
+            ("s3:ListBucket", "list", FAILED),
+            ("s3:GetObject", "get", UNUSABLE),
+            ("s3:PutObject", "put", UNUSABLE),
+            ("s3:DeleteObject", "delete", UNUSABLE),
+        ];
+        for (missing, action, code) in needed {
+            owner.set_policy(&documented_policy(&flights.prefix(), Some(missing))?)?;
+            let said = [action, "refused", "403", missing, &flights.prefix()];
+            check(&flights.forebay, &["run", "--until-end"], code, &said).with_context(|| format!("without {missing}"))?;
+        }
+        ensure!(owner.list(&flights.prefix())?.iter().all(|key| key.contains("/.preflight/")), "something was written without a right");
+
+        owner.set_policy(&documented_policy(&flights.prefix(), None)?)?;
+        let running = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        running.wait_until_metric("forebay_records_total", 20_000.0)?;
+        running.wait_until_metric("forebay_checkpoints_total", f64::from(SHARDS))?;
+        running.stop()?;
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        flights.feed(&records[20_000..])?;
+        let mut again = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end", "--checkpoint-on-stop"])?;
+        again.success()?;
+        let restored = again.lines().iter().filter(|line| line.message() == "restored from a checkpoint").count();
+        ensure!(restored == SHARDS as usize, "{restored} shards were restored from a checkpoint");
+        let elsewhere = flights.forebay.clone().with("FOREBAY_STORE", format!("s3://{BUCKET}/elsewhere"));
+        check(&elsewhere, &["run", "--until-end"], FAILED, &["refused", "AccessDenied"])?;
+        flights.check(&records, &["one"])
     })
 }

@@ -76,7 +76,8 @@ impl Bucket {
                 Ok(Some(if same { Put::Created } else { Put::AlreadyThere }))
             }
             Err(error) if Refused::of(&error).nothing_there() => Ok(None),
-            Err(error) => Err(self.refused("put", key, error)),
+            // S3 counts a look at an object as a get: that is the permission to name.
+            Err(error) => Err(self.refused("get", key, error)),
         }
     }
 
