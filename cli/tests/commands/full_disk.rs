@@ -79,6 +79,28 @@ fn a_full_state_disk_holds_the_job_up_until_there_is_room() {
     assert_eq!(world.records("orders.good").len(), 60_000);
 }
 
+/// Method: a job with checkpoints has lost its disk, and gets one that is too small for them; then it is made larger under the running job.
+#[test]
+fn a_disk_that_is_too_small_for_a_restore_holds_the_job_up_until_there_is_room() {
+    let world = World::new();
+    fill(&world, 60_000);
+    world.ask(&["run", "--until-end", "--checkpoint-on-stop"]);
+    let Some(disk) = Disk::mount(world.path("small"), 6) else { return };
+    let state = disk.path().join("state");
+    let arguments = ["run", "--until-end", "--memory", "64Mi", "--state-dir", state.to_str().unwrap()];
+    let mut run = Watched::start(&mut world.command(&arguments));
+    assert!(run.until("No space left on device"), "the disk was large enough: {:?}", run.seen);
+    let said = run.seen.last().unwrap().clone();
+    assert!(said.contains("free some space"), "{said}");
+    disk.enlarge(500);
+    let (code, log) = run.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(log.matches("restored from a checkpoint").count(), 2, "{log}");
+    assert!(!log.contains("falling back"), "a checkpoint was taken for damaged: {log}");
+    assert_eq!(world.ask_json(&["state", "scan", "--state-dir", state.to_str().unwrap()]).len(), 60_000);
+    assert_eq!(world.records("orders.good").len(), 60_000);
+}
+
 /// Method: the embedded log lies on a disk that is too small for what the job puts out. The run is stopped, the disk made larger, the job
 /// started again.
 #[test]

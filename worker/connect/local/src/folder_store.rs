@@ -145,7 +145,7 @@ impl ObjectStore for FolderStore {
         copy_whole(&mut object, to).map_err(|error| StoreError::Unavailable {
             action: "download",
             key: key.to_owned(),
-            reason: format!("into {}: {error}", to.display()),
+            reason: format!("into {}: {error}; free some space there, or name another state folder", to.display()),
         })
     }
 

@@ -76,7 +76,13 @@ impl Bucket {
 
     /// Leaves no part of a file behind when it fails.
     pub(crate) async fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError> {
-        let unwritable = |e: io::Error| self.unavailable("download", key, format!("cannot write {}: {e}", to.display()));
+        let unwritable = |e: io::Error| {
+            self.unavailable(
+                "download",
+                key,
+                format!("cannot write {}: {e}; free some space there, or name another state folder", to.display()),
+            )
+        };
         let mut file = File::create(to).map_err(unwritable)?;
         let fetched = self.fetch("download", key, &mut file).await;
         let fetched = fetched.and_then(|fetched| file.sync_all().map(|()| fetched).map_err(unwritable));
@@ -130,7 +136,9 @@ impl Bucket {
             let reason = format!("{size} bytes are more than the {} that are read into memory", S::BYTES_MAX);
             return Err(StoreError::Denied { action, key: self.url(key), reason });
         }
-        let unwritable = |e: io::Error| self.unavailable(action, key, format!("cannot write what arrives: {e}"));
+        let unwritable = |e: io::Error| {
+            self.unavailable(action, key, format!("cannot write what arrives: {e}; free some space, or name another state folder"))
+        };
         sink.restart().map_err(unwritable)?;
         let expected_crc32 = claimed_crc32(answer.metadata());
         let mut hasher = crc32fast::Hasher::new();

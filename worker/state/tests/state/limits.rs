@@ -68,8 +68,28 @@ fn a_disk_that_takes_no_more_is_an_io_error_and_leaves_an_applied_epoch_whole() 
     check_left(dir.path());
 }
 
+/// Runs a test of this file once more, in a child whose folder is a disk of three megabytes, in a mount namespace of its own. Returns what it said;
+/// `None` where the system does not let us.
+fn on_a_small_disk(test: &str) -> Option<String> {
+    if !Command::new("unshare").args(["-m", "true"]).output().is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: a small disk cannot be mounted here, which needs root");
+        return None;
+    }
+    let dir = tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=3m none \"$FOREBAY_TEST_FULL_DISK_DIR\" && exec \"$0\" --exact \"limits::$1\" --nocapture";
+    let child = Command::new("unshare")
+        .args(["-m", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(test)
+        .env(CHILD_DIR, dir.path())
+        .output()
+        .unwrap();
+    let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    assert!(child.status.success(), "{output}");
+    Some(output)
+}
+
 #[test]
-#[ignore = "needs root: mounts a small tmpfs in a mount namespace of its own"]
 fn a_full_disk_is_an_io_error_that_says_the_way_out_and_all_goes_on_once_there_is_space() {
     // Ten times, for RocksDB's own recovery runs beside it: a version of it that waits for a writer who waits for it once hung here.
     if let Some(dir) = std::env::var_os(CHILD_DIR) {
@@ -83,18 +103,49 @@ fn a_full_disk_is_an_io_error_that_says_the_way_out_and_all_goes_on_once_there_i
         }
         return;
     }
-    let dir = tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=3m none \"$FOREBAY_TEST_FULL_DISK_DIR\" && exec \"$0\" --ignored --exact \"$1\" --nocapture";
-    let child = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .arg(std::env::current_exe().unwrap())
-        .arg("limits::a_full_disk_is_an_io_error_that_says_the_way_out_and_all_goes_on_once_there_is_space")
-        .env(CHILD_DIR, dir.path())
-        .output()
-        .unwrap();
-    let output = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
-    assert!(child.status.success(), "{output}");
+    let test = "a_full_disk_is_an_io_error_that_says_the_way_out_and_all_goes_on_once_there_is_space";
+    let Some(output) = on_a_small_disk(test) else { return };
     assert_eq!(output.matches("enlarge the volume").count(), 10, "{output}");
+}
+
+#[test]
+fn a_compaction_that_finds_no_room_loses_nothing_and_is_done_once_there_is_space() {
+    // The database is filled to a third of the disk, and ballast leaves it less than it would have to write anew.
+    if let Some(dir) = std::env::var_os(CHILD_DIR) {
+        let (dir, ballast) = (Path::new(&dir).join("db"), Path::new(&dir).join("ballast"));
+        let mut store = RocksState::create(&dir, &small_memory()).unwrap();
+        (1..=100).for_each(|epoch| store.apply(&growth(epoch), &stamp(epoch)).unwrap());
+        // What lies in files is what a compaction has to write anew.
+        store.checkpointer()(&dir.with_file_name("first")).unwrap();
+        std::fs::remove_dir_all(dir.with_file_name("first")).unwrap();
+        std::fs::write(&ballast, vec![1; 1500 << 10]).unwrap();
+        let before = bytes_in(&dir);
+        store.compact();
+        let refusal = (101..10_000).find_map(|epoch| store.apply(&growth(epoch), &stamp(epoch)).err()).expect("200 MB do not fit");
+        println!("{before} bytes before it, refused: {refusal}");
+        drop(store);
+        std::fs::remove_file(&ballast).unwrap();
+        let mut store = RocksState::open(&dir, &small_memory()).unwrap().unwrap();
+        let left = store.stamp().unwrap().unwrap().epoch.get();
+        assert!(left >= 100, "what lay in files before it is gone: epoch {left}");
+        assert_same(&dump(&store), &grown(left), "after the compaction that found no room");
+        store.compact();
+        store.apply(&growth(left + 1), &stamp(left + 1)).unwrap();
+        assert_same(&dump(&store), &grown(left + 1), "going on");
+        return;
+    }
+    let Some(output) = on_a_small_disk("a_compaction_that_finds_no_room_loses_nothing_and_is_done_once_there_is_space") else { return };
+    assert!(output.contains("No space left on device") && output.contains("enlarge the volume"), "{output}");
+}
+
+fn bytes_in(dir: &Path) -> u64 {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+/// The state after so many epochs of [`growth`].
+fn grown(last: u64) -> State {
+    let batches: Vec<_> = (1..=last).map(growth).collect();
+    batches.iter().flat_map(StateBatch::iter).map(|(key, value)| (key.to_vec(), value.unwrap().to_vec())).collect()
 }
 
 /// An epoch that only adds to the state: 20 new keys.
@@ -122,13 +173,9 @@ fn apply_until_refused(dir: &Path) {
 fn check_left(dir: &Path) {
     let mut store = RocksState::open(&dir.join("db"), &small_memory()).unwrap().unwrap();
     let left = store.stamp().unwrap().map_or(0, |stamp| stamp.epoch.get());
-    let expected = |last: u64| -> State {
-        let batches: Vec<_> = (1..=last).map(growth).collect();
-        batches.iter().flat_map(StateBatch::iter).map(|(key, value)| (key.to_vec(), value.unwrap().to_vec())).collect()
-    };
-    assert_same(&dump(&store), &expected(left), "after the full disk");
+    assert_same(&dump(&store), &grown(left), "after the full disk");
     for epoch in left + 1..=left + 20 {
         store.apply(&growth(epoch), &stamp(epoch)).unwrap();
     }
-    assert_same(&dump(&store), &expected(left + 20), "going on");
+    assert_same(&dump(&store), &grown(left + 20), "going on");
 }
