@@ -68,6 +68,11 @@ impl Flights {
         self.name.clone()
     }
 
+    /// The journal's topic.
+    pub fn journal(&self) -> String {
+        format!("forebay.default.{}.0.journal", self.name)
+    }
+
     /// An output topic: `updates`, `enriched`, `delayed` or `dead`.
     pub fn output(&self, which: &str) -> String {
         format!("{}.{which}", self.name)

@@ -66,13 +66,18 @@ impl Broker {
 
     /// Deletes a topic and makes one of the same name, with no records.
     pub fn remake_topic(&self, name: &str, partitions: u32) -> Result<()> {
+        self.delete_topic(name)?;
+        self.create_topic(name, partitions)
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
         let deleted = self.runtime.block_on(self.admin.delete_topics(&[name], &limits()))?;
         ensure!(deleted.iter().all(std::result::Result::is_ok), "delete topic {name}: {deleted:?}");
         until(&format!("topic {name} is gone"), PATIENCE, || {
             let metadata = self.admin.inner().fetch_metadata(Some(name), PATIENCE)?;
             Ok(metadata.topics()[0].partitions().is_empty().then_some(()))
-        })?;
-        self.create_topic(name, partitions)
+        })
     }
 
     /// Deletes the records of a partition before an offset, as retention would.

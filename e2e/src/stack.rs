@@ -42,6 +42,15 @@ impl Instance {
         until(&format!("nobody listens at {address}"), PATIENCE, || Ok(TcpStream::connect(address).is_err().then_some(())))
     }
 
+    /// Freezes it by SIGSTOP: the kernel still takes connections and requests for it, and nobody answers. Until what is returned is dropped.
+    pub fn freeze(&self) -> Result<Frozen> {
+        let status = self.stack("status")?;
+        let pid = status.split_once("pid ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        let frozen = Frozen { pid: pid.with_context(|| format!("no pid in: {status}"))? };
+        frozen.signal("STOP")?;
+        Ok(frozen)
+    }
+
     /// A client of this broker; of a secure one, by the listener that may do everything.
     pub fn broker(&self) -> Result<Broker> {
         Broker::at(self.get(if self.kind == "kafka-secure" { "FOREBAY_TEST_KAFKA_SECURE" } else { "FOREBAY_TEST_KAFKA" })?)
@@ -74,6 +83,27 @@ impl Instance {
             Command::new(&stack).args([command, self.kind, &self.name]).output().with_context(|| format!("run {}", stack.display()))?;
         ensure!(output.status.success(), "stack {command} {} {}: {}", self.kind, self.name, String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
+    }
+}
+
+/// A server that does not answer.
+pub struct Frozen {
+    pid: u32,
+}
+
+impl Frozen {
+    fn signal(&self, name: &str) -> Result<()> {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.pid)).status()?;
+        ensure!(sent.success(), "send SIG{name} to {}", self.pid);
+        Ok(())
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        if let Err(error) = self.signal("CONT") {
+            eprintln!("{error:#}");
+        }
     }
 }
 

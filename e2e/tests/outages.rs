@@ -35,6 +35,31 @@ fn a_broker_that_dies_and_comes_back_loses_nothing() -> Result<()> {
     })
 }
 
+/// Method: a process without a disk has begun to read its journals when the broker freezes: it takes connections and never answers. That must be an
+/// error that says what was attempted, and all must go on by itself once the broker answers again.
+#[test]
+fn a_broker_that_never_answers_ends_a_restore_with_an_error_and_not_in_a_hang() -> Result<()> {
+    in_folder("silent", |folder| {
+        let kafka = Instance::up("kafka", "silent")?;
+        let flights = Flights::new(folder, kafka.broker()?, &S3::of_environment()?, Ok)?;
+        let records = records(120_000)?;
+        flights.feed(&records[..100_000])?;
+        flights.run_until_end("one")?;
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        flights.feed(&records[100_000..])?;
+        let job = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug").run("one", &flights.state_dir("one"), &[])?;
+        job.wait_for("a restore", |line| line.message() == "restore begins")?;
+        let frozen = kafka.freeze()?;
+        job.wait_for("the end of a read", |line| {
+            line.message() == "shard failed" && line.field("reason").is_some_and(|reason| reason.contains("read the journal of shard"))
+        })?;
+        drop(frozen);
+        wait_until_worked_off(&job, records.len())?;
+        job.stop()?;
+        flights.check(&records, &["one"])
+    })
+}
+
 /// Method: an S3 server of the test's own is killed; the job must go on, count what it cannot upload, and upload again once it can.
 #[test]
 fn work_goes_on_while_the_object_store_is_down() -> Result<()> {
@@ -131,6 +156,49 @@ fn an_input_made_anew_under_its_name_stops_its_shards() -> Result<()> {
         again.stop()?;
         let after = outputs()?;
         ensure!(after == before, "something of the new topic was processed: {after:?}, before {before:?}");
+        Ok(())
+    })
+}
+
+/// Method: the journal is deleted and made anew under a job that runs; then deleted under one that is stopped, which makes it anew when it is
+/// started: once with its database on disk, once with nothing but its checkpoints.
+#[test]
+fn a_journal_made_anew_under_its_name_is_never_taken_for_an_empty_one() -> Result<()> {
+    in_folder("journal", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(10_000)?;
+        flights.feed(&records)?;
+        flights.forebay.run("one", &flights.state_dir("one"), &["--until-end", "--checkpoint-on-stop"])?.success()?;
+        let before = flights.counts()?;
+        let start = || flights.forebay.run("one", &flights.state_dir("one"), &[]);
+        let stalled = |job: &Process, shards: u32| -> Result<()> {
+            for shard in 0..shards {
+                job.wait_for(&format!("shard {shard} that stops over it"), |line| {
+                    line.message() == "shard is stalled: it needs help"
+                        && line.field("shard").is_some_and(|found| found == shard.to_string())
+                        && line.field("reason").is_some_and(|reason| reason.contains("made anew") && reason.contains("journal"))
+                })?;
+            }
+            ensure!(job.metric("forebay_shard_running")? == 0.0, "a shard runs on the new journal");
+            Ok(())
+        };
+
+        let job = start()?;
+        job.wait_until_running(SHARDS as usize)?;
+        flights.broker.remake_topic(&flights.journal(), SHARDS)?;
+        stalled(&job, SHARDS)?;
+        job.stop()?;
+
+        flights.broker.delete_topic(&flights.journal())?;
+        let job = start()?;
+        stalled(&job, SHARDS)?;
+        job.stop()?;
+
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        let mut to_the_end = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
+        let code = to_the_end.exit()?;
+        ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", to_the_end.tail());
+        ensure!(flights.counts()? == before, "something was processed: {:?}, before {before:?}", flights.counts()?);
         Ok(())
     })
 }

@@ -194,4 +194,4 @@ fn text(hung: Hung) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,8 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use forebay_engine::claim::Scan;
 use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Incarnation, JournalOffset, ShardId, Timestamp};
-use forebay_engine::journal;
-use forebay_engine::log::{JournalRange, Log, LogError, View};
+use forebay_engine::log::{Log, LogError, View};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Action, Attempt, Event, Look, Report, Sight, Worker};
@@ -18,7 +17,7 @@ use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
 use crate::status::{Counters, Status};
-use crate::watchdog::Watchdog;
+use crate::watched::{ScanError, Watched};
 
 /// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
 pub(crate) type Restorer<P, S> = Arc<dyn Fn(ShardId, Attempt, forebay_engine::claim::Claimed) -> Restoration<P, S> + Send + Sync>;
@@ -37,9 +36,8 @@ pub(crate) type Deleter = Arc<dyn Fn(&[String]) -> Result<(), String> + Send + S
 
 pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub worker: Worker,
-    pub log: Arc<L>,
+    pub log: Watched<L>,
     pub clock: Arc<Clock>,
-    pub watchdog: Arc<Watchdog>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub inbox: Receiver<Event>,
@@ -83,7 +81,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             }
             Action::Scan(shard, attempt, from, view) => {
                 let log = self.log.clone();
-                self.help(shard, attempt, move || match scan(&*log, shard, from, view) {
+                self.help(shard, attempt, move || match log.scan(shard, from, view) {
                     Ok((scan, range)) => Ok(Event::Scanned(shard, attempt, scan, range)),
                     Err(ScanError::Log(LogError::Cut { start, .. })) => Ok(Event::Cut(shard, attempt, JournalOffset::new(start))),
                     Err(error) => Err(error.into()),
@@ -105,11 +103,9 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
 
     fn bar(&self, incarnation: Incarnation) {
         tracing::debug!(%incarnation, "an earlier owner is barred");
-        let (log, watchdog, whom) = (self.log.clone(), self.watchdog.clone(), incarnation.clone());
+        let (log, whom) = (self.log.clone(), incarnation.clone());
         let act = move || {
-            let (deadline, barred) = (log.deadlines().open, whom.clone());
-            let called = watchdog.call(&format!("bar incarnation {whom}"), deadline, move || log.bar(&barred));
-            called.map_err(|hung| Failure::Passing(hung.to_string()))??;
+            log.bar(&whom)?;
             Ok(Event::Barred(whom))
         };
         self.ask(act, move |failure| Event::BarFailed(incarnation, failure));
@@ -136,7 +132,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         let (log, deleter) = (self.log.clone(), self.deleter.clone());
         let task = move || {
             if let Some(before) = before
-                && let Err(error) = log.cut_journal(shard, before)
+                && let Err(error) = log.ask(&format!("cut the journal of shard {shard}"), move |log| log.cut_journal(shard, before))
             {
                 tracing::warn!(%shard, %error, "the journal was not cut; the next checkpoint tries again");
             }
@@ -153,7 +149,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn look(&self, looks: Vec<Look>) {
         let (log, events) = (self.log.clone(), self.events.clone());
         let task = move || {
-            let sights = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sights(&*log, &looks)));
+            let sights = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sights(&log, &looks)));
             let sights = sights.unwrap_or_else(|panic| {
                 tracing::error!(reason = crate::helpers::panic_text(&*panic), "looking at journals panicked");
                 Vec::new()
@@ -231,15 +227,15 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
 }
 
 /// What idle owners' journals show behind what is known of them. All ends are asked for at once; most journals end where they did.
-fn sights<L: Log>(log: &L, looks: &[Look]) -> Vec<Sight> {
+fn sights<L: Log>(log: &Watched<L>, looks: &[Look]) -> Vec<Sight> {
     let shards: Vec<ShardId> = looks.iter().map(|look| look.shard).collect();
-    let ends = log.journal_ends(&shards).unwrap_or_else(|error| {
+    let ends = log.ask("ask for the ends of journals", move |log| log.journal_ends(&shards)).unwrap_or_else(|error| {
         tracing::debug!(%error, "an idle owner could not look at its journals");
         Vec::new()
     });
     let sight = |(look, end): (&Look, &JournalOffset)| match *end > look.from {
         false => Sight::Nothing,
-        true => match scan(log, look.shard, look.from, View::Uncommitted) {
+        true => match log.scan(look.shard, look.from, View::Uncommitted) {
             Ok((scan, range)) => Sight::Records(scan, range.end),
             Err(ScanError::Log(LogError::Cut { .. })) => Sight::Cut,
             Err(error) => {
@@ -249,36 +245,6 @@ fn sights<L: Log>(log: &L, looks: &[Look]) -> Vec<Sight> {
         },
     };
     looks.iter().zip(&ends).map(sight).collect()
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ScanError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Journal(#[from] journal::JournalError),
-}
-
-impl From<ScanError> for Failure {
-    fn from(error: ScanError) -> Self {
-        match error {
-            ScanError::Log(error) => error.into(),
-            ScanError::Journal(error) => error.into(),
-        }
-    }
-}
-
-/// Folds the heads of a piece of journal.
-pub(crate) fn scan<L: Log>(log: &L, shard: ShardId, from: JournalOffset, view: View) -> Result<(Scan, JournalRange), ScanError> {
-    let mut scan = Scan::default();
-    let mut outcome = Ok(());
-    let range = log.read_journal(shard, from, view, &mut |entry| {
-        if outcome.is_ok() {
-            outcome = journal::head(&entry).map(|head| scan.add(entry.offset, &head));
-        }
-    })?;
-    outcome?;
-    Ok((scan, range))
 }
 
 fn until(now: Timestamp, at: Timestamp) -> Duration {

@@ -16,5 +16,6 @@ pub mod runtime;
 mod snapshots;
 pub mod status;
 mod watchdog;
+mod watched;
 
 pub use runtime::{Engine, Runtime, RuntimeError, RuntimeOptions};

@@ -17,11 +17,12 @@ use forebay_state::{RocksState, SharedMemory};
 
 use crate::fetch::fetch_all;
 use crate::status::{Counters, Status};
+use crate::watched::Watched;
 
 /// The ports of one shard's restore.
-pub struct ShardPorts<L> {
+pub(crate) struct ShardPorts<L> {
     /// The log that holds the journal.
-    pub log: Arc<L>,
+    pub log: Watched<L>,
     /// Where the snapshots are.
     pub store: Arc<dyn ObjectStore>,
     /// The folder of the shard's database.
@@ -30,6 +31,8 @@ pub struct ShardPorts<L> {
     pub memory: SharedMemory,
     /// The shard.
     pub shard: ShardId,
+    /// The ids of the topics as they are now: inputs, then the journal.
+    pub topic_ids: Vec<String>,
     /// Where to tell that a checkpoint could not be used.
     pub status: Arc<Status>,
 }
@@ -37,12 +40,17 @@ pub struct ShardPorts<L> {
 impl<L: Log> RestorePorts for ShardPorts<L> {
     type Store = RocksState;
 
+    fn topic_ids(&self) -> &[String] {
+        &self.topic_ids
+    }
+
     fn read_journal(&mut self, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
         self.log.read_journal(self.shard, from, view, each)
     }
 
     fn journal_range(&mut self) -> Result<JournalRange, LogError> {
-        self.log.journal_range(self.shard)
+        let shard = self.shard;
+        self.log.ask(&format!("ask for the journal of shard {shard}"), move |log| log.journal_range(shard))
     }
 
     fn newest_manifest(&mut self) -> Result<Option<Manifest>, StoreError> {

@@ -21,12 +21,13 @@ use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOpt
 use forebay_state::{RocksState, SharedMemory};
 
 use crate::clock::Clock;
-use crate::coordinator::{Coordinator, Restoration, Restorer, scan};
+use crate::coordinator::{Coordinator, Restoration, Restorer};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
 use crate::watchdog::Watchdog;
+use crate::watched::Watched;
 use crate::{committer, executor, helpers};
 
 /// The outside world of a worker: the log, the object store, the pipeline.
@@ -114,7 +115,8 @@ impl Runtime {
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
         let (clock, watchdog) = (Arc::<Clock>::default(), Arc::new(Watchdog::new(status.clone())));
-        let (orders, committer) = committer::start(engine.log.clone(), clock.clone(), watchdog.clone(), status.clone(), events.clone());
+        let log = Watched::new(engine.log.clone(), watchdog.clone());
+        let (orders, committer) = committer::start(engine.log.clone(), clock.clone(), watchdog, status.clone(), events.clone());
         let (helper_tasks, mut threads) = helpers::start("helper", 4);
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
@@ -145,9 +147,8 @@ impl Runtime {
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
-            log: engine.log.clone(),
+            log: log.clone(),
             clock,
-            watchdog,
             status: status.clone(),
             events: events.clone(),
             inbox,
@@ -156,7 +157,7 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(engine, options.clone(), memory, budget.cache_bytes, status.clone()),
+            restorer: restorer(log, engine, options.clone(), memory, budget.cache_bytes, status.clone()),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -231,6 +232,7 @@ impl Budget {
 }
 
 fn restorer<L: Log, P: Pipeline + 'static>(
+    log: Watched<L>,
     engine: Engine<L, P>,
     options: RuntimeOptions,
     memory: SharedMemory,
@@ -239,12 +241,20 @@ fn restorer<L: Log, P: Pipeline + 'static>(
 ) -> Restorer<P, RocksState> {
     let engine = Arc::new(engine);
     Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
+        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
+        let topics = match log.ask("look at the job's topics", Log::describe) {
+            Ok(topics) => topics,
+            Err(error) => return Restoration::Failed(error.into()),
+        };
+        let inputs = &topics[..options.start_from.len()];
+        let topic_ids: Vec<String> = inputs.iter().chain(topics.last()).map(|topic| topic.id.clone()).collect();
         let mut ports = ShardPorts {
-            log: engine.log.clone(),
+            log: log.clone(),
             store: engine.store.clone(),
             folder: shard_folder(&options.state_dir, shard),
             memory: memory.clone(),
             shard,
+            topic_ids: topic_ids.clone(),
             status: status.clone(),
         };
         let restored = match restore(&mut ports, shard) {
@@ -252,38 +262,34 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             Err(RestoreError::Outrun) => return Restoration::Outrun,
             Err(error) => return Restoration::Failed(error.into()),
         };
-        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
-        let inputs: Vec<TopicInfo> = match engine.log.describe() {
-            Ok(topics) => topics.into_iter().take(options.start_from.len()).collect(),
-            Err(error) => return Restoration::Failed(error.into()),
-        };
         let head = match restored.head {
-            Some(head) => go_on(head, &options, &inputs),
-            None => genesis(&*engine.log, &claimed, &options, &inputs),
+            Some(head) => go_on(head, &options, inputs, topic_ids),
+            None => genesis(&log, &claimed, &options, topic_ids),
         };
         let head = match head {
             Ok(head) => head,
             Err(failure) => return Restoration::Failed(failure),
         };
         let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes).with_lifetimes(options.lifetimes.clone());
-        match scan(&*engine.log, shard, claimed.offset(), View::Uncommitted) {
+        match log.scan(shard, claimed.offset(), View::Uncommitted) {
             Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
             Err(error) => Restoration::Failed(error.into()),
         }
     })
 }
 
-/// A revision takes effect with the next epoch. A topic that was made anew under its name has other records at the same offsets; partitions that
-/// were added hold keys whose state lies elsewhere.
-fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, Failure> {
+/// A revision takes effect with the next epoch. An input that was made anew under its name has other records at the same offsets (the restore has
+/// looked at the journal's id); partitions that were added hold keys whose state lies elsewhere.
+fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo], topic_ids: Vec<String>) -> Result<Stamp, Failure> {
     let shard = head.owner.shard;
-    let topic_ids = ids(inputs);
-    if head.topic_ids != topic_ids && !head.topic_ids.iter().chain(&topic_ids).any(String::is_empty) {
-        return Err(Failure::Lasting(format!(
-            "shard {shard}: an input topic was deleted and made anew (ids {:?}, now {topic_ids:?}); its offsets mean other records. Bring the \
-             topic back, or start the job anew under another name",
-            head.topic_ids
-        )));
+    for (topic, was) in inputs.iter().zip(&head.topic_ids) {
+        if *was != topic.id && !was.is_empty() && !topic.id.is_empty() {
+            return Err(Failure::Lasting(format!(
+                "shard {shard}: input topic {} was deleted and made anew (id {was}, now {}); its offsets mean other records. Bring the topic back, \
+                 or start the job anew under another name",
+                topic.name, topic.id
+            )));
+        }
     }
     for (input, topic) in (0..).map(InputId::new).zip(inputs) {
         let is_known =
@@ -302,16 +308,12 @@ fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Res
     Ok(head)
 }
 
-fn ids(inputs: &[TopicInfo]) -> Vec<String> {
-    inputs.iter().map(|topic| topic.id.clone()).collect()
-}
-
 /// The state before the first epoch.
-fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs: &[TopicInfo]) -> Result<Stamp, Failure> {
+fn genesis<L: Log>(log: &Watched<L>, claimed: &Claimed, options: &RuntimeOptions, topic_ids: Vec<String>) -> Result<Stamp, Failure> {
     let owner = claimed.owner().clone();
     let mut positions: Vec<InputPosition> = Vec::new();
-    for (input, from) in (0..).zip(&options.start_from) {
-        let all = log.start_positions(InputId::new(input), *from)?;
+    for (input, from) in (0..).map(InputId::new).zip(options.start_from.iter().copied()) {
+        let all = log.ask(&format!("find where to start in input {input}"), move |log| log.start_positions(input, from))?;
         positions.extend(all.into_iter().filter(|position| shard_of(position.partition, options.shards) == owner.shard));
     }
     positions.sort();
@@ -321,7 +323,7 @@ fn genesis<L: Log>(log: &L, claimed: &Claimed, options: &RuntimeOptions, inputs:
         revision: options.revision.clone(),
         clock: Timestamp::default(),
         positions,
-        topic_ids: ids(inputs),
+        topic_ids,
         books: Books::default(),
         retained: Vec::new(),
         garbage: Vec::new(),

@@ -43,14 +43,30 @@ struct Loose {
 /// A call did not come back.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Hung {
-    #[error("{what}: no answer in {waited_seconds} s, and the call has a deadline of its own; it is given up")]
+    #[error("{what}: {}", self.reason())]
     Silent { what: String, waited_seconds: u64 },
-    #[error("{what}: its thread panicked")]
+    #[error("{what}: {}", self.reason())]
     Panicked { what: String },
-    #[error("{what}: not tried, {count} earlier calls hang; they end when the brokers answer again, else restart this process")]
+    #[error("{what}: {}", self.reason())]
     TooMany { what: String, count: usize },
-    #[error("{what}: start a thread: {reason}")]
+    #[error("{what}: {}", self.reason())]
     NoThread { what: String, reason: String },
+}
+
+impl Hung {
+    /// What came of it, without what was attempted.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Hung::Silent { waited_seconds, .. } => {
+                format!("no answer in {waited_seconds} s, and the call has a deadline of its own; it is given up")
+            }
+            Hung::Panicked { .. } => "its thread panicked".into(),
+            Hung::TooMany { count, .. } => {
+                format!("not tried, {count} earlier calls hang; they end when the brokers answer again, else restart this process")
+            }
+            Hung::NoThread { reason, .. } => format!("start a thread: {reason}"),
+        }
+    }
 }
 
 impl Watchdog {

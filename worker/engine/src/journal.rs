@@ -97,7 +97,7 @@ pub struct Stamp {
     pub clock: Timestamp,
     /// The next record of every input partition of the shard, sorted.
     pub positions: Vec<InputPosition>,
-    /// Ids of the input topics, in the order of the job's inputs.
+    /// Ids of the input topics, in the order of the job's inputs; behind them that of the journal, which states of earlier versions lack.
     pub topic_ids: Vec<String>,
     /// The counters up to and including this epoch.
     pub books: Books,

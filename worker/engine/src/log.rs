@@ -1,8 +1,8 @@
 //! The log port: Kafka, or the embedded log on local disk. Input records, outputs, offsets and the journal all lie in it, and one
 //! transaction carries all that an epoch puts there.
 //!
-//! Calls block and have deadlines of their own; [`Deadlines`] says those of calls that are given up when they do not keep them. After **any** error of a [`Producer`] its owner drops it, takes a new incarnation and
-//! claims its shards again: the outcome of the last transaction is learnt from the journals, never guessed.
+//! Calls block and have deadlines of their own; [`Deadlines`] says those of calls that are given up when they do not keep them. After **any** error
+//! of a [`Producer`] its owner drops it, takes a new incarnation and claims its shards again: the outcome of the last transaction is learnt from the journals, never guessed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -123,11 +123,13 @@ pub struct Deadlines {
     pub open: Duration,
     /// Of [`Producer::commit`].
     pub commit: Duration,
+    /// Of all that asks or reads; of [`Log::read_journal`] it is the time from one record to the next, to the first and from the last.
+    pub read: Duration,
 }
 
 impl Deadlines {
     /// Calls take as long as they take: for a log that waits for nobody else.
-    pub const NONE: Self = Self { open: Duration::MAX, commit: Duration::MAX };
+    pub const NONE: Self = Self { open: Duration::MAX, commit: Duration::MAX, read: Duration::MAX };
 }
 
 /// Why the log did not do as told.
@@ -215,7 +217,8 @@ pub trait Log: Send + Sync + 'static {
     /// Of the calls that are given up when they hang.
     fn deadlines(&self) -> Deadlines;
 
-    /// Inputs, then outputs, then the journal, in the order of [`JobTopics`]. A topic that is missing is an error, except the journal.
+    /// Inputs, then outputs, then the journal, in the order of [`JobTopics`]. A topic that is missing is an error, except the journal: it then has
+    /// no partitions and no id.
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError>;
 
     /// Makes the journal topic if it is not there, with one partition per shard and the settings that the protocol needs.

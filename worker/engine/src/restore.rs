@@ -15,6 +15,9 @@ pub trait RestorePorts {
     /// The state store to restore into.
     type Store: StateStore;
 
+    /// The ids of the topics as they are now, like [`Stamp::topic_ids`].
+    fn topic_ids(&self) -> &[String];
+
     /// See [`crate::log::Log::read_journal`]; always [`View::CommittedToEnd`] here.
     fn read_journal(&mut self, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError>;
 
@@ -116,7 +119,7 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
             None
         }
     };
-    let (last, local) = follow_local(ports, start, local)?;
+    let (last, local) = follow_local(ports, shard, start, local)?;
     if let Some(restored) = local {
         return Ok(restored);
     }
@@ -129,7 +132,7 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
         },
     };
     for checkpoint in listed.iter().rev() {
-        if let Some(restored) = from_checkpoint(ports, checkpoint, start)? {
+        if let Some(restored) = from_checkpoint(ports, shard, checkpoint, start)? {
             return Ok(restored);
         }
     }
@@ -149,6 +152,7 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
 /// Reads the journal once: finds its last epoch, and brings the local database along if it turns out to belong to this history.
 fn follow_local<P: RestorePorts>(
     ports: &mut P,
+    shard: ShardId,
     start: JournalOffset,
     local: Option<P::Store>,
 ) -> Result<(Option<Stamp>, Option<Restored<P::Store>>), RestoreError> {
@@ -156,8 +160,14 @@ fn follow_local<P: RestorePorts>(
     if let Some(store) = &follower.store {
         follower.stamp = store.stamp()?;
     }
+    if let Some(stamp) = &follower.stamp {
+        check_journal(ports, shard, stamp, "the local database")?;
+    }
     read(ports, start, |record| follower.take(record))?;
     let Follower { store, stamp, belongs, last, corrupt } = follower;
+    if let Some(last) = &last {
+        check_journal(ports, shard, last, "the journal's last epoch")?;
+    }
     if let Some(reason) = corrupt {
         ports.note(RestoreNote::LocalUnusable(reason));
     }
@@ -174,6 +184,22 @@ fn follow_local<P: RestorePorts>(
         }
         (None, _) => Ok((last, None)),
     }
+}
+
+/// A journal topic that was deleted and made anew says nothing of what was committed: it must never be taken for that of a job that has done
+/// nothing yet, or has done no more than its checkpoints hold.
+fn check_journal<P: RestorePorts>(ports: &P, shard: ShardId, stamp: &Stamp, whose: &str) -> Result<(), RestoreError> {
+    let now = ports.topic_ids();
+    let Some((was, is)) = stamp.topic_ids.get(now.len().saturating_sub(1)).zip(now.last()) else { return Ok(()) };
+    if was == is || was.is_empty() || is.is_empty() {
+        return Ok(());
+    }
+    let reason = format!(
+        "its journal topic was deleted and made anew (id {was}, now {is}), and what was committed since {whose} at epoch {} is gone with it. Bring the \
+         topic back, or start the job anew under another name",
+        stamp.epoch
+    );
+    Err(RestoreError::Gone { shard, reason })
 }
 
 struct Follower<S> {
@@ -212,6 +238,7 @@ impl<S: StateStore> Follower<S> {
 /// `None`: damaged or too old, try the one before.
 fn from_checkpoint<P: RestorePorts>(
     ports: &mut P,
+    shard: ShardId,
     checkpoint: &RetainedCheckpoint,
     start: JournalOffset,
 ) -> Result<Option<Restored<P::Store>>, RestoreError> {
@@ -221,7 +248,10 @@ fn from_checkpoint<P: RestorePorts>(
         return Ok(None);
     }
     let imported = match ports.manifest(checkpoint) {
-        Ok(manifest) => ports.import(&manifest).map(|store| (store, manifest.stamp)),
+        Ok(manifest) => {
+            check_journal(ports, shard, &manifest.stamp, "the checkpoint")?;
+            ports.import(&manifest).map(|store| (store, manifest.stamp))
+        }
         Err(error) => Err(ImportError::Store(error)),
     };
     let (store, stamp) = match imported {

@@ -82,7 +82,7 @@ impl Job<'_> {
 
     /// See [`forebay_engine::worker::Action::Restore`].
     pub fn restore(&self, claimed: &Claimed, partitions: &[Partition], cache_bytes_max: usize) -> Outcome {
-        let mut ports = Ports { job: self };
+        let mut ports = Ports { job: self, topic_ids: TOPIC_IDS.map(String::from) };
         let restored = match restore(&mut ports, self.shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Outcome::Say(Box::new(Event::RestoreOutrun(self.shard, self.attempt))),
@@ -199,6 +199,9 @@ impl Job<'_> {
     }
 }
 
+/// Of the one input and the journal.
+const TOPIC_IDS: [&str; 2] = ["input-1", "journal-1"];
+
 /// A job that has never committed anything starts at the beginning of its inputs.
 fn genesis(claimed: &Claimed, partitions: &[Partition]) -> Stamp {
     Stamp {
@@ -207,7 +210,7 @@ fn genesis(claimed: &Claimed, partitions: &[Partition]) -> Stamp {
         revision: Revision::new("r1"),
         clock: Timestamp::default(),
         positions: partitions.iter().map(|p| InputPosition { input: InputId::new(0), partition: *p, next: Offset::new(0) }).collect(),
-        topic_ids: vec!["input-1".into()],
+        topic_ids: TOPIC_IDS.map(String::from).into(),
         books: Books::default(),
         retained: Vec::new(),
         garbage: Vec::new(),
@@ -311,10 +314,15 @@ impl ChecksumFile for Checksums<'_> {
 
 struct Ports<'a, 'b> {
     job: &'a Job<'b>,
+    topic_ids: [String; 2],
 }
 
 impl RestorePorts for Ports<'_, '_> {
     type Store = SimState;
+
+    fn topic_ids(&self) -> &[String] {
+        &self.topic_ids
+    }
 
     fn read_journal(&mut self, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
         let (entries, range) = self.job.journal(from, view)?;

@@ -15,14 +15,14 @@ use crate::watchdog::tests::impatient;
 
 /// A log whose producers are told what to do by their incarnation's name, and which notes what happens to them.
 #[derive(Clone)]
-struct Fake {
+pub(crate) struct Fake {
     /// A call that hangs comes back when the other end is dropped.
     hold: Receiver<()>,
     happened: Sender<String>,
     given_up_at_once: Arc<Mutex<BTreeSet<String>>>,
 }
 
-struct FakeProducer {
+pub(crate) struct FakeProducer {
     fake: Fake,
     name: String,
 }
@@ -61,7 +61,7 @@ impl Log for Fake {
     fn deadlines(&self) -> Deadlines {
         // What hangs is given up at once; all else may take its time.
         let patience = |call: &str| if self.given_up_at_once.lock().unwrap().contains(call) { Duration::ZERO } else { Duration::MAX };
-        Deadlines { open: patience("open"), commit: patience("commit") }
+        Deadlines { open: patience("open"), commit: patience("commit"), read: patience("read") }
     }
 
     fn open_producer(&self, incarnation: &Incarnation) -> Result<FakeProducer, LogError> {
@@ -70,7 +70,7 @@ impl Log for Fake {
     }
 
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
-        unreachable!("no committer does this")
+        self.act("describe", "describe-hangs").map(|()| Vec::new())
     }
     fn ensure_journal(&self) -> Result<(), LogError> {
         unreachable!("no committer does this")
@@ -81,8 +81,18 @@ impl Log for Fake {
     fn bar(&self, _: &Incarnation) -> Result<(), LogError> {
         unreachable!("no committer does this")
     }
-    fn read_journal(&self, _: ShardId, _: JournalOffset, _: View, _: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
-        unreachable!("no committer does this")
+    /// A hundred records; of shard 1 it hangs, of 2 it fails, of 3 it panics after the first.
+    fn read_journal(
+        &self,
+        shard: ShardId,
+        _: JournalOffset,
+        _: View,
+        each: &mut dyn FnMut(JournalEntry),
+    ) -> Result<JournalRange, LogError> {
+        each(JournalEntry { offset: JournalOffset::default(), bytes: Vec::new() });
+        self.act("read", ["read", "read-hangs", "read-fails", "read-panics"][shard.get() as usize])?;
+        (1..100).for_each(|offset| each(JournalEntry { offset: JournalOffset::new(offset), bytes: Vec::new() }));
+        Ok(JournalRange { start: JournalOffset::default(), end: JournalOffset::new(100) })
     }
     fn journal_range(&self, _: ShardId) -> Result<JournalRange, LogError> {
         unreachable!("no committer does this")
@@ -98,7 +108,7 @@ impl Log for Fake {
     }
 }
 
-struct NoInput;
+pub(crate) struct NoInput;
 
 impl InputReader for NoInput {
     fn poll_while(&mut self, _: Duration, _: usize, _: Each<'_>) -> Result<usize, LogError> {
@@ -116,16 +126,21 @@ struct Scene {
     happened: Receiver<String>,
 }
 
-/// A committer whose calls of these names are given up at once.
-fn scene(impatient_with: &[&str]) -> Scene {
+/// A log whose calls of these names are given up at once, what ends its hanging calls when dropped, and what happens to it.
+pub(crate) fn fake(impatient_with: &[&str]) -> (Fake, Sender<()>, Receiver<String>) {
     let (release, hold) = bounded(0);
     let (note, happened) = unbounded();
     let given_up_at_once = Arc::new(Mutex::new(impatient_with.iter().map(|call| (*call).to_owned()).collect()));
+    (Fake { hold, happened: note, given_up_at_once }, release, happened)
+}
+
+/// A committer whose calls of these names are given up at once.
+fn scene(impatient_with: &[&str]) -> Scene {
+    let (log, release, happened) = fake(impatient_with);
     let status = Arc::<Status>::default();
     let watchdog = Arc::new(impatient(&status));
-    let log = Arc::new(Fake { hold, happened: note, given_up_at_once });
     Scene {
-        committer: Committer { log, clock: Arc::default(), watchdog, status: status.clone(), hand: None },
+        committer: Committer { log: Arc::new(log), clock: Arc::default(), watchdog, status: status.clone(), hand: None },
         status,
         release: Some(release),
         happened,

@@ -25,7 +25,8 @@ use crate::options::KafkaOptions;
 /// How old a partition's known end may get: half of the second within which lag must be right.
 const ENDS_EVERY: Duration = Duration::from_millis(500);
 
-/// How often the topics' ids are asked for. librdkafka goes on at the same offset in a topic that was deleted and made anew under its name.
+/// How often the topics' ids are asked for, the journal's among them. librdkafka goes on at the same offset in a topic that was deleted and made
+/// anew under its name, and writes to it.
 const IDS_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the feed's thread waits for an answer: long enough for a busy broker. A missed one is asked for again.
@@ -48,13 +49,14 @@ pub(crate) struct Slot {
 pub(crate) enum Trouble {
     /// A record went to the consumer's own queue: the shard has missed it.
     Stray,
-    /// The topic was deleted and made anew under its name.
+    /// The topic, or the journal's, was deleted and made anew under its name.
     Remade(Remade),
 }
 
-/// A topic's id when it was first read, and its id now.
+/// A topic's id when it was first seen, and its id now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remade {
+    topic: String,
     before: String,
     now: String,
 }
@@ -74,10 +76,11 @@ impl Slot {
 }
 
 impl Remade {
-    pub(crate) fn error(&self, action: &str, topic: &str) -> LogError {
+    pub(crate) fn error(&self, action: &str) -> LogError {
+        let Self { topic, before, now } = self;
         LogError::Missing {
             action: action.into(),
-            what: format!("topic {topic} as it was (id {}; it was deleted and made anew under its name, id {})", self.before, self.now),
+            what: format!("topic {topic} as it was (id {before}; it was deleted and made anew under its name, id {now})"),
             way_out: "its offsets mean other records now: start the job anew under another name".into(),
         }
     }
@@ -95,7 +98,7 @@ impl Ids {
         for Described { name, id: now, .. } in described.into_iter().flatten().filter(|topic| !topic.id.is_empty()) {
             match known.get(&name) {
                 Some(before) if *before != now => {
-                    remade.insert(name, Remade { before: before.clone(), now });
+                    remade.insert(name.clone(), Remade { topic: name, before: before.clone(), now });
                 }
                 Some(_) => {}
                 None => {
@@ -130,7 +133,14 @@ impl Feed {
         consumer.client().context().log_in(consumer.client());
         let consumer = Arc::new(consumer);
         let (slots, ids, stop) = (Arc::<Slots>::default(), Arc::<Ids>::default(), Arc::new(AtomicBool::new(false)));
-        let watch = Watch { consumer: consumer.clone(), slots: slots.clone(), ids: ids.clone(), heard: heard.clone(), stop: stop.clone() };
+        let watch = Watch {
+            consumer: consumer.clone(),
+            journal: options.topics.journal.clone(),
+            slots: slots.clone(),
+            ids: ids.clone(),
+            heard: heard.clone(),
+            stop: stop.clone(),
+        };
         let spawned = thread::Builder::new().name("kafka-input".into()).spawn(move || watch.run());
         let thread = spawned.map_err(|e| LogError::Unavailable { action: "start the input thread".into(), reason: e.to_string() })?;
         Ok(Self { consumer, readers, heard, options, slots, ids, stop, thread: Some(thread) })
@@ -177,11 +187,11 @@ impl Feed {
     }
 
     fn check_ids(&self, action: &str, places: &[Place]) -> Result<(), LogError> {
-        let topics = topics_of(places);
+        let topics = watched_topics(places, &self.options.topics.journal);
         let described = describe_topics(self.consumer.client(), &topics, self.options.request_timeout)
             .map_err(|code| from_code(action, &format!("topics {}", topics.join(", ")), code, &code.to_string(), &self.heard))?;
         match self.ids.compare(described).first_key_value() {
-            Some((topic, remade)) => Err(remade.error(action, topic)),
+            Some((_, remade)) => Err(remade.error(action)),
             None => Ok(()),
         }
     }
@@ -224,6 +234,8 @@ const INPUT_WAY_OUT: &str = "retention deleted records before they were read: le
 /// The feed's thread.
 struct Watch {
     consumer: Arc<BaseConsumer<ClientEvents>>,
+    /// The journal's topic.
+    journal: String,
     slots: Arc<Slots>,
     ids: Arc<Ids>,
     heard: Arc<Heard>,
@@ -263,12 +275,12 @@ impl Watch {
     fn compare_ids(&self) {
         let watched = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let places: Vec<Place> = watched.keys().cloned().collect();
-        let described = match describe_topics(self.consumer.client(), &topics_of(&places), ASK) {
+        let described = match describe_topics(self.consumer.client(), &watched_topics(&places, &self.journal), ASK) {
             Ok(described) => described,
-            Err(error) => return tracing::debug!(%error, "the ids of the inputs are not known"),
+            Err(error) => return tracing::debug!(%error, "the topics' ids are not known"),
         };
         for (topic, remade) in self.ids.compare(described) {
-            for (_, slot) in watched.iter().filter(|((name, _), _)| *name == topic) {
+            for (_, slot) in watched.iter().filter(|((name, _), _)| *name == topic || self.journal == topic) {
                 let _ = slot.trouble.set(Trouble::Remade(remade.clone()));
             }
         }
@@ -286,9 +298,9 @@ impl Watch {
     }
 }
 
-/// Each topic once.
-fn topics_of(places: &[Place]) -> Vec<&str> {
-    let mut topics: Vec<&str> = places.iter().map(|(topic, _)| topic.as_str()).collect();
+/// Each topic once, and the journal.
+fn watched_topics<'a>(places: &'a [Place], journal: &'a str) -> Vec<&'a str> {
+    let mut topics: Vec<&str> = places.iter().map(|(topic, _)| topic.as_str()).chain([journal]).collect();
     topics.sort_unstable();
     topics.dedup();
     topics
@@ -306,7 +318,7 @@ mod tests {
             assert_eq!(ids.compare(vec![quiet]), BTreeMap::new());
         }
         let remade = ids.compare(vec![None, topic("B")]);
-        let message = remade["in"].error("read", "in").to_string();
+        let message = remade["in"].error("read").to_string();
         assert_eq!(
             message,
             "read: topic in as it was (id A; it was deleted and made anew under its name, id B) does not exist; its offsets mean other records \

@@ -114,7 +114,9 @@ impl Log for KafkaLog {
     type Input = KafkaInput;
 
     fn deadlines(&self) -> Deadlines {
-        Deadlines { open: self.options.request_timeout, commit: self.options.transaction_timeout }
+        let KafkaOptions { request_timeout, transaction_timeout, stable_timeout, .. } = *self.options;
+        // A read that gets no further asks, before and afterwards, for the ends of the partition; other questions are two at the most.
+        Deadlines { open: request_timeout, commit: transaction_timeout, read: stable_timeout + 2 * request_timeout }
     }
 
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError> {
@@ -125,7 +127,9 @@ impl Log for KafkaLog {
         for (name, found) in names.iter().zip(self.admin.describe(action, &names)?) {
             match found {
                 Some(Described { name, id, partitions, .. }) => described.push(TopicInfo { name, id, partitions }),
-                None if *name == topics.journal => {}
+                None if *name == topics.journal => {
+                    described.push(TopicInfo { name: topics.journal.clone(), id: String::new(), partitions: 0 });
+                }
                 None => return Err(self.missing(action, name)),
             }
         }

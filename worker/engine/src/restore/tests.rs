@@ -1,4 +1,5 @@
-//! A restore whose local database holds a value that is not what was written: it is passed over, and the journal gives the state.
+//! A restore whose local database holds a value that is not what was written: it is passed over, and the journal gives the state. A restore whose
+//! journal is another one than it was: refused.
 
 use std::collections::BTreeMap;
 
@@ -44,15 +45,22 @@ impl StateStore for Memory {
     }
 }
 
-/// A journal that was never cut, no checkpoints, and a local database.
+/// A journal that was never cut, a local database, and one checkpoint perhaps, whose files are no good.
+#[derive(Default)]
 struct Ports {
+    topic_ids: Vec<String>,
     journal: Vec<JournalEntry>,
     local: Option<Memory>,
+    manifest: Option<Manifest>,
     notes: Vec<RestoreNote>,
 }
 
 impl RestorePorts for Ports {
     type Store = Memory;
+
+    fn topic_ids(&self) -> &[String] {
+        &self.topic_ids
+    }
 
     fn read_journal(&mut self, from: JournalOffset, _: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
         self.journal.iter().filter(|entry| entry.offset >= from).cloned().for_each(each);
@@ -64,11 +72,11 @@ impl RestorePorts for Ports {
     }
 
     fn newest_manifest(&mut self) -> Result<Option<Manifest>, StoreError> {
-        Ok(None)
+        Ok(self.manifest.clone())
     }
 
     fn manifest(&mut self, _: &RetainedCheckpoint) -> Result<Manifest, StoreError> {
-        unreachable!("there are no checkpoints")
+        Ok(self.manifest.clone().unwrap())
     }
 
     fn open_local(&mut self) -> Result<Option<Memory>, StateError> {
@@ -80,7 +88,7 @@ impl RestorePorts for Ports {
     }
 
     fn import(&mut self, _: &Manifest) -> Result<Memory, ImportError> {
-        unreachable!("there are no checkpoints")
+        Err(ImportError::Damaged("told to".into()))
     }
 
     fn note(&mut self, note: RestoreNote) {
@@ -137,7 +145,7 @@ fn journal() -> Vec<JournalEntry> {
 }
 
 fn restored(local: Memory) -> (Restored<Memory>, Vec<RestoreNote>) {
-    let mut ports = Ports { journal: journal(), local: Some(local), notes: Vec::new() };
+    let mut ports = Ports { journal: journal(), local: Some(local), ..Ports::default() };
     let restored = restore(&mut ports, ShardId::new(0)).unwrap();
     (restored, ports.notes)
 }
@@ -165,4 +173,44 @@ fn a_local_database_with_another_value_than_a_patch_was_made_for_is_passed_over(
         assert_eq!(restored.head.unwrap().epoch, Epoch::new(2));
         assert!(matches!(&notes[..], [RestoreNote::LocalUnusable(_), RestoreNote::Journal]), "{notes:?}");
     }
+}
+
+/// Method: the id of the journal topic that each of the three witnesses names, against the id that it has now. A witness of an earlier version names
+/// none, and brokers older than 2.8 know none.
+#[test]
+fn a_journal_that_was_made_anew_is_never_taken_for_an_empty_one() {
+    let ids = |ids: &[&str]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let check = |was: &[&str], is: &str, refused: bool| {
+        let stamp = Stamp { topic_ids: ids(was), ..stamp(1) };
+        let local = Memory { values: BTreeMap::new(), stamp: Some(stamp.clone()) };
+        let record = encode_epoch(&stamp, &Changes::default()).remove(0);
+        let manifest = Manifest { format: 1, engine: String::new(), taken_by: stamp.owner.incarnation.clone(), stamp, files: Vec::new() };
+        let now = Ports { topic_ids: ids(&["input", is]), ..Ports::default() };
+        let witnesses = [
+            ("the local database", Ports { local: Some(local), ..now }),
+            ("the checkpoint", Ports { manifest: Some(manifest), topic_ids: ids(&["input", is]), ..Ports::default() }),
+            (
+                "the journal's last epoch",
+                Ports {
+                    journal: vec![JournalEntry { offset: JournalOffset::new(0), bytes: record }],
+                    topic_ids: ids(&["input", is]),
+                    ..Ports::default()
+                },
+            ),
+        ];
+        for (witness, mut ports) in witnesses {
+            match restore(&mut ports, ShardId::new(3)) {
+                Err(RestoreError::Gone { reason, .. }) => {
+                    assert!(refused && reason.contains(witness) && reason.contains(was[1]) && reason.contains(is), "{witness}: {reason}");
+                }
+                other => assert!(!refused, "{witness} of {was:?} now {is}: {other:?}"),
+            }
+        }
+    };
+    check(&["input", "first"], "first", false);
+    check(&["input", "first"], "second", true);
+    check(&["other", "first"], "first", false);
+    check(&["input"], "second", false);
+    check(&["input", ""], "second", false);
+    check(&["input", "first"], "", false);
 }
