@@ -78,7 +78,7 @@ pub struct MemoryUsage {
 impl SharedMemory {
     /// A budget of `bytes_max` (at least [`MEMORY_BYTES_MIN`] is taken). The bound is on the cache with the write buffers in it; write
     /// buffers start to flush at a quarter of it, and exceed that only while flushing is slower than writing, at most by three
-    /// buffers per shard.
+    /// buffers per shard and those that are flushed and about to be freed, each a little larger than its share: it grows by whole blocks.
     ///
     /// `background_threads` compact; half as many (at least one) flush. RocksDB keeps these threads for the whole process: the last
     /// budget made decides how many there are. `Err` when RocksDB has no environment for this platform.

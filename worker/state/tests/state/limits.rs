@@ -16,8 +16,12 @@ const CHILD_DIR: &str = "FOREBAY_TEST_FULL_DISK_DIR";
 fn far_more_state_than_there_is_memory_is_written_and_read_within_the_budget() {
     // I9: eight shards with some 48 MiB of incompressible state, on a budget of 8 MiB.
     const BUDGET: usize = 8 << 20;
-    // A sixteenth of the budget for each buffer, and the epoch of 100 KiB that made it full.
-    const WRITE_BUFFERS_MAX: usize = 8 * 3 * (BUDGET / 16 + (128 << 10));
+    // A buffer's memory is RocksDB's arena: 2 KiB, then blocks of 128 KiB. It is full when it is past a sixteenth of the budget by six tenths of a
+    // block, or has less than a quarter of one left there; the epoch of 105 KB that made it so lies in it too. Four blocks are a sixteenth.
+    const WRITE_BUFFER_MAX: usize = (2 << 10) + 5 * (128 << 10);
+    // Three for each shard, and two that the one thread that flushes has written and is about to free.
+    const WRITE_BUFFERS_MAX: usize = (8 * 3 + 2) * WRITE_BUFFER_MAX;
+    const { assert!(BUDGET / 16 == 4 * (128 << 10), "the blocks were counted for this budget") };
     let dir = tempdir().unwrap();
     let memory = SharedMemory::new(BUDGET, 2).unwrap();
     let mut random = Random(1);
