@@ -92,11 +92,8 @@ impl<S: StateStore> Snapshots<S> {
 
     fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, want: Want, is_due: impl FnOnce(&Due) -> bool) {
         let mut shards = self.inner.lock();
-        let count = u32::try_from(shards.len() + 1).unwrap_or(u32::MAX);
-        // The first ones are spread over the interval, so that the shards of a worker do not upload at once.
-        let first = self.inner.pace.interval.mul_f64(1.0 - 1.0 / f64::from(count + 1));
         let due = shards.entry(shard).or_insert_with(|| Due {
-            at: Instant::now() + first,
+            at: Instant::now() + first_wait(self.inner.pace.interval, shard),
             began: Instant::now(),
             running: false,
             attempt,
@@ -252,6 +249,13 @@ impl Inner {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Due>> {
         self.shards.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// How long a shard's first checkpoint waits. Multiples of the golden ratio lie evenly in the interval, however many shards there are: those of a
+/// worker neither flush nor upload at once.
+fn first_wait(interval: Duration, shard: ShardId) -> Duration {
+    const GOLDEN: f64 = 0.618_033_988_749_895;
+    interval.mul_f64((f64::from(shard.get() + 1) * GOLDEN).fract())
 }
 
 struct CachedChecksums<'a> {

@@ -91,3 +91,15 @@ fn an_idle_shard_is_saved_once_for_all_its_records_and_then_comes_to_rest() {
     assert_eq!(scene.idle(9, 300), [0; 0]);
     assert_eq!(scene.idle(10, 301), [10]);
 }
+
+#[test]
+fn the_first_checkpoints_of_a_workers_shards_are_spread_over_the_interval() {
+    for count in [2, 12, 100] {
+        let interval = Duration::from_secs(30);
+        let mut waits: Vec<_> =
+            (0..count).map(|shard| first_wait(interval, ShardId::new(shard))).chain([Duration::ZERO, interval]).collect();
+        waits.sort_unstable();
+        let gaps = waits.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.clone().max() <= Some(interval * 2 / count), "{waits:?}");
+    }
+}
