@@ -37,6 +37,11 @@ impl Changes {
         &self.0
     }
 
+    /// Forgets all changes and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Appends a change.
     pub fn push(&mut self, key: &[u8], change: Change<'_>) {
         let (value, kind) = match change {

@@ -17,7 +17,7 @@ use crate::mutants::{self, Bug};
 use crate::pipeline::{Entity, Pipeline, Verdict};
 use crate::record::{InputRecord, OutputMark, Outputs};
 use crate::state::{Checkpointer, StateBatch, StateError, StateStore};
-use cache::Cache;
+use cache::{Cache, SlotId};
 
 /// The state of a shard between two commits.
 pub struct Shard<P: Pipeline, S: StateStore> {
@@ -31,14 +31,22 @@ pub struct Shard<P: Pipeline, S: StateStore> {
     sealed: Option<Unconfirmed>,
     open: Open,
     scratch: Scratch,
-    /// Emptied outputs whose memory is used again.
-    spare: Outputs,
+    /// Emptied, their memory is used again: an epoch is as large as the one before, about.
+    spare: Spare,
 }
 
 struct Unconfirmed {
     stamp: Stamp,
     changes: StateBatch,
+    outputs: Arc<Outputs>,
     records: usize,
+}
+
+#[derive(Default)]
+struct Spare {
+    outputs: Outputs,
+    values: StateBatch,
+    journal: Changes,
 }
 
 /// The epoch that is being gathered.
@@ -55,7 +63,9 @@ struct Open {
 
 #[derive(Default)]
 struct Scratch {
+    /// The key that was looked for last, and what the record in hand found by it.
     key: Vec<u8>,
+    found: Option<SlotId>,
     value: Vec<u8>,
 }
 
@@ -99,7 +109,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         let open = Open::after(&head, Outputs::default());
         let cache = Cache::new(cache_bytes_max);
         let lifetimes = Lifetimes::default();
-        Self { pipeline, store, lifetimes, cache, head, sealed: None, open, scratch: Scratch::default(), spare: Outputs::default() }
+        Self { pipeline, store, lifetimes, cache, head, sealed: None, open, scratch: Scratch::default(), spare: Spare::default() }
     }
 
     /// The same shard, whose entities are over after their tables' lifetimes.
@@ -129,6 +139,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         assert!(record.offset >= position.next, "I1: {record:?} lies before {position:?} and was processed already");
         position.next = record.offset.next();
         self.cache.begin_record(self.head.epoch);
+        self.scratch.found = None;
         let mark = self.open.outputs.mark();
         let mut workspace = Workspace {
             clock,
@@ -191,8 +202,9 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             return None;
         }
         assert!(self.open.books.balance(), "I8: {:?}", self.open.books);
-        let (mut changes, mut journal) = (StateBatch::default(), Changes::default());
-        self.cache.encode_changes(self.open.epoch, &mut changes, &mut journal);
+        let mut changes = std::mem::take(&mut self.spare.values);
+        self.spare.journal.clear();
+        self.cache.encode_changes(self.open.epoch, &mut changes, &mut self.spare.journal);
         let stamp = Stamp {
             owner: owner.clone(),
             epoch: self.open.epoch,
@@ -205,35 +217,36 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
             revision: self.head.revision.clone(),
             topic_ids: self.head.topic_ids.clone(),
         };
-        let spare = std::mem::take(&mut self.spare);
+        let spare = std::mem::take(&mut self.spare.outputs);
         let open = std::mem::replace(&mut self.open, Open::after(&stamp, spare));
         let sealed = SealedEpoch {
             shard: owner.shard,
             epoch: stamp.epoch,
-            journal: journal::encode_epoch(&stamp, &journal),
+            journal: journal::encode_epoch(&stamp, &self.spare.journal),
             outputs: Arc::new(open.outputs),
             positions: open.positions,
             records: open.records,
         };
-        self.sealed = Some(Unconfirmed { stamp, changes, records: sealed.records });
+        self.sealed = Some(Unconfirmed { stamp, changes, outputs: sealed.outputs.clone(), records: sealed.records });
         Some(sealed)
     }
 
     /// The sealed epoch is committed and its journal record ends before `journal`: applies it. Returns the new head.
     pub fn committed(&mut self, epoch: Epoch, journal: JournalOffset) -> Result<&Stamp, StateError> {
-        let Unconfirmed { mut stamp, changes, .. } = self.sealed.take().expect("only a sealed epoch is committed");
+        let Unconfirmed { mut stamp, mut changes, outputs, .. } = self.sealed.take().expect("only a sealed epoch is committed");
         assert_eq!(stamp.epoch, epoch, "I4: the commit is of another epoch than the one that was sealed");
         stamp.journal = journal;
         self.store.apply(&changes, &stamp)?;
         self.head = stamp;
         self.cache.applied(self.head.epoch);
+        changes.clear();
+        self.spare.values = changes;
+        // Whoever sent them has let go of them, as a rule; if not, the next epoch takes new memory.
+        if let Some(mut outputs) = Arc::into_inner(outputs) {
+            outputs.clear();
+            self.spare.outputs = outputs;
+        }
         Ok(&self.head)
-    }
-
-    /// Gives back the outputs of a committed epoch, so that their memory is used again.
-    pub fn recycle(&mut self, mut outputs: Outputs) {
-        outputs.clear();
-        self.spare = outputs;
     }
 
     /// A handle to take a checkpoint of the applied state.
@@ -312,7 +325,20 @@ impl<E: Entity> Workspace<'_, E> {
         self.outputs.rewind(self.mark);
     }
 
-    fn slot(&mut self, table: TableId, key: &[u8]) -> Result<cache::SlotId, StateError> {
+    fn slot(&mut self, table: TableId, key: &[u8]) -> Result<SlotId, StateError> {
+        // A step looks before it changes, and the next one looks at what this one changed.
+        if let Some(slot) = self.scratch.found
+            && decode_key(&self.scratch.key) == Some((table, self.partition, key))
+        {
+            return Ok(slot);
+        }
+        self.scratch.found = None;
+        let slot = self.find(table, key)?;
+        self.scratch.found = Some(slot);
+        Ok(slot)
+    }
+
+    fn find(&mut self, table: TableId, key: &[u8]) -> Result<SlotId, StateError> {
         encode_key(table, self.partition, key, &mut self.scratch.key);
         let is_over = |written| self.lifetimes.is_over(table, written, self.clock);
         if let Some(slot) = self.cache.find(&self.scratch.key) {

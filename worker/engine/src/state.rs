@@ -54,6 +54,12 @@ impl StateBatch {
         })
     }
 
+    /// Forgets all changes and keeps the memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.entries.clear();
+    }
+
     /// The number of changes.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -61,8 +61,9 @@ fn main() {
             let sealed = shard.seal(&owner, Timestamp::from_millis(1), Annotations::default()).unwrap();
             outputs += sealed.outputs.len();
             output_bytes += sealed.outputs.bytes();
-            shard.committed(sealed.epoch, JournalOffset::new(1)).unwrap();
-            shard.recycle(std::sync::Arc::into_inner(sealed.outputs).unwrap());
+            let epoch = sealed.epoch;
+            drop(sealed);
+            shard.committed(epoch, JournalOffset::new(1)).unwrap();
             sealing += sealed_at.elapsed();
         }
     }
