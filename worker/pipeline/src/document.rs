@@ -21,8 +21,8 @@ use forebay_engine::patch::PatchWriter;
 use forebay_engine::pipeline::Entity;
 
 pub use array::Array;
-pub use fields::Fields;
-pub(crate) use json::{write_bytes_string, write_float, write_integer, write_string};
+pub use fields::{FieldName, Fields};
+pub(crate) use json::{special_from, write_bytes_string, write_float, write_integer, write_string};
 pub use text::Text;
 pub use window::{LastWindow, WithinWindow};
 

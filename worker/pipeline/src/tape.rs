@@ -1,22 +1,24 @@
 //! The document of the record in hand: parsed once into a flat list of nodes that is used again for the next record.
 //!
 //! Strings stay where they are, in the record's own bytes, unless they had to be unescaped or were added by a step. So parsing allocates
-//! nothing, and a document that is only passed on is never built again. Field order is kept; a name comes at most once in an object.
+//! nothing, and a document or a container in it that is only passed on is never built again. Field order is kept; a name comes at most once in an
+//! object.
 
 mod csv;
+mod item;
 mod json;
 mod rebuild;
 #[cfg(test)]
 mod tests;
 
 use std::hash::Hasher;
-use std::sync::Arc;
 
 use rustc_hash::FxHasher;
 
-use crate::document::{Array, Fields, Text, Value, write_float, write_integer, write_string};
+use crate::document::Value;
 
 pub(crate) use csv::CsvReader;
+pub(crate) use item::{Item, Kind};
 
 /// The nodes, in the order of the text. An object's members are a key each, followed by its value.
 #[derive(Debug)]
@@ -42,7 +44,7 @@ pub(crate) struct Name {
 
 impl Name {
     pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.into(), hash: hash(text) }
+        Self { text: text.into(), hash: hash(text.as_bytes()) }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -50,9 +52,9 @@ impl Name {
     }
 }
 
-fn hash(name: &str) -> u64 {
+fn hash(name: &[u8]) -> u64 {
     let mut hasher = FxHasher::default();
-    hasher.write(name.as_bytes());
+    hasher.write(name);
     hasher.finish()
 }
 
@@ -72,12 +74,14 @@ pub(crate) enum Node {
     Key(Span),
     /// A member that a step took away; its value still follows.
     Removed,
-    /// Where the node behind it lies.
+    /// Where the node behind it lies; and its text, if that is how it is to be written.
     Array {
         end: u32,
+        text: Span,
     },
     Object {
         end: u32,
+        text: Span,
     },
 }
 
@@ -86,6 +90,16 @@ pub(crate) enum Node {
 pub(crate) struct Span {
     start: u32,
     len: u32,
+}
+
+impl Span {
+    /// No container has it: an empty one has two bytes.
+    const NONE: Self = Self { start: 0, len: 0 };
+
+    /// In the record's text.
+    fn of(from: usize, to: usize) -> Self {
+        Self { start: narrow(from), len: narrow(to - from) }
+    }
 }
 
 const IN_ARENA: u32 = 1 << 31;
@@ -114,7 +128,7 @@ impl Tape {
         self.push_own_key(name);
         self.push_value(value);
         let end = narrow(self.nodes.len());
-        self.nodes[0] = Node::Object { end };
+        self.nodes[0] = Node::Object { end, text: Span::NONE };
     }
 
     /// Adds a member whose value is an object of some of `fields`, or null.
@@ -129,9 +143,9 @@ impl Tape {
             self.nodes.push(Node::Key(key));
             self.push_value(value);
         }
-        self.close(at, |end| Node::Object { end });
+        self.close(at, |end| Node::Object { end, text: Span::NONE });
         let end = narrow(self.nodes.len());
-        self.nodes[0] = Node::Object { end };
+        self.nodes[0] = Node::Object { end, text: Span::NONE };
     }
 
     /// Takes a member of the document itself away.
@@ -142,14 +156,19 @@ impl Tape {
     /// Adds a key of the document itself.
     fn push_own_key(&mut self, name: &str) {
         let span = self.intern(name);
-        self.slots[slot_of(hash(name))] = narrow(self.nodes.len());
+        self.slots[slot_of(hash(name.as_bytes()))] = narrow(self.nodes.len());
         self.nodes.push(Node::Key(span));
     }
 
     fn intern(&mut self, text: &str) -> Span {
-        let start = narrow(self.arena.len()) | IN_ARENA;
+        let from = self.arena.len();
         self.arena.push_str(text);
-        Span { start, len: narrow(text.len()) }
+        self.interned_since(from)
+    }
+
+    /// All that the arena got since it had so many bytes.
+    fn interned_since(&self, from: usize) -> Span {
+        Span { start: narrow(from) | IN_ARENA, len: narrow(self.arena.len() - from) }
     }
 
     /// The place of a container whose end is not known yet.
@@ -175,7 +194,7 @@ impl Tape {
             Value::Array(array) => {
                 let at = self.open();
                 array.items().iter().for_each(|item| self.push_value(item));
-                self.close(at, |end| Node::Array { end });
+                self.close(at, |end| Node::Array { end, text: Span::NONE });
             }
             Value::Object(fields) => {
                 let at = self.open();
@@ -184,7 +203,7 @@ impl Tape {
                     self.nodes.push(Node::Key(key));
                     self.push_value(value);
                 }
-                self.close(at, |end| Node::Object { end });
+                self.close(at, |end| Node::Object { end, text: Span::NONE });
             }
         }
     }
@@ -195,25 +214,6 @@ impl Tape {
 pub(crate) struct Doc<'a> {
     pub(crate) text: &'a str,
     pub(crate) tape: &'a Tape,
-}
-
-/// One value of the document.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Item<'a> {
-    doc: Doc<'a>,
-    at: usize,
-}
-
-/// What an item is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Kind<'a> {
-    Null,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Text(&'a str),
-    Array,
-    Object,
 }
 
 impl<'a> Doc<'a> {
@@ -236,149 +236,34 @@ impl<'a> Doc<'a> {
         match self.tape.nodes[at] {
             // Every key of the document has left a mark in its slot.
             _ if at == 0 => None,
-            Node::Key(span) if self.span(span) == &*name.text => Some(at),
+            Node::Key(span) if self.bytes(span) == name.text.as_bytes() => Some(at),
             _ => self.root().find_member(&name.text).map(|value_at| value_at - 1),
         }
     }
 
     fn span(self, span: Span) -> &'a str {
-        let (source, start) = match span.start & IN_ARENA {
+        let (source, start) = self.source(span);
+        &source[start..start + span.len as usize]
+    }
+
+    /// As [`Doc::span`], without a look at where characters begin.
+    fn bytes(self, span: Span) -> &'a [u8] {
+        let (source, start) = self.source(span);
+        &source.as_bytes()[start..start + span.len as usize]
+    }
+
+    fn source(self, span: Span) -> (&'a str, usize) {
+        match span.start & IN_ARENA {
             0 => (self.text, span.start as usize),
             _ => (self.tape.arena.as_str(), (span.start & !IN_ARENA) as usize),
-        };
-        &source[start..start + span.len as usize]
+        }
     }
 
     /// Behind the value at `at`.
     fn behind(self, at: usize) -> usize {
         match self.tape.nodes[at] {
-            Node::Array { end } | Node::Object { end } => end as usize,
+            Node::Array { end, .. } | Node::Object { end, .. } => end as usize,
             Node::Null | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Text(_) | Node::Key(_) | Node::Removed => at + 1,
         }
-    }
-}
-
-impl<'a> Item<'a> {
-    pub(crate) fn kind(self) -> Kind<'a> {
-        match self.doc.tape.nodes[self.at] {
-            Node::Null => Kind::Null,
-            Node::Bool(value) => Kind::Bool(value),
-            Node::Int(number) => Kind::Int(number),
-            Node::Float(number) => Kind::Float(number),
-            Node::Text(span) => Kind::Text(self.doc.span(span)),
-            Node::Array { .. } => Kind::Array,
-            Node::Object { .. } => Kind::Object,
-            Node::Key(_) | Node::Removed => unreachable!("an item is a value"),
-        }
-    }
-
-    pub(crate) fn is_array(self) -> bool {
-        matches!(self.doc.tape.nodes[self.at], Node::Array { .. })
-    }
-
-    pub(crate) fn member(self, name: &str) -> Option<Item<'a>> {
-        self.find_member(name).map(|at| Item { at, ..self })
-    }
-
-    /// The members of an object; none for anything else.
-    pub(crate) fn members(self) -> impl Iterator<Item = (&'a str, Item<'a>)> {
-        let end = match self.doc.tape.nodes[self.at] {
-            Node::Object { end } => end as usize,
-            _ => 0,
-        };
-        let mut at = self.at + 1;
-        std::iter::from_fn(move || {
-            while at < end {
-                let key = self.doc.tape.nodes[at];
-                let value = Item { at: at + 1, ..self };
-                at = self.doc.behind(at + 1);
-                if let Node::Key(span) = key {
-                    return Some((self.doc.span(span), value));
-                }
-            }
-            None
-        })
-    }
-
-    /// The elements of an array; none for anything else.
-    pub(crate) fn elements(self) -> impl Iterator<Item = Item<'a>> {
-        let end = match self.doc.tape.nodes[self.at] {
-            Node::Array { end } => end as usize,
-            _ => 0,
-        };
-        let mut at = self.at + 1;
-        std::iter::from_fn(move || {
-            (at < end).then(|| {
-                let element = Item { at, ..self };
-                at = self.doc.behind(at);
-                element
-            })
-        })
-    }
-
-    pub(crate) fn to_value(self) -> Value {
-        match self.kind() {
-            Kind::Null => Value::Null,
-            Kind::Bool(value) => Value::Bool(value),
-            Kind::Int(number) => Value::Int(number),
-            Kind::Float(number) => Value::Float(number),
-            Kind::Text(text) => Value::from(text),
-            Kind::Array => Value::Array(Arc::new(Array::from(self.elements().map(Item::to_value).collect::<Vec<_>>()))),
-            Kind::Object => {
-                let mut fields = Fields::default();
-                self.members().for_each(|(name, item)| fields.push_new(Text::from(name), item.to_value()));
-                Value::Object(Arc::new(fields))
-            }
-        }
-    }
-
-    pub(crate) fn write_json(self, into: &mut Vec<u8>) {
-        match self.kind() {
-            Kind::Null => into.extend_from_slice(b"null"),
-            Kind::Bool(true) => into.extend_from_slice(b"true"),
-            Kind::Bool(false) => into.extend_from_slice(b"false"),
-            Kind::Int(number) => write_integer(number, into),
-            Kind::Float(number) => write_float(number, into),
-            Kind::Text(text) => write_string(text, into),
-            Kind::Array => {
-                into.push(b'[');
-                for (index, element) in self.elements().enumerate() {
-                    if index > 0 {
-                        into.push(b',');
-                    }
-                    element.write_json(into);
-                }
-                into.push(b']');
-            }
-            Kind::Object => {
-                into.push(b'{');
-                for (index, (name, value)) in self.members().enumerate() {
-                    if index > 0 {
-                        into.push(b',');
-                    }
-                    write_string(name, into);
-                    into.push(b':');
-                    value.write_json(into);
-                }
-                into.push(b'}');
-            }
-        }
-    }
-
-    fn find_member(self, name: &str) -> Option<usize> {
-        let Node::Object { end } = self.doc.tape.nodes[self.at] else {
-            return None;
-        };
-        let mut at = self.at + 1;
-        while at < end as usize {
-            if let Node::Key(span) = self.doc.tape.nodes[at]
-                && span.len as usize == name.len()
-                && self.doc.span(span) == name
-            {
-                return Some(at + 1);
-            }
-            at = self.doc.behind(at + 1);
-        }
-        None
     }
 }

@@ -103,7 +103,7 @@ fn what_is_not_a_flight_goes_to_the_dead_letter_topic_with_the_reason() {
         [
             ("validate", "dep_delay: is required, but missing or null"),
             ("validate", "tailnum: is required, but missing or null"),
-            ("parse", "the value is not JSON: EOF while parsing at line 1 column 13"),
+            ("parse", "the value is not JSON: it ends where a name in quotes is expected"),
             ("parse", "the value is JSON, but an array and not an object"),
             ("validate", "tailnum: \"n14228\" does not match ^[A-Z0-9]{3,8}$"),
             ("validate", "dest: has 7 characters, more than 4; time: \"2013-13-01T10:00:00Z\" is not a time as RFC 3339 has it"),

@@ -45,12 +45,11 @@ pub(crate) fn write_string(text: &str, into: &mut Vec<u8>) {
 pub(crate) fn write_bytes_string(bytes: &[u8], into: &mut Vec<u8>) {
     into.push(b'"');
     let mut from = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
-            continue;
-        }
-        into.extend_from_slice(&bytes[from..at]);
-        from = at + 1;
+    loop {
+        let stop = special_from(bytes, from);
+        into.extend_from_slice(&bytes[from..stop]);
+        let Some(byte) = bytes.get(stop) else { break };
+        from = stop + 1;
         match byte {
             b'"' => into.extend_from_slice(b"\\\""),
             b'\\' => into.extend_from_slice(b"\\\\"),
@@ -63,6 +62,27 @@ pub(crate) fn write_bytes_string(bytes: &[u8], into: &mut Vec<u8>) {
             }
         }
     }
-    into.extend_from_slice(&bytes[from..]);
     into.push(b'"');
+}
+
+/// Where the next byte is that a string cannot hold as it is: a quote, a backslash, a control character; or the end.
+pub(crate) fn special_from(bytes: &[u8], mut at: usize) -> usize {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES << 7;
+    // Eight bytes at once. A byte's highest bit is set where subtracting borrows: exact for the first such byte, which is the one that counts.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*chunk);
+        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
+        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let special = (quote | backslash | below(word, 0x20)) & HIGHS;
+        if special != 0 {
+            return at + special.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while bytes.get(at).is_some_and(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1f)) {
+        at += 1;
+    }
+    at
 }

@@ -28,7 +28,7 @@ fn any_value() -> impl Strategy<Value = Value> {
 fn fields_of(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Fields> {
     vec(("[a-z]{1,30}", values), 0..20).prop_map(|members| {
         let mut fields = Fields::default();
-        members.into_iter().for_each(|(name, value)| fields.insert(&name, value));
+        members.into_iter().for_each(|(name, value)| fields.insert(name.as_str(), value));
         fields
     })
 }
@@ -89,7 +89,7 @@ fn related_documents() -> impl Strategy<Value = (Document, Document)> {
                 }
             }
             for index in removals.iter().filter(|_| !names.is_empty()) {
-                new.remove(&names[index.index(names.len())]);
+                new.remove(names[index.index(names.len())].as_str());
             }
             (Document::Entity { fields: old, newer_by: old_time }, Document::Entity { fields: new, newer_by: new_time })
         }),

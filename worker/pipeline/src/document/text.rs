@@ -54,14 +54,26 @@ impl From<&str> for Text {
 
 impl PartialEq for Text {
     fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
+        match (&self.0, &other.0) {
+            // Behind its end a short one holds zeros, so that both are compared as a whole, in a few instructions.
+            (Form::Short { len, bytes }, Form::Short { len: other_len, bytes: other_bytes }) => len == other_len && bytes == other_bytes,
+            (Form::Long(text), Form::Long(other)) => text == other,
+            // A long one is longer.
+            (Form::Short { .. }, Form::Long(_)) | (Form::Long(_), Form::Short { .. }) => false,
+        }
     }
 }
 
 impl Eq for Text {}
 
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.as_str(), f)
+    }
+}
+
 impl fmt::Debug for Text {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }

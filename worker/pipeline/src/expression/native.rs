@@ -21,6 +21,8 @@ pub(super) enum Native {
     And(Box<Native>, Box<Native>),
     Or(Box<Native>, Box<Native>),
     Compare(Comparison, Box<Native>, Box<Native>),
+    /// A path compared with a string, the most frequent of all conditions: equal (`true`) or unequal.
+    IsText(Vec<Name>, Box<str>, bool),
     /// Condition, then, else.
     If(Box<Native>, Box<Native>, Box<Native>),
 }
@@ -81,6 +83,7 @@ impl Native {
                 other => return Err(format!("&& wants true or false, not {other}")),
             },
             Native::Compare(comparison, left, right) => Operand::Bool(comparison.holds(&left.evaluate(scope)?, &right.evaluate(scope)?)?),
+            Native::IsText(path, text, wanted) => Operand::Bool(scope.doc.find(path).is_some_and(|item| item.is_text(text)) == *wanted),
             Native::If(condition, then, otherwise) => match condition.evaluate(scope)? {
                 Operand::Bool(true) => then.evaluate(scope)?,
                 _ => otherwise.evaluate(scope)?,
@@ -91,7 +94,7 @@ impl Native {
     /// Whether it is true or false, whatever the record holds. VRL wants that of a condition, and says so when it is not.
     fn is_condition(&self) -> bool {
         match self {
-            Native::Bool(_) | Native::Compare(..) => true,
+            Native::Bool(_) | Native::Compare(..) | Native::IsText(..) => true,
             Native::Not(inner) => inner.is_condition(),
             Native::And(left, right) | Native::Or(left, right) => left.is_condition() && right.is_condition(),
             Native::Path(_) | Native::Record(_) | Native::Null | Native::Int(_) | Native::Float(_) | Native::Text(_) | Native::If(..) => {
@@ -102,7 +105,7 @@ impl Native {
 
     pub(super) fn sees(&self, field: &str) -> bool {
         match self {
-            Native::Path(path) => path.first().is_none_or(|first| first.as_str() == field),
+            Native::Path(path) | Native::IsText(path, ..) => path.first().is_none_or(|first| first.as_str() == field),
             Native::Not(inner) => inner.sees(field),
             Native::And(left, right) | Native::Or(left, right) | Native::Compare(_, left, right) => left.sees(field) || right.sees(field),
             Native::If(condition, then, otherwise) => condition.sees(field) || then.sees(field) || otherwise.sees(field),
@@ -204,7 +207,11 @@ impl<'t> Parser<'t> {
     fn comparison(&mut self) -> Option<Native> {
         let left = self.unary()?;
         match COMPARISONS.into_iter().find(|(token, _)| self.eat(token)) {
-            Some((_, comparison)) => Some(Native::Compare(comparison, Box::new(left), Box::new(self.unary()?))),
+            Some((_, comparison)) => Some(match (comparison, left, self.unary()?) {
+                (Comparison::Equal, Native::Path(path), Native::Text(text)) => Native::IsText(path, text, true),
+                (Comparison::Unequal, Native::Path(path), Native::Text(text)) => Native::IsText(path, text, false),
+                (comparison, left, right) => Native::Compare(comparison, Box::new(left), Box::new(right)),
+            }),
             None => Some(left),
         }
     }

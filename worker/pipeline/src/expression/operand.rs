@@ -87,7 +87,7 @@ impl Operand<'_> {
             (Operand::Int(left), Value::Int(right)) => left == right,
             (Operand::Float(left), Value::Float(right)) => left == right,
             (Operand::Text(left), Value::Text(right)) => left.as_bytes() == right.as_bytes(),
-            (Operand::Item(item), Value::Array(_) | Value::Object(_)) => item.to_value() == *value,
+            (Operand::Item(item), value) => item.equals(value),
             (Operand::Made(left), right) => left == right,
             _ => false,
         }

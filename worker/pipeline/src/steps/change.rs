@@ -5,13 +5,13 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::delta::{Delta, Part};
-use crate::document::{Array, Fields, Value, write_string};
+use crate::document::{Array, Fields, Text, Value, write_string};
 use crate::expression::{Expression, Operand, Scope, Vrl, compare};
 
 /// One operation on one field.
 #[derive(Debug)]
 pub(super) struct Change {
-    field: Box<str>,
+    field: Text,
     /// The field's name as JSON.
     name_json: Box<[u8]>,
     operation: Operation,

@@ -20,7 +20,7 @@ pub(crate) struct Enrich {
     /// The member's name as JSON.
     into_json: Box<[u8]>,
     /// Names, also as JSON; none for all.
-    fields: Vec<(Box<str>, Box<[u8]>)>,
+    fields: Vec<(Text, Box<[u8]>)>,
     /// Whether a later step looks at what is added.
     pub(super) seen_later: bool,
 }
@@ -105,7 +105,7 @@ impl Enrich {
                 tape.append_object(self.into.as_str(), Some(fields.iter().map(|(name, value): (&Text, _)| (name.as_str(), value))));
             }
             Some(fields) => {
-                let wanted = self.fields.iter().filter_map(|(name, _)| Some((&**name, fields.get(name)?)));
+                let wanted = self.fields.iter().filter_map(|(name, _)| Some((name.as_str(), fields.get(name)?)));
                 tape.append_object(self.into.as_str(), Some(wanted));
             }
             None => tape.append_member(self.into.as_str(), &crate::document::Value::Null),

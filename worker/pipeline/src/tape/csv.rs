@@ -2,7 +2,7 @@
 
 use forebay_crds::pipeline::{Csv, CsvType};
 
-use super::{Node, Tape};
+use super::{Node, Span, Tape};
 
 /// The columns, and a reader with its buffers.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl CsvReader {
             let node = convert(cell, *kind, tape).ok_or_else(|| format!("column {name}: {cell:?} is not {}", describe(*kind)))?;
             tape.nodes.push(node);
         }
-        tape.close(at, |end| Node::Object { end });
+        tape.close(at, |end| Node::Object { end, text: Span::NONE });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use vrl::value::{ObjectMap, Value};
 
-use super::{Doc, Item, Kind, Node, Tape};
+use super::{Doc, Item, Kind, Node, Span, Tape};
 
 impl Tape {
     /// Reads a VRL object. Members that were in `before` keep their order, new ones follow in the order of their names.
@@ -24,7 +24,7 @@ impl Tape {
                 self.push_member(name, value, None, is_document);
             }
         }
-        self.close(at, |end| Node::Object { end });
+        self.close(at, |end| Node::Object { end, text: Span::NONE });
     }
 
     fn push_member(&mut self, name: &str, value: &Value, before: Option<Item<'_>>, is_own: bool) {
@@ -50,7 +50,7 @@ impl Tape {
                 let at = self.open();
                 let mut old = before.into_iter().flat_map(Item::elements);
                 items.iter().for_each(|item| self.push_vrl(item, old.next()));
-                self.close(at, |end| Node::Array { end });
+                self.close(at, |end| Node::Array { end, text: Span::NONE });
             }
             Value::Bytes(_) | Value::String(_) | Value::Regex(_) | Value::Timestamp(_) => {
                 let span = self.intern(&value.to_string_lossy());
