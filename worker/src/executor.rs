@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select_biased, unbounded};
 use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, JournalOffset, ShardId};
 use forebay_engine::journal::Owner;
@@ -28,8 +28,11 @@ const BATCH_RECORDS: usize = 1024;
 const BEHIND_RECORDS: u64 = 4 * BATCH_RECORDS as u64;
 /// An idle executor looks for records after this long, then ever more slowly.
 const IDLE_WAIT_MIN: Duration = Duration::from_millis(1);
-/// The slowest that an idle executor looks for records: what an idle shard costs against what a first record waits.
+/// The slowest that it looks where the reader does not ring: what an idle shard costs against what a first record waits.
 const IDLE_WAIT_MAX: Duration = Duration::from_millis(8);
+/// The slowest that it looks where readers ring: within half a second with what the reader itself learns of ends, as lag must be right. And what a
+/// ring costs that was lost.
+const RUNG_WAIT_MAX: Duration = Duration::from_millis(250);
 
 pub(crate) enum Command<P: Pipeline, S: StateStore> {
     Adopt(ShardId, Attempt, Box<Shard<P, S>>),
@@ -57,6 +60,8 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     attempt: Attempt,
     shard: Box<Shard<P, S>>,
     input: Option<I>,
+    /// The input rings when records have come.
+    rings: bool,
     dirty: bool,
     full: bool,
     behind: bool,
@@ -67,6 +72,8 @@ struct Slot<P: Pipeline, S: StateStore, I> {
 struct Executor<L: Log, P: Pipeline, S: StateStore> {
     shared: Arc<Shared<L, S>>,
     slots: BTreeMap<ShardId, Slot<P, S, L::Input>>,
+    /// What inputs ring, and where that is heard: one ring is as good as many.
+    bell: (Sender<()>, Receiver<()>),
 }
 
 /// Starts the thread; it ends when the sender is dropped.
@@ -78,7 +85,7 @@ where
 {
     let (commands, inbox) = unbounded();
     let builder = std::thread::Builder::new().name(format!("executor-{number}"));
-    let thread = builder.spawn(move || Executor { shared, slots: BTreeMap::new() }.run(&inbox));
+    let thread = builder.spawn(move || Executor { shared, slots: BTreeMap::new(), bell: bounded(1) }.run(&inbox));
     (commands, thread.expect("the system refuses a thread at the start"))
 }
 
@@ -99,12 +106,16 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 continue;
             }
             self.save_idle();
-            let wait = if self.slots.values().any(|slot| slot.input.is_some() && !slot.full) { idle } else { Duration::from_secs(3600) };
-            idle = (idle * 2).min(IDLE_WAIT_MAX);
-            match inbox.recv_timeout(wait) {
-                Ok(command) => self.obey(command),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            let mut reading = self.slots.values().filter(|slot| slot.input.is_some() && !slot.full).peekable();
+            let wait = if reading.peek().is_some() { idle } else { Duration::from_secs(3600) };
+            idle = (idle * 2).min(if reading.all(|slot| slot.rings) { RUNG_WAIT_MAX } else { IDLE_WAIT_MAX });
+            select_biased! {
+                recv(inbox) -> command => match command {
+                    Ok(command) => self.obey(command),
+                    Err(RecvError) => return,
+                },
+                recv(self.bell.1) -> _ring => {}
+                default(wait) => {}
             }
         }
     }
@@ -119,8 +130,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                self.slots
-                    .insert(shard, Slot { attempt, shard: state, input: None, dirty: false, full: false, behind: false, sealed_bytes: 0 });
+                let (input, sealed_bytes) = (None, 0);
+                let slot = Slot { attempt, shard: state, input, rings: false, dirty: false, full: false, behind: false, sealed_bytes };
+                self.slots.insert(shard, slot);
             }
             Command::Start(shard, attempt) => {
                 let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
@@ -162,7 +174,13 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
 
     fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), Failure> {
         let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
-        slot.input = Some(self.shared.log.open_input(shard, slot.shard.positions())?);
+        let mut input = self.shared.log.open_input(shard, slot.shard.positions())?;
+        let bell = self.bell.0.clone();
+        slot.rings = input.ring(Arc::new(move || {
+            // Full: it has been rung already.
+            let _ = bell.try_send(());
+        }));
+        slot.input = Some(input);
         let head = slot.shard.head();
         self.shared.status.update(shard, |status| {
             (status.phase, status.stalled, status.failure) = ("running", false, None);

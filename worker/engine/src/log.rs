@@ -268,6 +268,9 @@ pub trait Producer: Send {
 /// Takes one input record, and says whether the next one may come.
 pub type Each<'a> = &'a mut dyn FnMut(&InputRecord<'_>) -> ControlFlow<()>;
 
+/// What an [`InputReader`] calls to wake the thread that polls it. It must not block.
+pub type Bell = Arc<dyn Fn() + Send + Sync>;
+
 /// Reads committed records of one shard's input partitions. Owned by the thread that runs the shard.
 pub trait InputReader: Send {
     /// Hands at most `limit` records to `each`, in order within each partition; waits at most `wait` for the first one. Returns how many.
@@ -281,6 +284,13 @@ pub trait InputReader: Send {
             each(record);
             ControlFlow::Continue(())
         })
+    }
+
+    /// Has `bell` called, from any thread, when records may have come since a poll found none; now and then without reason. False: this reader
+    /// cannot tell, and wants to be polled every few milliseconds.
+    fn ring(&mut self, bell: Bell) -> bool {
+        let _ = bell;
+        false
     }
 
     /// Per partition the position that reading has reached (behind transaction markers too, which are no records) and the end as far as known.

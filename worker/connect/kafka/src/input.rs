@@ -5,11 +5,11 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp};
-use forebay_engine::log::{Each, InputPosition, InputProgress, InputReader, LogError};
+use forebay_engine::log::{Bell, Each, InputPosition, InputProgress, InputReader, LogError};
 use forebay_engine::record::{Header, InputRecord};
 use rdkafka::Message;
 use rdkafka::consumer::Consumer;
@@ -43,7 +43,7 @@ pub struct KafkaInput {
     lanes: Vec<Lane>,
     /// Whose turn comes first in the next poll.
     first: usize,
-    bell: Arc<Bell>,
+    bell: Arc<QueueBell>,
     scratch: Vec<Header<'static>>,
     positions_asked: Option<Instant>,
 }
@@ -63,15 +63,20 @@ struct Lane {
 
 /// Rung by librdkafka when a queue of the shard is no longer empty.
 #[derive(Default)]
-struct Bell {
+struct QueueBell {
     rung: Mutex<bool>,
     changed: Condvar,
+    /// Who polls, if they sleep elsewhere.
+    poller: OnceLock<Bell>,
 }
 
-impl Bell {
+impl QueueBell {
     fn ring(&self) {
         *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_one();
+        if let Some(poller) = self.poller.get() {
+            poller();
+        }
     }
 
     fn wait(&self, limit: Duration) {
@@ -87,7 +92,7 @@ impl KafkaInput {
         let topics = &feed.options.topics.inputs;
         let place = |position: &InputPosition| (topics[usize::from(position.input.get())].clone(), signed(position.partition.get()));
         let starts: Vec<(Place, u64)> = positions.iter().map(|position| (place(position), position.next.get())).collect();
-        let bell = Arc::new(Bell::default());
+        let bell = Arc::new(QueueBell::default());
         let acquired = feed.acquire(&action, &starts)?;
         let lanes = acquired.into_iter().zip(starts).zip(positions).map(|(((mut queue, slot), (place, next)), position)| {
             let rope = bell.clone();
@@ -225,6 +230,15 @@ impl InputReader for KafkaInput {
         }
     }
 
+    fn ring(&mut self, bell: Bell) -> bool {
+        let is_first = self.bell.poller.set(bell).is_ok();
+        // What came before it was hung up has rung for nobody.
+        if is_first {
+            self.bell.ring();
+        }
+        is_first
+    }
+
     fn progress(&mut self) -> Vec<InputProgress> {
         self.ask_positions();
         let progress = self.lanes.iter().map(|lane| InputProgress {
@@ -302,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_bell_that_rang_before_the_wait_is_heard_once() {
-        let bell = Bell::default();
+        let bell = QueueBell::default();
         bell.ring();
         // Would hang for an hour if the ring were lost.
         bell.wait(Duration::from_secs(3600));

@@ -19,6 +19,7 @@ mod login;
 mod native;
 mod offsets;
 mod options;
+mod polling;
 mod preflight;
 mod producer;
 mod retire;

@@ -1,13 +1,12 @@
 //! The transactional producer of one incarnation. After any error it refuses everything: its owner drops it, takes a new incarnation and
 //! learns from the journals what was committed (I4). It never aborts and never retries a transaction.
 //!
-//! A thread polls the producer, so that delivery reports come in while the committing thread sends or waits. It watches the deadline, too:
-//! librdkafka's `send_offsets_to_transaction` can hang for ever (its search for the group's coordinator has a time-out that nothing checks, and
-//! ends when the broker has answered three times that the coordinator is not available, as one does that has just started). Past the deadline
-//! whatever is queued is thrown away, and a call that comes back then is not followed by another.
+//! A thread polls the producer ([`crate::polling`]), so that delivery reports come in while the committing thread sends or waits. It watches the
+//! deadline, too: librdkafka's `send_offsets_to_transaction` can hang for ever (its search for the group's coordinator has a time-out that nothing
+//! checks, and ends when the broker has answered three times that the coordinator is not available, as one does that has just started). Past the
+//! deadline whatever is queued is thrown away, and a call that comes back then is not followed by another.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,11 +25,8 @@ use crate::delivery::{Deliveries, Errand, Failure, ProducerEvents};
 use crate::errors::{code_of, creation, describe, from_code, log_error};
 use crate::journal::{offset, signed};
 use crate::options::{KafkaOptions, transactional_id};
+use crate::polling::{Watch, poll_in_background};
 use crate::retire::retire;
-
-/// How long one poll of the polling thread lasts, whatever it brings: rdkafka's `poll` serves events for the whole time. Dropping a producer
-/// waits for its end.
-const POLL: Duration = Duration::from_millis(100);
 
 /// The one transactional producer of an incarnation.
 pub struct KafkaProducer {
@@ -44,14 +40,6 @@ pub struct KafkaProducer {
     watch: Arc<Watch>,
     poller: Option<JoinHandle<()>>,
     spent: Option<Spent>,
-}
-
-/// What the committing and the polling thread share.
-#[derive(Default)]
-struct Watch {
-    stop: AtomicBool,
-    /// When the commit that is under way must be over.
-    deadline: Mutex<Option<Instant>>,
 }
 
 /// Why a producer refuses everything.
@@ -282,24 +270,12 @@ impl ProducerPort for KafkaProducer {
 impl Drop for KafkaProducer {
     fn drop(&mut self) {
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        self.watch.stop.store(true, Ordering::SeqCst);
+        self.watch.stop();
         if let Some(poller) = self.poller.take()
             && poller.join().is_err()
         {
             tracing::error!("the thread that polls a producer panicked");
         }
-    }
-}
-
-impl Watch {
-    fn expect_by(&self, deadline: Option<Instant>) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
-    }
-
-    /// Whether a commit is late; says so once.
-    fn is_overdue(&self) -> bool {
-        let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.take_if(|deadline| *deadline <= Instant::now()).is_some()
     }
 }
 
@@ -343,21 +319,6 @@ fn initialise(
             None => log_error(action, &what, &error, heard),
         }
     })
-}
-
-fn poll_in_background(producer: Arc<BaseProducer<ProducerEvents>>, watch: Arc<Watch>) -> Result<JoinHandle<()>, LogError> {
-    let poll = move || {
-        while !watch.stop.load(Ordering::SeqCst) {
-            producer.poll(POLL);
-            producer.context().events.log_in(producer.client());
-            if watch.is_overdue() {
-                tracing::warn!("a commit is past its deadline; what its producer still holds is thrown away");
-                producer.purge(PurgeConfig::default().queue().inflight());
-            }
-        }
-    };
-    let spawned = thread::Builder::new().name("kafka-producer".into()).spawn(poll);
-    spawned.map_err(|e| LogError::Unavailable { action: "start a producer's thread".into(), reason: e.to_string() })
 }
 
 /// Which output has a number: its shard's place in the transaction, and its place among that shard's outputs.

@@ -1,5 +1,6 @@
 //! Reading inputs: positions, starts, what is gone, progress at rest.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use forebay_engine::ids::{InputId, Offset, Partition, ShardId, Timestamp};
@@ -73,6 +74,26 @@ fn the_end_is_news_before_the_records_are_polled() {
         std::thread::yield_now();
     }
     assert_eq!(input.progress()[0].position.next.get(), 0, "nothing was polled");
+}
+
+/// Method: a reader that has found nothing is not polled again before it rings; then a record must be there. Rings without reason are allowed.
+#[test]
+fn a_reader_that_has_found_nothing_rings_when_records_come() {
+    let Some(world) = world(1, 2) else { return };
+    let mut input = world.input(StartFrom::Earliest);
+    let (bell, rings) = std::sync::mpsc::channel();
+    assert!(input.ring(Arc::new(move || bell.send(()).unwrap_or_default())));
+    for round in 1..=3 {
+        let mut found = Vec::new();
+        poll(&mut input, &mut found).unwrap();
+        assert!(found.is_empty(), "before round {round}: {found:?}");
+        fill(&world, &[0, 1]);
+        while found.is_empty() {
+            rings.recv_timeout(PATIENCE).unwrap();
+            poll(&mut input, &mut found).unwrap();
+        }
+        assert_eq!((found.len(), found[0].partition), (1, 1), "round {round}");
+    }
 }
 
 #[test]
