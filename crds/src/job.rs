@@ -6,6 +6,7 @@
 mod connection;
 mod input;
 mod status;
+mod workers;
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use status::{IngestionJobStatus, Phase};
+pub use workers::{EnvSource, ResourcesSpec, SecretName, WorkersSpec};
 
 use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
@@ -126,16 +128,6 @@ pub struct DeadLetterSpec {
     /// The topic. Neither an input nor an output of the pipeline.
     #[schemars(length(min = 1, max = 249))]
     pub topic: String,
-}
-
-/// The worker pods.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WorkersSpec {
-    /// How many; 1 by default. More than there are shards stand idle.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1024))]
-    pub replicas: Option<u32>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::finding::Finding;
-use crate::job::{CheckpointSpec, CommitSpec, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec};
+use crate::job::{CheckpointSpec, CommitSpec, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec, WorkersSpec};
 use crate::names;
 use crate::path::Path;
 use crate::pipeline::Step;
@@ -76,8 +76,8 @@ pub struct ValidatedJob {
     /// How long after its last change an entity is gone, by table; those that are not here keep theirs. A table that only remembers for
     /// `dedup: {within: …}` is here without being told: what it holds is of no use any longer then.
     pub table_ttls: BTreeMap<String, Duration>,
-    /// How many worker pods there should be.
-    pub worker_replicas: u32,
+    /// The worker pods.
+    pub workers: Workers,
 }
 
 /// One topic to read.
@@ -115,6 +115,21 @@ pub struct Checkpoint {
     pub retained: u32,
 }
 
+/// The worker pods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workers {
+    /// How many there should be.
+    pub replicas: u32,
+    /// What they run; `None`: whatever the operator is set up with.
+    pub image: Option<String>,
+    /// Secrets whose entries become environment variables.
+    pub env_from_secrets: Vec<String>,
+    /// What the scheduler keeps for each of them, as the manifest has it.
+    pub requests: BTreeMap<String, String>,
+    /// What each of them may use.
+    pub limits: BTreeMap<String, String>,
+}
+
 /// Checks a job and fills in its defaults. `Err` lists everything that is wrong with it, without places in a file
 /// ([`crate::Manifest::validate`] adds them).
 pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
@@ -137,8 +152,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         check_range(memory, STATE_MEMORY_RANGE, &at.key("state").key("memory"), &mut findings);
     }
     let table_ttls = tables::check_ttls(spec, &at.key("state").key("tables"), &mut findings);
-    let worker_replicas = spec.workers.replicas.unwrap_or(1);
-    check_count(worker_replicas, 1, SHARDS_MAX, &at.key("workers").key("replicas"), &mut findings);
+    let workers = check_workers(&spec.workers, &at.key("workers"), &mut findings);
     check_pipeline(&spec.pipeline, &at.key("pipeline"), &mut findings);
     let output_topics = topics::check_topics(spec, &mut findings);
     if !findings.is_empty() {
@@ -161,7 +175,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         output_topics,
         tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
         table_ttls,
-        worker_replicas,
+        workers,
     })
 }
 
@@ -256,6 +270,18 @@ fn check_checkpoint(spec: &CheckpointSpec, at: &Path, findings: &mut Vec<Finding
     let retained = spec.retained.unwrap_or(CHECKPOINTS_RETAINED);
     check_count(retained, CHECKPOINTS_RETAINED, 100, &at.key("retained"), findings);
     Checkpoint { interval: interval.get(), min_pause: min_pause.get(), concurrent_max, retained }
+}
+
+fn check_workers(spec: &WorkersSpec, at: &Path, findings: &mut Vec<Finding>) -> Workers {
+    let replicas = spec.replicas.unwrap_or(1);
+    check_count(replicas, 1, SHARDS_MAX, &at.key("replicas"), findings);
+    Workers {
+        replicas,
+        image: spec.image.clone(),
+        env_from_secrets: spec.env_from.iter().map(|source| source.secret_ref.name.clone()).collect(),
+        requests: spec.resources.requests.clone(),
+        limits: spec.resources.limits.clone(),
+    }
 }
 
 fn check_pipeline(steps: &[Step], at: &Path, findings: &mut Vec<Finding>) {

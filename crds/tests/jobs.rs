@@ -31,7 +31,7 @@ fn the_flights_job_is_read_with_its_defaults() {
     assert_eq!((checkpoint.concurrent_max, checkpoint.retained), (2, 2));
     assert_eq!(job.output_topics, ["updates", "enriched", "delayed", "flights.dead"]);
     assert_eq!(job.tables, ["dedup", "aircraft"]);
-    assert_eq!((job.pipeline.len(), job.worker_replicas), (7, 1));
+    assert_eq!((job.pipeline.len(), job.workers.replicas), (7, 1));
     assert_eq!((job.kafka, job.store, job.state_memory_bytes), (None, None, None));
 }
 
@@ -70,7 +70,7 @@ fn everything_that_can_be_said_is_understood() {
     let Some(StoreSpec::S3(s3)) = job.store else { panic!("{:?}", job.store) };
     assert_eq!((s3.bucket.as_str(), s3.prefix.as_deref(), s3.path_style), ("snapshots", Some("a/b"), true));
     assert_eq!(job.inputs[0].start_from.to_string(), "2013-01-01T00:00:00Z");
-    assert_eq!((job.shards, job.worker_replicas, job.checkpoint.retained, job.checkpoint.concurrent_max), (None, 3, 3, 4));
+    assert_eq!((job.shards, job.workers.replicas, job.checkpoint.retained, job.checkpoint.concurrent_max), (None, 3, 3, 4));
 }
 
 #[test]
