@@ -5,6 +5,7 @@
 
 mod databases;
 mod dlq;
+mod engine;
 mod fixtures;
 mod job;
 mod log;
@@ -15,6 +16,7 @@ mod records;
 mod run;
 mod snapshot;
 mod state;
+mod worker;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -57,6 +59,8 @@ start; 4 a shard is stalled; 130 ended at once by a second signal, nothing is lo
 enum Command {
     /// Run a job in this process: on an embedded log, or on Kafka and S3 by naming them
     Run(run::Run),
+    /// What a pod runs: like `run`, but an operator says which shards
+    Worker(worker::Worker),
     /// Check a manifest: every error with its line, column and the way out
     Validate(job::Validate),
     /// Run fixtures through a job's pipeline in memory: input records in, expected outputs and state
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
     start_logging(&command);
     let outcome = match command {
         Command::Run(command) => command.execute(output),
+        Command::Worker(command) => command.execute(),
         Command::Validate(command) => command.execute(output),
         Command::Test(command) => command.execute(output),
         Command::Snapshot(command) => command.execute(output),
@@ -140,6 +145,7 @@ fn start_logging(command: &Command) {
     let (usual, json) = match command {
         Command::Run(run) if std::io::stderr().is_terminal() => ("error", run.log_json),
         Command::Run(run) => ("info", run.log_json),
+        Command::Worker(worker) => ("info", worker.log_json),
         _ => ("warn", false),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual.into());

@@ -4,25 +4,19 @@ mod last_checkpoint;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
-use forebay_crds::JobIdentity;
-use forebay_crds::job::StartFrom as DeclaredStart;
-use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{InputId, ShardId, Timestamp, WorkerName};
-use forebay_engine::log::{JobTopics, Log, LogError, StartFrom};
-use forebay_engine::worker::WorkerOptions;
+use forebay_engine::ids::ShardId;
+use forebay_engine::log::{JobTopics, Log};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use forebay_local::{LocalLog, LocalLogOptions};
-use forebay_pipeline::PipelineInstance;
-use forebay_worker::{Engine, Runtime, RuntimeOptions};
+use forebay_worker::Runtime;
 
 use crate::Unusable;
-use crate::job::{self, Loaded, TIMELINE};
+use crate::engine::{self, Means};
+use crate::job::{self, Loaded};
 use crate::output::Output;
 use crate::places::{Cluster, Places};
 use watch::{Ending, Goal, watch};
@@ -88,7 +82,7 @@ impl Run {
         match self.places.cluster(&loaded.job)? {
             Some(cluster) => {
                 let shards = loaded.job.shards.unwrap_or(1);
-                let memory = self.memory_bytes(&loaded);
+                let memory = self.means().memory_bytes(&loaded);
                 check_kafka(&open_kafka(&cluster, loaded.topics(shards), memory)?)?;
                 self.run(&loaded, output, |topics| open_kafka(&cluster, topics, memory))
             }
@@ -97,32 +91,14 @@ impl Run {
     }
 
     fn run<L: Log>(&self, loaded: &Loaded, output: Output, open: impl Fn(JobTopics) -> anyhow::Result<L>) -> anyhow::Result<()> {
-        let store = loaded.checked_store(&self.places)?;
-        loaded.take_state_dir(&self.places.state_dir())?;
-        let root = loaded.root(&self.places)?;
-        // The number of shards may follow from the partitions, which only the log knows.
-        let identity = loaded.identity(&*root)?;
-        let known = identity.as_ref().map(|identity| identity.shards).or(loaded.job.shards);
-        let log = open(loaded.topics(known.unwrap_or(1)))?;
-        let topics = log.describe()?;
-        let partitions = topics[0].partitions;
-        for topic in &topics[1..loaded.job.inputs.len()] {
-            if topic.partitions != partitions {
-                let reason = format!(
-                    "topic {} has {} partitions and {} has {partitions}; inputs of one job need equal counts",
-                    topic.name, topic.partitions, topics[0].name
-                );
-                return Err(Unusable(reason).into());
-            }
-        }
-        if identity.is_none() {
-            self.check_start(loaded, &log)?;
-        }
-        let identity = loaded.identify(&*root, partitions)?;
-        let log = Arc::new(if known == Some(identity.shards) { log } else { open(loaded.topics(identity.shards))? });
-        let compiled = loaded.compile(job::tables(&identity), partitions)?;
-        let engine = Engine { log: log.clone(), store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
-        let options = self.options(loaded, &identity)?;
+        let means = self.means();
+        let (engine, identity) = engine::open(loaded, &self.places, &means, open)?;
+        let log = engine.log.clone();
+        let mut options = engine::options(loaded, &self.places, &identity, means);
+        options.assignment.1 = match &self.shards {
+            Some(list) => parse_shards(list, identity.shards)?,
+            None => (0..identity.shards).map(ShardId::new).collect(),
+        };
         let goal = if self.until_end { Some(Goal::of(&*log, &options)?) } else { None };
         let owned = options.assignment.1.clone();
         let runtime = Runtime::start(engine, options)?;
@@ -134,57 +110,8 @@ impl Run {
         watch(runtime, &owned, goal, &Ending { checkpoint: self.checkpoint_on_stop, output })
     }
 
-    /// A job that has never run, and cannot find where to start, says so at once: its shards would try it for ever.
-    fn check_start<L: Log>(&self, loaded: &Loaded, log: &L) -> anyhow::Result<()> {
-        for (input, declared) in (0..).map(InputId::new).zip(&loaded.job.inputs) {
-            match log.start_positions(input, self.start_from(&declared.start_from)) {
-                Err(error @ LogError::Missing { .. }) => return Err(Unusable(error.to_string()).into()),
-                found => drop(found?),
-            }
-        }
-        Ok(())
-    }
-
-    fn start_from(&self, declared: &DeclaredStart) -> StartFrom {
-        if self.from_group { StartFrom::Group } else { start_from(declared) }
-    }
-
-    fn options(&self, loaded: &Loaded, identity: &JobIdentity) -> anyhow::Result<RuntimeOptions> {
-        let (job, shards) = (&loaded.job, identity.shards);
-        let own = match &self.shards {
-            Some(list) => parse_shards(list, shards)?,
-            None => (0..shards).map(ShardId::new).collect(),
-        };
-        Ok(RuntimeOptions {
-            worker: WorkerOptions {
-                worker: WorkerName::new(self.worker.clone().unwrap_or_else(host_name)),
-                timeline: TIMELINE,
-                commit_interval: job.commit.interval,
-                commit_interval_behind: job.commit.interval.max(Duration::from_secs(1)),
-                checkpoints_retained: job.checkpoint.retained as usize,
-                heartbeat: Duration::from_secs(24 * 3600),
-                watch: Duration::from_secs(5),
-                retry: Duration::from_millis(200),
-            },
-            process: uuid::Uuid::new_v4().simple().to_string(),
-            assignment: (VersionRule::AboveAll, own),
-            shards,
-            revision: loaded.revision(),
-            start_from: job.inputs.iter().map(|input| self.start_from(&input.start_from)).collect(),
-            state_dir: self.places.state_dir(),
-            executors: self.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
-            epoch_bytes_max: usize::try_from(job.commit.bytes_max).unwrap_or(usize::MAX),
-            checkpoint_interval: job.checkpoint.interval,
-            checkpoint_pause: job.checkpoint.min_pause,
-            checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
-            lifetimes: job::lifetimes(job, &job::tables(identity)),
-            memory_bytes_max: self.memory_bytes(loaded),
-        })
-    }
-
-    fn memory_bytes(&self, loaded: &Loaded) -> usize {
-        let said = self.memory.map(forebay_crds::ByteSize::get).or(loaded.job.state_memory_bytes);
-        usize::try_from(said.unwrap_or_else(|| memory_limit() / 2)).unwrap_or(usize::MAX)
+    fn means(&self) -> Means {
+        Means { worker: self.worker.clone(), memory: self.memory, threads: self.threads, from_group: self.from_group }
     }
 }
 
@@ -203,7 +130,7 @@ pub fn open_kafka(cluster: &Cluster, topics: JobTopics, memory_bytes: usize) -> 
 }
 
 /// Warns of what may hurt, refuses what would break the guarantees.
-fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
+pub fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
     let mut errors = Vec::new();
     for finding in log.preflight() {
         match finding.severity {
@@ -212,15 +139,6 @@ fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Unusable(format!("the Kafka cluster cannot run this job:\n{}", errors.join("\n"))).into()) }
-}
-
-fn start_from(declared: &DeclaredStart) -> StartFrom {
-    match declared {
-        DeclaredStart::Earliest => StartFrom::Earliest,
-        DeclaredStart::Latest => StartFrom::Latest,
-        DeclaredStart::Group => StartFrom::Group,
-        DeclaredStart::Timestamp(time) => StartFrom::Timestamp(Timestamp::from_millis(time.as_millisecond())),
-    }
 }
 
 fn parse_shards(list: &str, shards: u32) -> anyhow::Result<BTreeSet<ShardId>> {
@@ -235,21 +153,4 @@ fn parse_shards(list: &str, shards: u32) -> anyhow::Result<BTreeSet<ShardId>> {
         all.extend((from..=to).map(ShardId::new));
     }
     Ok(all)
-}
-
-/// The container's memory limit (cgroup v2, then v1), else the machine's memory; 1 GiB where neither can be read.
-fn memory_limit() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let limit = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?.to_owned();
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
-    });
-    limit.into_iter().chain(total).min().unwrap_or(1 << 30)
-}
-
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "forebay".into() } else { name.to_owned() }
 }

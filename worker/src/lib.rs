@@ -4,8 +4,10 @@
 //! *committer* has the one transactional producer opened, used and closed, on a thread that is watched. *Executors* own shards and process their records. *Helpers* do what blocks for long: reading
 //! journals, barring, restoring, uploading. They talk by messages only; no lock is shared on the path of a record.
 
+pub mod assignment;
 pub mod clock;
 mod committer;
+pub mod control;
 mod coordinator;
 mod executor;
 pub mod fetch;

@@ -21,6 +21,7 @@ use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOpt
 use forebay_state::{RocksState, SharedMemory};
 
 use crate::clock::Clock;
+use crate::control::Assigner;
 use crate::coordinator::{Coordinator, Restoration, Restorer};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
@@ -47,7 +48,7 @@ pub struct RuntimeOptions {
     pub worker: WorkerOptions,
     /// Never comes twice: made when the process starts.
     pub process: String,
-    /// The shards to own, and under which version.
+    /// The shards to own from the start, and under which version; none: [`Runtime::assigner`] gives them later.
     pub assignment: (VersionRule, BTreeSet<ShardId>),
     /// How many shards the job has.
     pub shards: u32,
@@ -110,7 +111,9 @@ impl Runtime {
         ensure_journal(&*engine.log)?;
         // What is missing is better said before anything runs.
         engine.log.describe()?;
-        let budget = Budget::of(options.memory_bytes_max, options.assignment.1.len());
+        // A worker that is told its shards later may come to have them all.
+        let shards_max = if options.assignment.1.is_empty() { options.shards as usize } else { options.assignment.1.len() };
+        let budget = Budget::of(options.memory_bytes_max, shards_max);
         let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
@@ -175,6 +178,13 @@ impl Runtime {
     /// What is known of the shards.
     pub fn status(&self) -> &Arc<Status> {
         &self.status
+    }
+
+    /// Gives it other shards while it runs, under a version that an operator decided on. Those that it has and that are not among them are
+    /// released.
+    pub fn assigner(&self) -> Assigner {
+        let events = self.events.clone();
+        Box::new(move |version, shards| drop(events.send(Event::Assigned(VersionRule::Exactly(version), shards))))
     }
 
     /// Finishes the open epochs and releases all shards; [`Runtime::join`] waits for it.

@@ -1,0 +1,141 @@
+//! A job's engine, as `run` and `worker` start it: log, object store and pipeline opened and checked, and the options that the manifest decides.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_crds::job::StartFrom as DeclaredStart;
+use forebay_crds::{ByteSize, JobIdentity};
+use forebay_engine::claim::VersionRule;
+use forebay_engine::ids::{InputId, Timestamp, WorkerName};
+use forebay_engine::log::{JobTopics, Log, LogError, StartFrom};
+use forebay_engine::worker::WorkerOptions;
+use forebay_pipeline::PipelineInstance;
+use forebay_worker::{Engine, RuntimeOptions};
+
+use crate::Unusable;
+use crate::job::{self, Loaded, TIMELINE};
+use crate::places::Places;
+
+/// What a process is given besides the manifest and its places.
+pub struct Means {
+    /// Its name in claims; the host's by default.
+    pub worker: Option<String>,
+    /// What state, caches, epochs and the Kafka client may take; by default what the manifest says, else half of what there is.
+    pub memory: Option<ByteSize>,
+    /// Threads that process records; by default one per processor.
+    pub threads: Option<u16>,
+    /// Whether a job without state starts at the offsets of its consumer group, whatever the manifest says.
+    pub from_group: bool,
+}
+
+/// Opens all that a job works with, takes the state folder, and settles the job's identity.
+pub fn open<L: Log>(
+    loaded: &Loaded,
+    places: &Places,
+    means: &Means,
+    open_log: impl Fn(JobTopics) -> anyhow::Result<L>,
+) -> anyhow::Result<(Engine<L, PipelineInstance>, JobIdentity)> {
+    let store = loaded.checked_store(places)?;
+    loaded.take_state_dir(&places.state_dir())?;
+    let root = loaded.root(places)?;
+    // The number of shards may follow from the partitions, which only the log knows.
+    let identity = loaded.identity(&*root)?;
+    let known = identity.as_ref().map(|identity| identity.shards).or(loaded.job.shards);
+    let log = open_log(loaded.topics(known.unwrap_or(1)))?;
+    let topics = log.describe()?;
+    let partitions = topics[0].partitions;
+    for topic in &topics[1..loaded.job.inputs.len()] {
+        if topic.partitions != partitions {
+            let reason = format!(
+                "topic {} has {} partitions and {} has {partitions}; inputs of one job need equal counts",
+                topic.name, topic.partitions, topics[0].name
+            );
+            return Err(Unusable(reason).into());
+        }
+    }
+    if identity.is_none() {
+        check_start(loaded, means, &log)?;
+    }
+    let identity = loaded.identify(&*root, partitions)?;
+    let log = Arc::new(if known == Some(identity.shards) { log } else { open_log(loaded.topics(identity.shards))? });
+    let compiled = loaded.compile(job::tables(&identity), partitions)?;
+    let engine = Engine { log, store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
+    Ok((engine, identity))
+}
+
+/// The options of a process that owns no shards yet.
+pub fn options(loaded: &Loaded, places: &Places, identity: &JobIdentity, means: Means) -> RuntimeOptions {
+    let job = &loaded.job;
+    RuntimeOptions {
+        memory_bytes_max: means.memory_bytes(loaded),
+        start_from: job.inputs.iter().map(|input| means.start_from(&input.start_from)).collect(),
+        executors: means.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
+        worker: WorkerOptions {
+            worker: WorkerName::new(means.worker.unwrap_or_else(host_name)),
+            timeline: TIMELINE,
+            commit_interval: job.commit.interval,
+            commit_interval_behind: job.commit.interval.max(Duration::from_secs(1)),
+            checkpoints_retained: job.checkpoint.retained as usize,
+            heartbeat: Duration::from_secs(24 * 3600),
+            watch: Duration::from_secs(5),
+            retry: Duration::from_millis(200),
+        },
+        process: uuid::Uuid::new_v4().simple().to_string(),
+        assignment: (VersionRule::AboveAll, BTreeSet::new()),
+        shards: identity.shards,
+        revision: loaded.revision(),
+        state_dir: places.state_dir(),
+        epoch_bytes_max: usize::try_from(job.commit.bytes_max).unwrap_or(usize::MAX),
+        checkpoint_interval: job.checkpoint.interval,
+        checkpoint_pause: job.checkpoint.min_pause,
+        checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
+        lifetimes: job::lifetimes(job, &job::tables(identity)),
+    }
+}
+
+impl Means {
+    /// How many bytes the process may use.
+    pub fn memory_bytes(&self, loaded: &Loaded) -> usize {
+        let said = self.memory.map(ByteSize::get).or(loaded.job.state_memory_bytes);
+        usize::try_from(said.unwrap_or_else(|| memory_limit() / 2)).unwrap_or(usize::MAX)
+    }
+
+    fn start_from(&self, declared: &DeclaredStart) -> StartFrom {
+        match declared {
+            _ if self.from_group => StartFrom::Group,
+            DeclaredStart::Earliest => StartFrom::Earliest,
+            DeclaredStart::Latest => StartFrom::Latest,
+            DeclaredStart::Group => StartFrom::Group,
+            DeclaredStart::Timestamp(time) => StartFrom::Timestamp(Timestamp::from_millis(time.as_millisecond())),
+        }
+    }
+}
+
+/// A job that has never run, and cannot find where to start, says so at once: its shards would try it for ever.
+fn check_start<L: Log>(loaded: &Loaded, means: &Means, log: &L) -> anyhow::Result<()> {
+    for (input, declared) in (0..).map(InputId::new).zip(&loaded.job.inputs) {
+        match log.start_positions(input, means.start_from(&declared.start_from)) {
+            Err(error @ LogError::Missing { .. }) => return Err(Unusable(error.to_string()).into()),
+            found => drop(found?),
+        }
+    }
+    Ok(())
+}
+
+/// The container's memory limit (cgroup v2, then v1), else the machine's memory; 1 GiB where neither can be read.
+fn memory_limit() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let limit = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
+    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?.to_owned();
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+    });
+    limit.into_iter().chain(total).min().unwrap_or(1 << 30)
+}
+
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "forebay".into() } else { name.to_owned() }
+}

@@ -1,0 +1,82 @@
+//! `forebay-operator`: runs `IngestionJob`s in a Kubernetes cluster. Arguments, logging and wiring; the work is in `reconcile.rs`.
+//!
+//! One instance at a time, for now: two would only undo each other's assignments, which costs time and no record.
+
+mod apply;
+mod observe;
+mod plan;
+mod reconcile;
+mod report;
+mod resources;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use clap::Parser;
+use forebay_crds::IngestionJob;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Client;
+use kube::runtime::Controller;
+use kube::runtime::watcher::Config;
+
+use crate::apply::Applier;
+use crate::observe::{Observer, api, own_objects};
+use crate::reconcile::{Context, reconcile, retry};
+
+/// Runs IngestionJobs in a Kubernetes cluster.
+#[derive(Parser)]
+#[command(name = "forebay-operator", version, max_term_width = 110)]
+struct Arguments {
+    /// Look after the jobs of this namespace only [default: of all]
+    #[arg(long, value_name = "NAME", env = "FOREBAY_NAMESPACE")]
+    namespace: Option<String>,
+
+    /// The image of workers whose job names none (spec.workers.image)
+    #[arg(long, value_name = "IMAGE", env = "FOREBAY_WORKER_IMAGE")]
+    worker_image: String,
+
+    /// This instance's name in events
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    name: Option<String>,
+
+    /// Log as JSON lines instead of text; RUST_LOG says how much (default: info)
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    start_logging(arguments.log_json);
+    let namespace = arguments.namespace.as_deref();
+    let client = Client::try_default().await.context("find the API server; outside of a cluster KUBECONFIG names it")?;
+    let context = Arc::new(Context {
+        observer: Observer::start(&client, namespace).await.context("watch the operator's own objects")?,
+        applier: Applier::new(client.clone(), arguments.name),
+        worker_image: arguments.worker_image,
+        written: Mutex::new(BTreeMap::new()),
+    });
+    tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
+    Controller::new(api::<IngestionJob>(&client, namespace), Config::default())
+        .owns(api::<Pod>(&client, namespace), own_objects())
+        .shutdown_on_signal()
+        .run(reconcile, retry, context)
+        .for_each(|outcome| async {
+            match outcome {
+                // `retry` has said it; and a job that was deleted meanwhile is no error.
+                Ok(_)
+                | Err(kube::runtime::controller::Error::ReconcilerFailed(..) | kube::runtime::controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => tracing::warn!(%error, "the watch of jobs is started again"),
+            }
+        })
+        .await;
+    Ok(())
+}
+
+fn start_logging(json: bool) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json { builder.json().init() } else { builder.init() }
+}

@@ -1,0 +1,273 @@
+//! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use forebay_api::v1::worker_client::WorkerClient;
+use forebay_api::v1::{DescribeRequest, Description};
+use futures::StreamExt;
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Service};
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher::Config;
+use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::plan::{Answer, Fleet, PodState, Worker};
+use crate::resources::{Blueprint, MANAGED_BY, SLOT_LABEL, TEMPLATE_LABEL};
+
+/// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is seen of one job.
+#[derive(Debug)]
+pub struct Seen {
+    /// What plans are made from.
+    pub fleet: Fleet,
+    /// Why pods do not come up, as Kubernetes tells it: by pod.
+    pub troubles: BTreeMap<String, Trouble>,
+}
+
+/// Why a pod does not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
+    pub reason: String,
+    /// The whole story.
+    pub message: String,
+}
+
+/// The eyes of the operator.
+pub struct Observer {
+    pods: Store<Pod>,
+    configs: Store<ConfigMap>,
+    services: Store<Service>,
+    /// By the pod's uid.
+    contacts: Mutex<BTreeMap<String, Contact>>,
+}
+
+/// What this operator has had to do with a worker.
+struct Contact {
+    channel: Channel,
+    address: IpAddr,
+    known_since: Instant,
+    last: Option<(Instant, Description)>,
+}
+
+/// The API of a kind, in one namespace or in all.
+pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The operator's own objects.
+pub fn own_objects() -> Config {
+    Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
+}
+
+impl Observer {
+    /// Starts the watches, and waits until each of them has seen all there is.
+    pub async fn start(client: &Client, namespace: Option<&str>) -> anyhow::Result<Self> {
+        let (pods, configs, services) = (watch(client, namespace), watch(client, namespace), watch(client, namespace));
+        pods.wait_until_ready().await?;
+        configs.wait_until_ready().await?;
+        services.wait_until_ready().await?;
+        Ok(Self { pods, configs, services, contacts: Mutex::default() })
+    }
+
+    /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
+    pub async fn look(&self, blueprint: &Blueprint) -> Seen {
+        let pods = self.pods.state_filter(|pod| is_of(pod, blueprint));
+        let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
+        let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer)).collect();
+        let configs: BTreeSet<String> = self
+            .configs
+            .state_filter(|config| is_of(config, blueprint))
+            .iter()
+            .filter_map(|config| label(&**config, TEMPLATE_LABEL))
+            .collect();
+        let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
+        let troubles = pods.iter().filter_map(|pod| Some((pod.name_any(), trouble(pod)?))).collect();
+        let fleet = Fleet { replicas: blueprint.job.workers.replicas, template: blueprint.template.clone(), workers, configs, has_service };
+        Seen { fleet, troubles }
+    }
+
+    /// How to reach a worker that was seen: for those who tell it something.
+    pub fn channel(&self, uid: &str) -> Option<Channel> {
+        self.contacts().get(uid).map(|contact| contact.channel.clone())
+    }
+
+    /// Forgets workers whose pods are gone.
+    pub fn forget_gone(&self) {
+        let there: BTreeSet<String> = self.pods.state().iter().filter_map(|pod| pod.uid()).collect();
+        self.contacts().retain(|uid, _| there.contains(uid));
+    }
+
+    async fn ask(&self, pod: &Pod, job: &str) -> Answer {
+        let Some(uid) = pod.uid() else { return Answer::Unheard(Duration::ZERO) };
+        let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
+        let Some(channel) = self.contact(&uid, address) else { return Answer::Unheard(Duration::ZERO) };
+        let mut client = WorkerClient::new(channel);
+        let answer = client.describe(DescribeRequest {}).await.map(tonic::Response::into_inner);
+        let mut contacts = self.contacts();
+        let Some(contact) = contacts.get_mut(&uid) else { return Answer::Unheard(Duration::ZERO) };
+        // An address may have been given to another pod meanwhile.
+        let is_it = |said: &Description| said.job == job && said.worker == format!("{}.{uid}", pod.name_any());
+        match answer {
+            Ok(said) if is_it(&said) => {
+                contact.last = Some((Instant::now(), said.clone()));
+                return Answer::Heard(said);
+            }
+            Ok(said) => tracing::warn!(pod = pod.name_any(), answered = said.worker, "another worker answers at a pod's address"),
+            Err(error) => tracing::debug!(pod = pod.name_any(), %error, "a worker does not answer"),
+        }
+        match &contact.last {
+            Some((at, said)) => Answer::Silent(at.elapsed(), said.clone()),
+            None => Answer::Unheard(contact.known_since.elapsed()),
+        }
+    }
+
+    /// The channel to a pod: made when it has an address, made anew when that changes, as it does when a node was restarted.
+    fn contact(&self, uid: &str, address: Option<IpAddr>) -> Option<Channel> {
+        let mut contacts = self.contacts();
+        let address = match (address, contacts.get(uid)) {
+            (Some(address), _) => address,
+            (None, Some(contact)) => contact.address,
+            (None, None) => return None,
+        };
+        let known = contacts.get(uid).filter(|contact| contact.address == address);
+        if let Some(contact) = known {
+            return Some(contact.channel.clone());
+        }
+        let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        let endpoint = Endpoint::from_shared(format!("http://{host}:{}", forebay_api::PORT)).expect("an address and a port make a URL");
+        let channel = endpoint.connect_timeout(ANSWER_TIMEOUT).timeout(ANSWER_TIMEOUT).connect_lazy();
+        let before = contacts.remove(uid);
+        let (known_since, last) = before.map_or((Instant::now(), None), |contact| (contact.known_since, contact.last));
+        contacts.insert(uid.to_owned(), Contact { channel: channel.clone(), address, known_since, last });
+        Some(channel)
+    }
+
+    fn contacts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Contact>> {
+        self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a copy of the operator's own objects of a kind.
+fn watch<K>(client: &Client, namespace: Option<&str>) -> Store<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let stream = reflector(writer, watcher(api::<K>(client, namespace), own_objects()).default_backoff());
+    tokio::spawn(stream.for_each(|event| async move {
+        if let Err(error) = event {
+            tracing::warn!(kind = %K::kind(&()), %error, "a watch is started again");
+        }
+    }));
+    store
+}
+
+/// By the owner's uid: an object of a job that was deleted and made again under its name is not this one's.
+fn is_of<K: Resource>(object: &K, blueprint: &Blueprint) -> bool {
+    object.meta().owner_references.iter().flatten().any(|owner| owner.uid == blueprint.uid())
+}
+
+fn label<K: Resource>(object: &K, name: &str) -> Option<String> {
+    object.meta().labels.as_ref()?.get(name).cloned()
+}
+
+fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
+    let status = pod.status.as_ref();
+    let is_ready = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let state = match status.and_then(|status| status.phase.as_deref()) {
+        _ if pod.metadata.deletion_timestamp.is_some() => PodState::Ending,
+        Some("Succeeded" | "Failed") => PodState::Over,
+        _ if is_ready => PodState::Ready,
+        _ => PodState::Starting,
+    };
+    Worker {
+        pod: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        slot: label(&**pod, SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(u32::MAX),
+        template: label(&**pod, TEMPLATE_LABEL).unwrap_or_default(),
+        state,
+        answer,
+    }
+}
+
+/// Only what does not go away by waiting a moment.
+fn trouble(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let unschedulable =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unschedulable {
+        let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
+        return Some(Trouble { reason, message: condition.message.clone().unwrap_or_default() });
+    }
+    status.container_statuses.iter().flatten().find_map(container_trouble)
+}
+
+fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+    let ended = ended.or_else(|| container.last_state.as_ref().and_then(|state| state.terminated.as_ref()));
+    if container.ready {
+        return None;
+    }
+    // Why the process ended says more than that Kubernetes waits before it starts it again.
+    if let Some(ended) = ended {
+        let last_words = ended.message.as_deref().map(|message| message.trim().to_owned()).filter(|message| !message.is_empty());
+        let message = last_words.unwrap_or_else(|| format!("the worker ended with exit code {}", ended.exit_code));
+        return Some(Trouble { reason: ended.reason.clone().unwrap_or_else(|| "Error".to_owned()), message });
+    }
+    let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
+    Some(Trouble { reason: waiting.reason.clone().unwrap_or_default(), message: waiting.message.clone().unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: serde_json::Value, expected: Option<(&str, &str)>) {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": status})).unwrap();
+        let said = trouble(&pod);
+        assert_eq!(said.as_ref().map(|trouble| (trouble.reason.as_str(), trouble.message.as_str())), expected);
+    }
+
+    fn container(ready: bool, state: serde_json::Value, last: serde_json::Value) -> serde_json::Value {
+        let status = serde_json::json!({
+            "name": "worker", "image": "i", "imageID": "", "restartCount": 1, "ready": ready, "state": state, "lastState": last
+        });
+        serde_json::json!({ "containerStatuses": [status] })
+    }
+
+    #[test]
+    fn what_keeps_a_pod_from_running_is_said_in_the_words_of_whoever_knows_best() {
+        let json = |text: &str| serde_json::from_str(text).unwrap();
+        check(json("{}"), None);
+        let condition =
+            r#"{"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}"#;
+        check(json(condition), Some(("Unschedulable", "0/2 nodes")));
+        check(container(false, json(r#"{"waiting": {"reason": "ContainerCreating"}}"#), json("{}")), None);
+        let pull = json(r#"{"waiting": {"reason": "ErrImagePull", "message": "no such image"}}"#);
+        check(container(false, pull, json("{}")), Some(("ErrImagePull", "no such image")));
+        let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}"#);
+        let last = || json(r#"{"terminated": {"exitCode": 2, "reason": "Error", "message": "forebay: topic flights is missing\n"}}"#);
+        check(container(false, waits(), last()), Some(("Error", "forebay: topic flights is missing")));
+        check(container(true, json(r#"{"running": {}}"#), last()), None);
+    }
+}

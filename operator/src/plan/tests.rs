@@ -1,0 +1,216 @@
+//! Method: a fleet is written down, and the plan for it compared. Fleets that change are taken through a toy in which workers obey at once.
+
+use forebay_api::v1::{Assignment, GivenUp, Shard};
+
+use super::*;
+
+const SHARDS: u32 = 4;
+
+fn description(version: u64, assigned: &[u32], owned: &[(u32, &str)]) -> Description {
+    let assignment = (version > 0).then(|| Assignment { job: "job".into(), version, shards: assigned.to_vec() });
+    let owned = owned.iter().map(|(shard, phase)| Shard { shard: *shard, phase: (*phase).into(), ..Shard::default() }).collect();
+    Description { job: "job".into(), shards: SHARDS, assignment, owned, ..Description::default() }
+}
+
+/// A worker that runs what it was given.
+fn runs(version: u64, shards: &[u32]) -> Answer {
+    Answer::Heard(description(version, shards, &shards.iter().map(|shard| (*shard, "running")).collect::<Vec<_>>()))
+}
+
+fn idle() -> Answer {
+    Answer::Heard(description(0, &[], &[]))
+}
+
+fn silent(seconds: u64, answer: Answer) -> Answer {
+    match answer {
+        Answer::Heard(said) => Answer::Silent(Duration::from_secs(seconds), said),
+        Answer::Unheard(_) | Answer::Silent(..) => panic!("it never said anything"),
+    }
+}
+
+fn worker(slot: u32, state: PodState, answer: Answer) -> Worker {
+    Worker { pod: format!("pod-{slot}"), uid: format!("uid-{slot}"), slot, template: "t1".into(), state, answer }
+}
+
+fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
+    Fleet { replicas, template: "t1".into(), workers, configs: ["t1".to_owned()].into(), has_service: true }
+}
+
+fn assign(slot: u32, version: u64, shards: &[u32]) -> Action {
+    Action::Assign { pod: format!("pod-{slot}"), version, shards: shards.iter().copied().collect() }
+}
+
+fn delete(slot: u32, reason: &str) -> Action {
+    Action::DeletePod { pod: format!("pod-{slot}"), uid: format!("uid-{slot}"), reason: reason.into() }
+}
+
+fn check(fleet: &Fleet, expected: &[Action]) {
+    assert_eq!(plan(fleet), expected, "{fleet:#?}");
+}
+
+#[test]
+fn a_new_job_gets_its_objects_and_pods_and_they_get_the_shards() {
+    let empty = Fleet { configs: BTreeSet::new(), has_service: false, ..fleet(2, Vec::new()) };
+    check(&empty, &[Action::ApplyService, Action::ApplyConfig, Action::ApplyPod(0), Action::ApplyPod(1)]);
+    let unheard = || Answer::Unheard(Duration::ZERO);
+    check(&fleet(2, vec![worker(0, PodState::Starting, unheard()), worker(1, PodState::Starting, unheard())]), &[]);
+    check(
+        &fleet(2, vec![worker(0, PodState::Ready, idle()), worker(1, PodState::Ready, idle())]),
+        &[assign(0, 1, &[0, 2]), assign(1, 1, &[1, 3])],
+    );
+}
+
+#[test]
+fn a_job_that_runs_is_left_alone() {
+    check(&fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2, 3]))]), &[]);
+}
+
+#[test]
+fn a_silent_worker_loses_its_shards_after_the_timeout_and_its_pod_after_a_minute() {
+    let after = |seconds| {
+        fleet(2, vec![worker(0, PodState::Ready, runs(3, &[0, 1])), worker(1, PodState::Ready, silent(seconds, runs(4, &[2, 3])))])
+    };
+    check(&after(4), &[]);
+    check(&after(5), &[assign(0, 5, &[0, 1, 2, 3])]);
+    check(&after(60), &[delete(1, "it has been silent for 60 s"), Action::ApplyPod(2), assign(0, 5, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn a_worker_that_comes_back_late_is_told_what_is_no_longer_its() {
+    let back = description(4, &[2, 3], &[]);
+    let given_up = |shard| GivenUp { shard, version: 5, winner: "pod-0".into() };
+    let back = Answer::Heard(Description { given_up: vec![given_up(2), given_up(3)], ..back });
+    // Nothing is moved to it in the same breath: first it is told, then one shard after another follows.
+    let workers = vec![worker(0, PodState::Ready, runs(5, &[0, 1, 2, 3])), worker(1, PodState::Ready, back)];
+    check(&fleet(2, workers), &[assign(0, 6, &[0, 1, 2]), assign(1, 6, &[])]);
+}
+
+#[test]
+fn the_shards_of_a_pod_that_is_gone_go_to_others_at_once() {
+    check(&fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1]))]), &[Action::ApplyPod(1), assign(0, 2, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn the_shards_of_a_pod_that_is_being_deleted_go_to_others_as_it_releases_them() {
+    let ending = |owned: &[(u32, &str)]| worker(1, PodState::Ending, Answer::Heard(description(1, &[2, 3], owned)));
+    let with = |ending| fleet(1, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), ending]);
+    check(&with(ending(&[(2, "running"), (3, "running")])), &[]);
+    check(&with(ending(&[(3, "running")])), &[assign(0, 2, &[0, 1, 2])]);
+    check(&with(ending(&[])), &[assign(0, 2, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn a_version_that_was_met_in_a_journal_is_surpassed() {
+    // An operator that starts anew, with the status deleted and all pods gone, knows no version; the journals do.
+    let said = description(1, &[0, 1, 2, 3], &[]);
+    let given_up = (0..SHARDS).map(|shard| GivenUp { shard, version: 41, winner: "one of old".into() }).collect();
+    let workers = vec![worker(0, PodState::Ready, Answer::Heard(Description { given_up, ..said }))];
+    check(&fleet(1, workers), &[assign(0, 42, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn an_operator_that_starts_anew_waits_for_pods_that_may_have_shards() {
+    let with = |seconds| {
+        fleet(
+            2,
+            vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, Answer::Unheard(Duration::from_secs(seconds)))],
+        )
+    };
+    check(&with(1), &[]);
+    check(&with(5), &[assign(0, 2, &[0, 1, 2, 3])]);
+    let starting = worker(1, PodState::Starting, Answer::Unheard(Duration::from_secs(1)));
+    check(&fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), starting]), &[assign(0, 2, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn shards_move_one_at_a_time_and_never_during_a_restore() {
+    let restoring = description(1, &[0, 1, 2, 3], &[(0, "running"), (1, "running"), (2, "running"), (3, "restoring")]);
+    let new = || worker(1, PodState::Ready, idle());
+    check(&fleet(2, vec![worker(0, PodState::Ready, Answer::Heard(restoring)), new()]), &[]);
+    check(&fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3])), new()]), &[assign(0, 2, &[0, 1, 2])]);
+    // Not before it is released.
+    let releasing = description(2, &[0, 1, 2], &[(0, "running"), (1, "running"), (2, "running"), (3, "running")]);
+    check(&fleet(2, vec![worker(0, PodState::Ready, Answer::Heard(releasing)), new()]), &[]);
+    check(&fleet(2, vec![worker(0, PodState::Ready, runs(2, &[0, 1, 2])), new()]), &[assign(1, 3, &[3])]);
+}
+
+#[test]
+fn of_two_who_were_given_a_shard_the_higher_version_has_it() {
+    let workers = vec![worker(0, PodState::Ready, runs(7, &[0, 1])), worker(1, PodState::Ready, runs(8, &[1, 2, 3]))];
+    let told = plan(&fleet(2, workers));
+    assert_eq!(told, [assign(0, 9, &[0])]);
+}
+
+#[test]
+fn fewer_workers_are_fewer_pods_from_the_last_one_on_and_ended_ones_are_replaced() {
+    let three = |replicas| {
+        fleet(
+            replicas,
+            vec![
+                worker(0, PodState::Ready, runs(1, &[0, 1])),
+                worker(1, PodState::Ready, runs(1, &[2])),
+                worker(2, PodState::Ready, runs(1, &[3])),
+            ],
+        )
+    };
+    check(&three(2), &[delete(2, "2 workers are wanted")]);
+    check(&three(3), &[]);
+    let over = fleet(1, vec![worker(0, PodState::Over, Answer::Unheard(Duration::ZERO))]);
+    check(&over, &[delete(0, "it has ended"), Action::ApplyPod(1)]);
+}
+
+#[test]
+fn a_change_replaces_one_pod_at_a_time_and_deletes_what_nobody_needs() {
+    let mut changed = fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(1, &[2, 3]))]);
+    changed.template = "t2".into();
+    let why = "its image, manifest or resources have changed";
+    check(&changed, &[Action::ApplyConfig, delete(1, why)]);
+
+    // One that cannot start, and never could, is not waited for.
+    changed.configs = ["t1".to_owned(), "t2".to_owned()].into();
+    changed.workers[1] = worker(1, PodState::Starting, Answer::Unheard(Duration::from_secs(100)));
+    changed.workers[0].template = "t2".into();
+    check(&changed, &[delete(1, why), assign(0, 2, &[0, 1, 2, 3])]);
+
+    changed.workers[1] = Worker { template: "t2".into(), ..worker(1, PodState::Ready, runs(1, &[2, 3])) };
+    check(&changed, &[Action::DeleteConfig("t1".into())]);
+}
+
+/// Method: workers that do at once what they are told; a plan must come to rest, with every shard run by one worker and no worker with two
+/// more than another. Pods come and go between the rests.
+#[test]
+fn every_fleet_comes_to_rest_balanced() {
+    let mut toy = fleet(1, Vec::new());
+    for replicas in [1, 3, 2, 4, 1] {
+        toy.replicas = replicas;
+        let mut steps = 0;
+        loop {
+            let actions = plan(&toy);
+            if actions.is_empty() {
+                break;
+            }
+            obey(&mut toy, actions);
+            steps += 1;
+            assert!(steps < 30, "no rest: {toy:#?}");
+        }
+        assert!(toy.all_run(), "{toy:#?}");
+        let counts: Vec<usize> = toy.workers.iter().filter_map(Worker::heard).map(|said| said.owned.len()).collect();
+        assert_eq!(counts.iter().sum::<usize>(), SHARDS as usize, "a shard runs twice: {toy:#?}");
+        assert!(counts.iter().max() <= counts.iter().min().map(|least| least + 1).as_ref(), "{counts:?}");
+    }
+}
+
+fn obey(toy: &mut Fleet, actions: Vec<Action>) {
+    for action in actions {
+        match action {
+            Action::ApplyPod(slot) => toy.workers.push(worker(slot, PodState::Ready, idle())),
+            Action::DeletePod { pod, .. } => toy.workers.retain(|worker| worker.pod != pod),
+            Action::Assign { pod, version, shards } => {
+                let shards: Vec<u32> = shards.into_iter().collect();
+                let told = toy.workers.iter_mut().find(|worker| worker.pod == pod).expect("only those are told that are there");
+                told.answer = runs(version, &shards);
+            }
+            Action::ApplyService | Action::ApplyConfig | Action::DeleteConfig(_) => panic!("{action:?} was not called for"),
+        }
+    }
+}

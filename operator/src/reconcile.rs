@@ -1,0 +1,107 @@
+//! The loop: observe, validate, plan, apply, report. Runs for a job whenever something of it changes, and once a second to hear its workers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use forebay_crds::job::StoreSpec;
+use forebay_crds::{Finding, IngestionJob, Path, ValidatedJob, validate};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller;
+
+use crate::apply::{Applier, ApplyError};
+use crate::observe::Observer;
+use crate::plan::plan;
+use crate::report::{self, Verdict};
+use crate::resources::Blueprint;
+
+/// How often workers are heard: several times within the time after which a silent one counts as lost.
+const HEARING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often figures alone are written to a status: seldom enough that a thousand jobs are a hundred writes a second at worst.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(10);
+/// How long to wait after an error.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What all reconciles share.
+pub struct Context {
+    /// Every read.
+    pub observer: Observer,
+    /// Every write.
+    pub applier: Applier,
+    /// The image of workers whose job names none.
+    pub worker_image: String,
+    /// When each job's status was last written, by its uid.
+    pub written: Mutex<BTreeMap<String, Instant>>,
+}
+
+/// One look at one job.
+pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<controller::Action, ApplyError> {
+    if resource.metadata.deletion_timestamp.is_some() {
+        // All that was made for it has it as its owner, and goes with it.
+        return Ok(controller::Action::await_change());
+    }
+    let job = match validate(&resource).and_then(check_for_cluster) {
+        Ok(job) => job,
+        Err(findings) => {
+            // What runs goes on running; a repaired spec comes with a new event.
+            let verdict = Verdict::invalid(&findings);
+            write(&context, &resource, &verdict, None, &[]).await?;
+            return Ok(controller::Action::await_change());
+        }
+    };
+    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
+    context.observer.forget_gone();
+    let seen = context.observer.look(&blueprint).await;
+    let actions = plan(&seen.fleet);
+    let mut outcome = Ok(());
+    for action in &actions {
+        outcome = outcome.and(context.applier.act(&blueprint, &context.observer, &seen, action).await);
+    }
+    write(&context, &resource, &Verdict::of(&seen), Some(&seen), &actions).await?;
+    outcome.map(|()| controller::Action::requeue(HEARING_INTERVAL))
+}
+
+/// What to do after an error.
+pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, _: Arc<Context>) -> controller::Action {
+    tracing::warn!(job = resource.name_any(), %error, "a job is looked at again");
+    controller::Action::requeue(RETRY_INTERVAL)
+}
+
+/// What `forebay run` takes from its command line must stand in the manifest of a job in a cluster.
+fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
+    let mut findings = Vec::new();
+    if job.kafka.is_none() {
+        findings.push(Finding::new(&Path::spec(), "the field `kafka` is missing").help("name the brokers as spec.kafka.bootstrapServers"));
+    }
+    match &job.store {
+        Some(StoreSpec::S3(_)) => {}
+        Some(StoreSpec::Folder(_)) | None => findings.push(
+            Finding::new(&Path::spec().key("state"), "there is no object store that all workers reach")
+                .help("name a bucket as spec.state.store.s3"),
+        ),
+    }
+    if findings.is_empty() { Ok(job) } else { Err(findings) }
+}
+
+async fn write(
+    context: &Context,
+    resource: &IngestionJob,
+    verdict: &Verdict,
+    seen: Option<&crate::observe::Seen>,
+    actions: &[crate::plan::Action],
+) -> Result<(), ApplyError> {
+    let uid = resource.uid().unwrap_or_default();
+    let status = report::status(resource, verdict, seen, Timestamp::now());
+    for news in report::news(resource.status.as_ref(), verdict, seen, actions) {
+        context.applier.tell(resource, news).await;
+    }
+    let last = context.written.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).copied();
+    let figures_are_due = last.is_none_or(|at| at.elapsed() >= FIGURES_INTERVAL) && resource.status.as_ref() != Some(&status);
+    if !report::is_news(resource.status.as_ref(), &status) && !figures_are_due {
+        return Ok(());
+    }
+    context.applier.status(resource, &status).await?;
+    context.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, Instant::now());
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Method: what is seen is written down, and what is said of it compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use forebay_api::v1::{Description, Shard};
+
+use super::*;
+use crate::observe::Trouble;
+use crate::plan::{Answer, Fleet, Worker};
+
+fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
+    let worker = Worker { pod: "pod-0".into(), uid: "uid".into(), slot: 0, template: "t".into(), state: PodState::Starting, answer };
+    let fleet = Fleet { replicas: 1, template: "t".into(), workers: vec![worker], configs: BTreeSet::new(), has_service: true };
+    Seen { fleet, troubles: trouble.map(|trouble| ("pod-0".to_owned(), trouble)).into_iter().collect::<BTreeMap<_, _>>() }
+}
+
+fn heard(phases: [&str; 2], failure: &str) -> Answer {
+    let shard = |(number, phase): (u32, &str)| Shard {
+        shard: number,
+        phase: phase.into(),
+        lag_records: 10,
+        failure: failure.into(),
+        ..Shard::default()
+    };
+    Answer::Heard(Description { shards: 2, owned: (0..).zip(phases).map(shard).collect(), ..Description::default() })
+}
+
+fn check(seen: &Seen, expected: (Phase, &str, &str)) {
+    let verdict = Verdict::of(seen);
+    assert_eq!((verdict.phase, verdict.reason.as_str(), verdict.message.as_str()), expected);
+}
+
+#[test]
+fn the_verdict_names_what_stands_in_the_way() {
+    let trouble = || Some(Trouble { reason: "Error".into(), message: "topic flights is missing".into() });
+    check(&seen(Answer::Unheard(Duration::ZERO), None), (Phase::Starting, "WorkersStarting", "0 of 1 workers answer"));
+    check(&seen(Answer::Unheard(Duration::ZERO), trouble()), (Phase::Stalled, "Error", "pod pod-0: topic flights is missing"));
+    check(
+        &seen(heard(["running", "restoring"], ""), None),
+        (Phase::Starting, "ShardsStarting", "1 of 2 shards process, 1 of 1 workers answer"),
+    );
+    check(&seen(heard(["running", "running"], ""), None), (Phase::Running, "AllShardsRun", "all 2 shards process"));
+    check(&seen(heard(["running", "failed"], "a gap"), None), (Phase::Stalled, "ShardFailed", "shard 0: a gap"));
+}
+
+#[test]
+fn conditions_follow_kstatus_and_keep_the_time_of_their_transition() {
+    let mut job = IngestionJob::new("flights", flights());
+    job.metadata.generation = Some(3);
+    let (early, late) = (Timestamp::from_second(1000).unwrap(), Timestamp::from_second(2000).unwrap());
+    let running = seen(heard(["running", "running"], ""), None);
+    let first = status(&job, &Verdict::of(&running), Some(&running), early);
+    let said: Vec<_> = first.conditions.iter().map(|condition| (condition.type_.as_str(), condition.status.as_str())).collect();
+    assert_eq!(said, [("Ready", "True"), ("Reconciling", "False"), ("Stalled", "False")]);
+    assert_eq!((first.observed_generation, first.lag_records, first.workers.as_deref()), (Some(3), Some(20), Some("1/1")));
+
+    job.status = Some(first.clone());
+    let same = status(&job, &Verdict::of(&running), Some(&running), late);
+    assert_eq!(same, first);
+    let restoring = seen(heard(["running", "restoring"], ""), None);
+    let changed = status(&job, &Verdict::of(&restoring), Some(&restoring), late);
+    let times: Vec<_> = changed.conditions.iter().map(|condition| condition.last_transition_time.0).collect();
+    assert_eq!(times, [late, late, early]);
+    assert!(is_news(Some(&first), &changed) && !is_news(Some(&first), &IngestionJobStatus { lag_records: Some(9), ..first.clone() }));
+}
+
+#[test]
+fn a_transition_is_told_once() {
+    let running = seen(heard(["running", "running"], ""), None);
+    let verdict = Verdict::of(&running);
+    let told = news(None, &verdict, Some(&running), &[]);
+    assert_eq!(told, [News { is_warning: false, reason: "Running", note: "AllShardsRun: all 2 shards process".into() }]);
+    let old = IngestionJobStatus { phase: Some(Phase::Running), ..IngestionJobStatus::default() };
+    assert!(news(Some(&old), &verdict, Some(&running), &[]).is_empty());
+}
+
+fn flights() -> forebay_crds::IngestionJobSpec {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml");
+    forebay_crds::parse(&std::fs::read_to_string(path).unwrap(), "job.yaml").unwrap().spec
+}

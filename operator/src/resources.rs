@@ -1,0 +1,90 @@
+//! What the operator makes in the cluster, one builder per kind: pure, from a job to an object.
+
+pub mod config_map;
+pub mod pod;
+pub mod service;
+
+use std::collections::BTreeMap;
+
+use forebay_crds::{IngestionJob, ValidatedJob};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use sha2::{Digest, Sha256};
+
+/// On all that this operator makes, and nothing else: by it the operator finds its own.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "forebay-operator");
+/// The job's name, for people and selectors. What belongs to a job is told by its owner's uid.
+pub const JOB_LABEL: &str = "forebay.dev/job";
+/// What a pod was made from; and on a config map, which pods it is for.
+pub const TEMPLATE_LABEL: &str = "forebay.dev/template";
+/// A pod's place among the job's pods.
+pub const SLOT_LABEL: &str = "forebay.dev/slot";
+
+/// A job, and all that the objects made for it have in common.
+#[derive(Debug)]
+pub struct Blueprint {
+    /// The job as it is in the cluster.
+    pub resource: IngestionJob,
+    /// What it means.
+    pub job: ValidatedJob,
+    /// The image that its workers run.
+    pub image: String,
+    /// The manifest that they read, without what is of no interest to them.
+    pub manifest: config_map::WorkerManifest,
+    /// What the pods are made from, as a hash: another one means other pods.
+    pub template: String,
+}
+
+impl Blueprint {
+    /// From a job that makes sense, and the image that its workers run if it names none.
+    pub fn new(resource: IngestionJob, job: ValidatedJob, default_image: &str) -> Self {
+        let image = job.workers.image.clone().unwrap_or_else(|| default_image.to_owned());
+        let manifest = config_map::worker_manifest(&resource);
+        // Only what the user can change: another operator must not replace all pods for what it writes differently.
+        let inputs =
+            format!("{image}\n{}\n{:?}\n{:?}\n{:?}", manifest.text, job.workers.env_from_secrets, job.workers.requests, job.workers.limits);
+        let hash: String = Sha256::digest(inputs.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { resource, job, image, manifest, template: hash[..10].to_owned() }
+    }
+
+    /// The uid that the API server gave the job.
+    pub fn uid(&self) -> &str {
+        self.resource.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// The start of the names of all that belongs to the job. Carries a part of the uid, so that a job that is deleted and made again under its
+    /// name does not meet its predecessor's objects; short enough for a DNS label with something behind it.
+    pub fn prefix(&self) -> String {
+        let name: String = self.job.name.chars().map(|c| if c == '.' { '-' } else { c }).take(44).collect();
+        let uid: String = self.uid().chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+        format!("{}-{uid}", name.trim_end_matches('-'))
+    }
+
+    /// The name of the config map of this template.
+    pub fn config_name(&self) -> String {
+        format!("{}-{}", self.prefix(), self.template)
+    }
+
+    fn metadata(&self, name: String, labels: &[(&str, &str)]) -> ObjectMeta {
+        let mut all: BTreeMap<String, String> =
+            self.selector().into_iter().chain([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())]).collect();
+        all.extend(labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        ObjectMeta {
+            name: Some(name),
+            namespace: self.resource.metadata.namespace.clone(),
+            labels: Some(all),
+            owner_references: self.resource.controller_owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The labels by which the job's pods are selected.
+    fn selector(&self) -> BTreeMap<String, String> {
+        let labels =
+            [("app.kubernetes.io/name", "forebay"), ("app.kubernetes.io/component", "worker"), (JOB_LABEL, self.job.name.as_str())];
+        labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! The config map that carries the manifest to the workers. Never changed: another manifest is another config map.
+
+use std::collections::BTreeMap;
+
+use forebay_crds::IngestionJob;
+use forebay_crds::job::{PropertySource, SecretKey, WorkersSpec};
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::json;
+
+use super::{Blueprint, TEMPLATE_LABEL};
+
+/// The file in the config map.
+pub const FILE: &str = "job.json";
+
+/// The manifest as workers read it, and the environment that it counts on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerManifest {
+    /// JSON, which is YAML.
+    pub text: String,
+    /// Variables that come from secrets: a worker has no access to the API server, so Kubernetes gives it the values.
+    pub secrets: BTreeMap<String, SecretKey>,
+}
+
+/// The config map of the current template.
+pub fn build(blueprint: &Blueprint) -> ConfigMap {
+    ConfigMap {
+        metadata: blueprint.metadata(blueprint.config_name(), &[(TEMPLATE_LABEL, blueprint.template.as_str())]),
+        data: Some([(FILE.to_owned(), blueprint.manifest.text.clone())].into()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// Of the metadata name, namespace and uid; of the spec all but the workers: how many there are is no business of theirs. References to
+/// secrets become names of environment variables.
+pub fn worker_manifest(resource: &IngestionJob) -> WorkerManifest {
+    let mut spec = resource.spec.clone();
+    spec.workers = WorkersSpec::default();
+    let mut secrets = BTreeMap::new();
+    for (number, source) in spec.kafka.iter_mut().flat_map(|kafka| kafka.properties_from.values_mut()).enumerate() {
+        if let PropertySource::SecretKeyRef(secret) = source {
+            let variable = format!("FOREBAY_KAFKA_SECRET_{number}");
+            secrets.insert(variable.clone(), secret.clone());
+            *source = PropertySource::Env(variable);
+        }
+    }
+    let metadata = &resource.metadata;
+    let manifest = json!({
+        "apiVersion": "forebay.dev/v1alpha1",
+        "kind": "IngestionJob",
+        "metadata": {"name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid},
+        "spec": spec,
+    });
+    WorkerManifest { text: serde_json::to_string_pretty(&manifest).expect("a manifest has string keys only"), secrets }
+}

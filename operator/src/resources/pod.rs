@@ -1,0 +1,150 @@
+//! A worker's pod: restricted by Kubernetes' own standard of that name, without access to the API server, its state on the node's disk.
+
+use std::collections::BTreeMap;
+
+use forebay_api::{METRICS_PORT, PORT};
+use forebay_crds::validate::Workers;
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecretKeySelector,
+    SecurityContext, TCPSocketAction, TopologySpreadConstraint, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::config_map::FILE;
+use super::{Blueprint, SLOT_LABEL, TEMPLATE_LABEL};
+
+/// Nobody: the user that images without one for the purpose use.
+const USER: i64 = 65_532;
+/// To finish the open epochs and release all shards, with room for a broker that is slow.
+const GRACE_SECONDS: i64 = 30;
+
+/// The pod of a slot.
+pub fn build(blueprint: &Blueprint, slot: u32) -> Pod {
+    let number = slot.to_string();
+    let labels = [(TEMPLATE_LABEL, blueprint.template.as_str()), (SLOT_LABEL, number.as_str())];
+    Pod {
+        metadata: blueprint.metadata(format!("{}-{slot}", blueprint.prefix()), &labels),
+        spec: Some(PodSpec {
+            containers: vec![container(blueprint)],
+            // Not by the API server's address either: the workers have no business there.
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            restart_policy: Some("Always".to_owned()),
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                fs_group: Some(USER),
+                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), ..SeccompProfile::default() }),
+                ..PodSecurityContext::default()
+            }),
+            topology_spread_constraints: Some(vec![TopologySpreadConstraint {
+                max_skew: 1,
+                topology_key: "kubernetes.io/hostname".to_owned(),
+                when_unsatisfiable: "ScheduleAnyway".to_owned(),
+                label_selector: Some(LabelSelector { match_labels: Some(blueprint.selector()), ..LabelSelector::default() }),
+                ..TopologySpreadConstraint::default()
+            }]),
+            volumes: Some(vec![
+                Volume {
+                    name: "job".to_owned(),
+                    config_map: Some(ConfigMapVolumeSource { name: blueprint.config_name(), ..ConfigMapVolumeSource::default() }),
+                    ..Volume::default()
+                },
+                empty("state"),
+                empty("tmp"),
+            ]),
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
+    }
+}
+
+fn container(blueprint: &Blueprint) -> Container {
+    let port =
+        |name: &str, port: u16| ContainerPort { name: Some(name.to_owned()), container_port: port.into(), ..ContainerPort::default() };
+    let file = format!("/etc/forebay/{FILE}");
+    let (control, metrics) = (format!("0.0.0.0:{PORT}"), format!("0.0.0.0:{METRICS_PORT}"));
+    let arguments =
+        ["worker", "-f", &file, "--state-dir", "/var/lib/forebay/state", "--control", &control, "--metrics", &metrics, "--log-json"];
+    Container {
+        name: "worker".to_owned(),
+        image: Some(blueprint.image.clone()),
+        image_pull_policy: Some("IfNotPresent".to_owned()),
+        command: Some(vec!["forebay".to_owned()]),
+        args: Some(arguments.map(str::to_owned).to_vec()),
+        env: Some(environment(blueprint)),
+        env_from: Some(blueprint.job.workers.env_from_secrets.iter().map(|secret| secret_environment(secret)).collect()),
+        ports: Some(vec![port("control", PORT), port("metrics", METRICS_PORT)]),
+        resources: Some(resources(&blueprint.job.workers)),
+        readiness_probe: Some(Probe {
+            tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(PORT.into()), ..TCPSocketAction::default() }),
+            period_seconds: Some(2),
+            ..Probe::default()
+        }),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+            ..SecurityContext::default()
+        }),
+        // Why it does not start is said on its last line; the operator passes it on.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(vec![
+            mount("job", "/etc/forebay", true),
+            mount("state", "/var/lib/forebay", false),
+            mount("tmp", "/tmp", false),
+        ]),
+        ..Container::default()
+    }
+}
+
+fn environment(blueprint: &Blueprint) -> Vec<EnvVar> {
+    let field = |path: &str| EnvVarSource {
+        field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() }),
+        ..EnvVarSource::default()
+    };
+    let from = |name: &str, source| EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() };
+    let mut all = vec![
+        from("POD_NAME", field("metadata.name")),
+        from("POD_UID", field("metadata.uid")),
+        // With the uid, because a pod of this name may still run on a lost node.
+        EnvVar { name: "FOREBAY_WORKER".to_owned(), value: Some("$(POD_NAME).$(POD_UID)".to_owned()), ..EnvVar::default() },
+    ];
+    for (variable, secret) in &blueprint.manifest.secrets {
+        let key = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), ..SecretKeySelector::default() };
+        all.push(from(variable, EnvVarSource { secret_key_ref: Some(key), ..EnvVarSource::default() }));
+    }
+    all
+}
+
+fn secret_environment(secret: &str) -> EnvFromSource {
+    EnvFromSource {
+        secret_ref: Some(SecretEnvSource { name: secret.to_owned(), ..SecretEnvSource::default() }),
+        ..EnvFromSource::default()
+    }
+}
+
+/// What the job names, or the defaults if it names nothing: half of the one and half of the other may contradict each other.
+fn resources(workers: &Workers) -> ResourceRequirements {
+    let own = |map: &BTreeMap<String, String>| map.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))).collect();
+    let default = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect();
+    let (requests, limits) = if workers.requests.is_empty() && workers.limits.is_empty() {
+        (default(&[("cpu", "250m"), ("memory", "512Mi")]), default(&[("memory", "1Gi")]))
+    } else {
+        (own(&workers.requests), own(&workers.limits))
+    };
+    ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
+}
+
+fn empty(name: &str) -> Volume {
+    Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount { name: name.to_owned(), mount_path: path.to_owned(), read_only: Some(read_only), ..VolumeMount::default() }
+}

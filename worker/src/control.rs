@@ -1,0 +1,220 @@
+//! What an operator may ask of a worker, over gRPC: the contract is `api/proto/worker.proto`. It reads the status, keeps the assignment, and hands
+//! shards to the runtime; it never touches a shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use forebay_api::v1::worker_server::{Worker, WorkerServer};
+use forebay_api::v1::{self, AssignReply, DescribeRequest, Description};
+use forebay_engine::claim::GaveUp;
+use forebay_engine::ids::{AssignmentVersion, ShardId};
+use forebay_engine::journal::Books;
+use tonic::{Request, Response, Status as Refused};
+
+use crate::assignment::{Assignment, AssignmentFile};
+use crate::status::{ShardStatus, Status};
+
+/// Hands shards to the engine: [`crate::Runtime::assigner`].
+pub type Assigner = Box<dyn Fn(AssignmentVersion, BTreeSet<ShardId>) + Send + Sync>;
+
+/// What a worker says of itself, whatever it does.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its name in claims.
+    pub worker: String,
+    /// The uid of its job.
+    pub job: String,
+    /// The hash of what decides the job's results.
+    pub revision: String,
+    /// How many shards the job has.
+    pub shards: u32,
+}
+
+/// A worker's answers.
+pub struct Control {
+    facts: Facts,
+    status: Arc<Status>,
+    assign: Assigner,
+    file: AssignmentFile,
+    ledger: Mutex<Ledger>,
+}
+
+#[derive(Default)]
+struct Ledger {
+    assignment: Option<Assignment>,
+    given_up: BTreeMap<ShardId, GaveUp>,
+}
+
+impl Control {
+    /// Resumes the last assignment of this job, if one lies on the volume. `Err` when it cannot be read.
+    pub fn resume(facts: Facts, status: Arc<Status>, assign: Assigner, file: AssignmentFile) -> std::io::Result<Self> {
+        let last = file.load()?.filter(|assignment| assignment.check(&facts.job, facts.shards, None).is_ok());
+        if let Some(assignment) = &last {
+            tracing::info!(version = %assignment.version, shards = ?assignment.shards, "the last assignment is resumed");
+            assign(assignment.version, assignment.shards.clone());
+        }
+        let ledger = Mutex::new(Ledger { assignment: last, given_up: BTreeMap::new() });
+        Ok(Self { facts, status, assign, file, ledger })
+    }
+
+    /// Notes that somebody else had the better right to a shard: the operator hears of it.
+    pub fn gave_up(&self, shard: ShardId, gave_up: GaveUp) {
+        self.ledger().given_up.insert(shard, gave_up);
+    }
+
+    fn describe(&self) -> Description {
+        let ledger = self.ledger();
+        let given_up = |(shard, gave_up): (&ShardId, &GaveUp)| v1::GivenUp {
+            shard: shard.get(),
+            version: gave_up.version.get(),
+            winner: gave_up.winner.to_string(),
+        };
+        Description {
+            worker: self.facts.worker.clone(),
+            job: self.facts.job.clone(),
+            revision: self.facts.revision.clone(),
+            shards: self.facts.shards,
+            assignment: ledger.assignment.as_ref().map(|assignment| v1::Assignment {
+                job: assignment.job.clone(),
+                version: assignment.version.get(),
+                shards: assignment.shards.iter().map(|shard| shard.get()).collect(),
+            }),
+            owned: self.status.shards().into_iter().map(|(shard, status)| described(shard, status)).collect(),
+            given_up: ledger.given_up.iter().map(given_up).collect(),
+        }
+    }
+
+    fn accept(&self, new: Assignment) -> Result<(), Refused> {
+        let mut ledger = self.ledger();
+        let refused = |refusal: crate::assignment::Refusal| Refused::failed_precondition(refusal.to_string());
+        new.check(&self.facts.job, self.facts.shards, ledger.assignment.as_ref()).map_err(refused)?;
+        if ledger.assignment.as_ref() == Some(&new) {
+            return Ok(());
+        }
+        self.file.store(&new).map_err(|error| Refused::internal(error.to_string()))?;
+        tracing::info!(version = %new.version, shards = ?new.shards, "assigned");
+        // What was given up under an older version is claimed again under this one.
+        ledger.given_up.clear();
+        (self.assign)(new.version, new.shards.clone());
+        ledger.assignment = Some(new);
+        Ok(())
+    }
+
+    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves on `address` from a thread of its own, until the process ends; returns where. `Err` when the address cannot be had.
+pub fn serve(address: SocketAddr, control: Arc<Control>) -> std::io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let serve = move || {
+        runtime.block_on(async move {
+            let listener = match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => listener,
+                Err(error) => return tracing::error!(%error, "the operator is not answered"),
+            };
+            let served = tonic::transport::Server::builder()
+                .add_service(WorkerServer::new(Service(control)))
+                .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener))
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the operator is no longer answered");
+            }
+        });
+    };
+    std::thread::Builder::new().name("control".into()).spawn(serve)?;
+    tracing::info!(%address, "the operator is answered");
+    Ok(address)
+}
+
+struct Service(Arc<Control>);
+
+#[tonic::async_trait]
+impl Worker for Service {
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<Description>, Refused> {
+        Ok(Response::new(self.0.describe()))
+    }
+
+    async fn assign(&self, request: Request<v1::Assignment>) -> Result<Response<AssignReply>, Refused> {
+        let new = request.into_inner();
+        let assignment = Assignment {
+            job: new.job,
+            version: AssignmentVersion::new(new.version),
+            shards: new.shards.into_iter().map(ShardId::new).collect(),
+        };
+        self.0.accept(assignment)?;
+        Ok(Response::new(AssignReply {}))
+    }
+}
+
+fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
+    let lag_records = status.lag_records();
+    let Books { records_in, processed, rejected, duplicate, filtered, throttled } = status.books;
+    v1::Shard {
+        shard: shard.get(),
+        phase: status.phase.to_owned(),
+        epoch: status.epoch.get(),
+        lag_records,
+        books: Some(v1::Books { records_in, processed, rejected, duplicate, filtered, throttled }),
+        checkpoint_epoch: status.checkpoint.map_or(0, |epoch| epoch.get()),
+        failure: status.failure.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_engine::ids::WorkerName;
+
+    use super::*;
+
+    type Handed = Arc<Mutex<Vec<(u64, Vec<u32>)>>>;
+
+    fn control(folder: &std::path::Path, handed: &Handed) -> Control {
+        let facts = Facts { worker: "w".into(), job: "job".into(), revision: "r".into(), shards: 4 };
+        let handed = handed.clone();
+        let assign: Assigner = Box::new(move |version, shards| {
+            handed.lock().unwrap().push((version.get(), shards.iter().map(|shard| shard.get()).collect()));
+        });
+        Control::resume(facts, Arc::default(), assign, AssignmentFile::in_folder(folder)).unwrap()
+    }
+
+    fn assignment(version: u64, shards: &[u32]) -> Assignment {
+        let shards = shards.iter().copied().map(ShardId::new).collect();
+        Assignment { job: "job".into(), version: AssignmentVersion::new(version), shards }
+    }
+
+    /// Method: assign, repeat, assign a stale one; then begin again on the same folder, as a container does that was killed.
+    #[test]
+    fn an_assignment_reaches_the_engine_once_and_again_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let handed = Handed::default();
+        let first = control(folder.path(), &handed);
+        assert_eq!(first.describe().assignment, None);
+        first.accept(assignment(5, &[1, 2])).unwrap();
+        first.accept(assignment(5, &[1, 2])).unwrap();
+        assert_eq!(first.accept(assignment(4, &[0])).unwrap_err().code(), tonic::Code::FailedPrecondition);
+        assert_eq!(*handed.lock().unwrap(), [(5, vec![1, 2])]);
+
+        let second = control(folder.path(), &handed);
+        assert_eq!(*handed.lock().unwrap(), [(5, vec![1, 2]), (5, vec![1, 2])]);
+        let said = second.describe().assignment.unwrap();
+        assert_eq!((said.version, said.shards), (5, vec![1, 2]));
+    }
+
+    #[test]
+    fn what_was_given_up_is_said_until_the_next_assignment() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), &Handed::default());
+        control.accept(assignment(5, &[1])).unwrap();
+        let version = AssignmentVersion::new(9);
+        control.gave_up(ShardId::new(1), GaveUp { version, winner: WorkerName::new("other"), claimed: false });
+        assert_eq!(control.describe().given_up, [v1::GivenUp { shard: 1, version: 9, winner: "other".into() }]);
+        control.accept(assignment(10, &[1])).unwrap();
+        assert!(control.describe().given_up.is_empty());
+    }
+}
