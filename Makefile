@@ -24,12 +24,15 @@ test_files = $(foreach crate,$(1),$(wildcard $(crate)/tests/*.rs $(crate)/tests/
 test_targets = $(sort $(basename $(notdir $(patsubst %/main.rs,%.rs,$(call test_files,$(1))))))
 UNIT_TESTS := $(filter-out real_%,$(call test_targets,$(filter-out e2e,$(CRATES))))
 SIM_TESTS := $(call test_targets,worker/sim)
-SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_%,$(call test_targets,e2e))
+# It needs a cluster besides, and `make e2e-kubernetes`.
+CLUSTER_TESTS := kubernetes
+SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% $(CLUSTER_TESTS),$(call test_targets,e2e))
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
 endif
 
 STACK := e2e/stack/stack
+KUBERNETES := e2e/stack/kubernetes/kubernetes
 
 .PHONY: help
 help: ## list the targets
@@ -83,6 +86,21 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 # One at a time: the servers share the processors with the tests, and a starved broker fences itself.
 	$(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) -- --test-threads=1 $(TEST)
 
+.PHONY: e2e-kubernetes
+e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first time (10 minutes) and needs root (TEST=...; or KUBECONFIG)
+	cargo test $(CARGO_FLAGS) $(CLUSTER_TESTS:%=--test %) --no-run
+# On the cluster that KUBECONFIG names: it has the image of kustomize/base, and its pods reach the Kafka and the S3 of FOREBAY_TEST_*.
+	$(if $(KUBECONFIG),cargo test $(CARGO_FLAGS) $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST),$(KUBERNETES_OF_OUR_OWN))
+
+# Servers that pods need listen in the cluster's own network, and so does the test. There is no internet in there: all is installed before.
+define KUBERNETES_OF_OUR_OWN
+	$(STACK) install kafka s3
+	$(KUBERNETES) install
+	$(KUBERNETES) image $(CARGO_TARGET_DIR)/release
+	$(KUBERNETES) with -- env FOREBAY_STACK_HOST=10.99.0.1 FOREBAY_STACK_RUN=$(or $(FOREBAY_STACK_RUN),$(FOREBAY_CACHE)/stack/run)/in-cluster \
+	  $(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) --offline $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST)
+endef
+
 .PHONY: stack-up
 stack-up: ## start Kafka and S3, for tests by hand: export $(e2e/stack/stack env), then cargo test
 	$(STACK) up
@@ -135,6 +153,8 @@ deny: ## licences, sources and known vulnerabilities of the dependencies (DENY="
 generate: ## write the generated files anew
 	cargo build $(CARGO_FLAGS) --example generate
 	$(CARGO_TARGET_DIR)/release/examples/generate
+# Not a part of the workspace, see its manifest.
+	cargo run --manifest-path api/generate/Cargo.toml --target-dir $(CARGO_TARGET_DIR)/generate --locked
 
 .PHONY: clean
 clean: ## delete what was built and the servers' data; downloads stay

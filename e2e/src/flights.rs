@@ -83,6 +83,12 @@ impl Flights {
         format!("{0}/default/{0}", self.name)
     }
 
+    /// How many of the input's records are processed: the committed offsets of the job's consumer group, which everybody's tools go by.
+    pub fn processed(&self) -> Result<u64> {
+        let group = format!("forebay.default.{}", self.name);
+        Ok(self.broker.group_offsets(&group, &self.input())?.into_iter().flatten().sum())
+    }
+
     /// A folder of a worker's state.
     pub fn state_dir(&self, worker: &str) -> PathBuf {
         self.folder.join(format!("state-{worker}"))

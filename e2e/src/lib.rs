@@ -3,6 +3,7 @@
 //!
 //! It knows Forebay as a user does: by its manifest, command line, logs, metrics and exit codes. No crate of the product is linked here.
 
+pub mod cluster;
 pub mod flights;
 pub mod job;
 pub mod kafka;

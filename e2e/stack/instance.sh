@@ -95,7 +95,7 @@ busy_port() { # FIRST
 }
 
 port_accepts() { # PORT
-  (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null
+  (: <"/dev/tcp/$HOST/$1") 2>/dev/null
 }
 
 # Starts COMMAND detached, in a session of its own, so that a Ctrl-C in the terminal does not reach it.

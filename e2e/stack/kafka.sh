@@ -80,7 +80,7 @@ kafka_ready() { # DIR PORT
 }
 
 kafka_env() { # DIR PORT
-  echo "FOREBAY_TEST_KAFKA=127.0.0.1:$2"
+  echo "FOREBAY_TEST_KAFKA=$HOST:$2"
 }
 
 # Writes DIR/server.properties: the tests' settings, then each FILE, then the instance's own. The last word on a key wins.
@@ -88,7 +88,7 @@ kafka_write_properties() { # DIR PORT FILE...
   local dir=$1 port=$2
   shift 2
   [ ! -f "$dir/extra.properties" ] || set -- "$@" "$dir/extra.properties"
-  sed -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$((port + 1))|g" \
+  sed -e "s|@HOST@|$HOST|g" -e "s|@PORT@|$port|g" -e "s|@CONTROLLER_PORT@|$((port + 1))|g" \
     -e "s|@SASL_PORT@|$((port + 2))|g" -e "s|@MTLS_PORT@|$((port + 3))|g" -e "s|@DIR@|$dir|g" \
     "$STACK/kafka/server.properties" "$@" >"$dir/server.properties"
 }

@@ -50,7 +50,7 @@ s3_start() { # DIR PORT
 }]}
 JSON
   weed=(
-    "$S3_HOME/bin/weed" server -dir="$dir/data" -ip=127.0.0.1 -ip.bind=127.0.0.1
+    "$S3_HOME/bin/weed" server -dir="$dir/data" -ip="$HOST" -ip.bind="$HOST"
     -s3 -s3.port="$port" -s3.port.grpc=$((port + 7)) -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/s3.json"
     -master.port=$((port + 1)) -master.port.grpc=$((port + 2))
     -volume.port=$((port + 3)) -volume.port.grpc=$((port + 4))
@@ -67,11 +67,11 @@ JSON
 
 # Not only an open port: a bucket takes and gives an object (see the probe).
 s3_ready() { # DIR PORT
-  python3 "$STACK/s3/probe.py" "http://127.0.0.1:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY"
+  python3 "$STACK/s3/probe.py" "http://$HOST:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY"
 }
 
 s3_env() { # DIR PORT
-  echo "FOREBAY_TEST_S3=http://127.0.0.1:$2"
+  echo "FOREBAY_TEST_S3=http://$HOST:$2"
   echo "FOREBAY_TEST_S3_ACCESS_KEY=$S3_ACCESS_KEY"
   echo "FOREBAY_TEST_S3_SECRET_KEY=$S3_SECRET_KEY"
   echo "FOREBAY_TEST_S3_LIMITED_ACCESS_KEY=$S3_LIMITED_ACCESS_KEY"
