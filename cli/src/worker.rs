@@ -104,7 +104,7 @@ fn watch(runtime: Runtime, control: &Control, stop: &AtomicBool) -> anyhow::Resu
             }
         }
         if !stopping && stop.load(Ordering::Relaxed) {
-            tracing::info!("all shards are released");
+            tracing::info!("all shards are being released");
             stopping = true;
             runtime.stop();
         }
