@@ -24,9 +24,9 @@ test_files = $(foreach crate,$(1),$(wildcard $(crate)/tests/*.rs $(crate)/tests/
 test_targets = $(sort $(basename $(notdir $(patsubst %/main.rs,%.rs,$(call test_files,$(1))))))
 UNIT_TESTS := $(filter-out real_%,$(call test_targets,$(filter-out e2e,$(CRATES))))
 SIM_TESTS := $(call test_targets,worker/sim)
-# It needs a cluster besides, and `make e2e-kubernetes`.
-CLUSTER_TESTS := kubernetes
-SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% $(CLUSTER_TESTS),$(call test_targets,e2e))
+# They need a cluster besides, and `make e2e-kubernetes`.
+CLUSTER_TESTS := $(filter kubernetes%,$(call test_targets,e2e))
+SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% kubernetes%,$(call test_targets,e2e))
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
 endif

@@ -50,9 +50,14 @@ impl Loaded {
         self.job.uid.clone().unwrap_or_else(|| format!("{}.{}", self.job.namespace, self.job.name))
     }
 
-    /// The object store, rooted where this job and those before it under its name keep all they have.
+    /// The object store, rooted where the job's identity lies. A job with a uid of the API server has one of its own there: deleted and made
+    /// again under its name, it is another job.
     pub fn root(&self, places: &Places) -> anyhow::Result<Arc<dyn ObjectStore>> {
-        places.store(&self.job, &format!("{}/{}", self.job.namespace, self.job.name))
+        let (namespace, name) = (&self.job.namespace, &self.job.name);
+        match &self.job.uid {
+            Some(uid) => places.store(&self.job, &format!("{namespace}/{name}/{uid}")),
+            None => places.store(&self.job, &format!("{namespace}/{name}")),
+        }
     }
 
     /// The object store, rooted at this job's timeline.

@@ -32,6 +32,7 @@ use crate::quantity::{ByteSize, TimeSpan};
     namespaced,
     status = "IngestionJobStatus",
     derive = "PartialEq",
+    scale(spec_replicas_path = ".spec.workers.replicas", status_replicas_path = ".status.replicas", label_selector_path = ".status.selector"),
     doc = "A job reads events from Kafka, validates, deduplicates and enriches them against state per entity, and hands them on, exactly once.",
     validation = Rule::new("size(self.metadata.name) <= 63").message("metadata.name is longer than 63 characters; write a shorter one"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || (has(self.spec.shards) ? self.spec.shards : 0) == (has(oldSelf.spec.shards) ? oldSelf.spec.shards : 0)")
@@ -84,7 +85,13 @@ pub struct IngestionJobSpec {
     pub pipeline: Vec<Step>,
     /// The worker pods.
     #[serde(default, skip_serializing_if = "is_default")]
+    // The scale subresource finds nothing at its path otherwise.
+    #[schemars(extend("default" = serde_json::json!({})))]
     pub workers: WorkersSpec,
+    /// Stops the job: its worker pods go, its state, its journal and its offsets stay. Without it, it goes on where it stopped. `forebay run`
+    /// runs the job all the same.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub suspend: bool,
 }
 
 /// When results become visible.

@@ -78,6 +78,8 @@ pub struct ValidatedJob {
     pub table_ttls: BTreeMap<String, Duration>,
     /// The worker pods.
     pub workers: Workers,
+    /// Whether there should be no workers for now.
+    pub suspend: bool,
 }
 
 /// One topic to read.
@@ -176,6 +178,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
         table_ttls,
         workers,
+        suspend: spec.suspend,
     })
 }
 

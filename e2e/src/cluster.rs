@@ -1,5 +1,8 @@
 //! A Kubernetes cluster as a user sees it: by kubectl.
 
+pub mod flights;
+pub mod nodes;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -8,6 +11,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{PATIENCE, until};
+
+/// Where the operator runs.
+pub const SYSTEM: &str = "forebay-system";
 
 /// The cluster that `KUBECONFIG` names.
 pub struct Cluster;
@@ -29,7 +35,7 @@ impl Cluster {
         self.ask(&["wait", "--for=condition=Established", "crd/ingestionjobs.forebay.dev", "--timeout=60s"])?;
         // Then a pod that does not meet the standard is refused.
         self.ask(&["label", "--overwrite", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"])?;
-        self.ask(&["-n", "forebay-system", "rollout", "status", "deployment/forebay-operator", "--timeout=120s"])?;
+        self.ask(&["-n", SYSTEM, "rollout", "status", "deployment/forebay-operator", "--timeout=120s"])?;
         Ok(())
     }
 
@@ -70,10 +76,25 @@ impl Cluster {
 
     /// The job's pods that are not on their way out, by name.
     pub fn pods(&self, job: &str) -> Result<Vec<Value>> {
+        Ok(self.all_pods(job)?.into_iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect())
+    }
+
+    /// The job's pods, by name, those that are being deleted among them.
+    pub fn all_pods(&self, job: &str) -> Result<Vec<Value>> {
         let printed = self.ask(&["get", "pods", "-l", &format!("forebay.dev/job={job}"), "-o", "json"])?;
         let mut list: Value = serde_json::from_str(&printed)?;
         let items = list["items"].as_array_mut().context("a list has items")?;
-        Ok(items.drain(..).filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect())
+        Ok(std::mem::take(items))
+    }
+
+    /// Sets how many operators run, and waits until it is so.
+    pub fn scale_operator(&self, replicas: usize) -> Result<()> {
+        self.ask(&["-n", SYSTEM, "scale", "deployment/forebay-operator", &format!("--replicas={replicas}")])?;
+        until(&format!("{replicas} operators run"), PATIENCE, || {
+            let pods = self.ask(&["-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/component=operator", "-o", "name"])?;
+            Ok((pods.lines().count() == replicas).then_some(()))
+        })?;
+        self.ask(&["-n", SYSTEM, "rollout", "status", "deployment/forebay-operator", "--timeout=120s"]).map(drop)
     }
 
     fn call(&self, arguments: &[&str], input: &str) -> Result<Output> {

@@ -29,6 +29,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Seen {
     /// What plans are made from.
     pub fleet: Fleet,
+    /// The labels of the job's pods, as a selector.
+    pub selector: String,
     /// Why pods do not come up, as Kubernetes tells it: by pod.
     pub troubles: BTreeMap<String, Trouble>,
 }
@@ -98,8 +100,9 @@ impl Observer {
             .collect();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
         let troubles = pods.iter().filter_map(|pod| Some((pod.name_any(), trouble(pod)?))).collect();
-        let fleet = Fleet { replicas: blueprint.job.workers.replicas, template: blueprint.template.clone(), workers, configs, has_service };
-        Seen { fleet, troubles }
+        let fleet = Fleet { replicas: blueprint.replicas(), template: blueprint.template.clone(), workers, configs, has_service };
+        let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Seen { fleet, selector: selector.join(","), troubles }
     }
 
     /// How to reach a worker that was seen: for those who tell it something.

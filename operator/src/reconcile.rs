@@ -59,7 +59,8 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
         outcome = outcome.and(context.applier.act(&blueprint, &context.observer, &seen, action).await);
     }
     write(&context, &resource, &Verdict::of(&seen), Some(&seen), &actions).await?;
-    outcome.map(|()| controller::Action::requeue(HEARING_INTERVAL))
+    let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty();
+    outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(HEARING_INTERVAL) })
 }
 
 /// What to do after an error.

@@ -1,5 +1,8 @@
 //! What people and tools are told: status, conditions as kstatus has them, events. Pure.
 
+use std::time::Duration;
+
+use forebay_api::v1::Shard;
 use forebay_crds::job::{IngestionJobStatus, Phase};
 use forebay_crds::{Finding, IngestionJob};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -7,6 +10,9 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::observe::Seen;
 use crate::plan::{Action, PodState};
+
+/// Status times have whole seconds.
+const CLOCK_PRECISION: Duration = Duration::from_secs(2);
 
 /// Something that people want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,9 +50,12 @@ impl Verdict {
     /// Of what is seen of a job.
     pub fn of(seen: &Seen) -> Self {
         let fleet = &seen.fleet;
-        let failures = fleet.workers.iter().filter_map(|worker| worker.heard()).flat_map(|said| &said.owned);
-        if let Some(failed) = failures.into_iter().find(|shard| !shard.failure.is_empty()) {
-            return Self::new(Phase::Stalled, "ShardFailed", format!("shard {}: {}", failed.shard, failed.failure));
+        if fleet.replicas == 0 {
+            return Self::suspended(fleet.workers.len());
+        }
+        let owned = || fleet.workers.iter().filter_map(|worker| worker.heard()).flat_map(|said| &said.owned);
+        if let Some(stalled) = owned().find(|shard| shard.stalled) {
+            return Self::new(Phase::Stalled, "ShardStalled", format!("shard {}: {}", stalled.shard, stalled.failure));
         }
         if fleet.all_run() {
             let shards = fleet.running().len();
@@ -56,6 +65,10 @@ impl Verdict {
         if let Some((worker, trouble)) = live.clone().find_map(|worker| Some((worker, seen.troubles.get(&worker.pod)?))) {
             return Self::new(Phase::Stalled, &trouble.reason, format!("pod {}: {}", worker.pod, trouble.message));
         }
+        if let Some(failed) = owned().find(|shard| !shard.failure.is_empty()) {
+            let message = format!("shard {} failed and is tried again: {}", failed.shard, failed.failure);
+            return Self::new(Phase::Starting, "ShardFailed", message);
+        }
         let ready = live.filter(|worker| worker.heard().is_some()).count();
         match fleet.shards() {
             Some(shards) => Self::new(
@@ -64,6 +77,13 @@ impl Verdict {
                 format!("{} of {shards} shards process, {ready} of {} workers answer", fleet.running().len(), fleet.replicas),
             ),
             None => Self::new(Phase::Starting, "WorkersStarting", format!("{ready} of {} workers answer", fleet.replicas)),
+        }
+    }
+
+    fn suspended(pods: usize) -> Self {
+        match pods {
+            0 => Self::new(Phase::Suspended, "Suspended", "there are no workers; with spec.suspend set to false it goes on where it stopped"),
+            _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers are releasing their shards")),
         }
     }
 }
@@ -85,8 +105,9 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
         }
     };
     let conditions = vec![
-        condition("Ready", verdict.phase == Phase::Running),
-        condition("Reconciling", verdict.phase == Phase::Starting),
+        // The job is as its manifest wants it: that includes one that is to rest.
+        condition("Ready", matches!(verdict.phase, Phase::Running | Phase::Suspended)),
+        condition("Reconciling", matches!(verdict.phase, Phase::Starting | Phase::Suspending)),
         condition("Stalled", verdict.phase == Phase::Stalled),
     ];
     let heard = || seen.into_iter().flat_map(|seen| seen.fleet.workers.iter().filter_map(|worker| worker.heard()));
@@ -100,13 +121,29 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
             let ready = seen.fleet.workers.iter().filter(|worker| worker.is_live() && worker.heard().is_some()).count();
             format!("{ready}/{}", seen.fleet.replicas)
         }),
+        replicas: seen.map(|seen| seen.fleet.workers.iter().filter(|worker| worker.is_live()).count() as i32),
+        selector: seen.map(|seen| seen.selector.clone()),
+        last_checkpoint: last_checkpoint(old.last_checkpoint, heard().flat_map(|said| &said.owned), now),
         ..IngestionJobStatus::default()
     }
 }
 
+/// That of the shard whose newest one is the oldest; none while a shard has none. While no worker says anything, what was known stays.
+fn last_checkpoint<'a>(old: Option<Time>, shards: impl Iterator<Item = &'a Shard>, now: Timestamp) -> Option<Time> {
+    let ages: Vec<Option<u64>> = shards.map(|shard| shard.checkpoint_age_millis).collect();
+    if ages.is_empty() {
+        return old;
+    }
+    let oldest = ages.into_iter().collect::<Option<Vec<u64>>>()?.into_iter().max()?;
+    let at = now - Duration::from_millis(oldest);
+    // An age is measured anew at each look: a second more or less is the same checkpoint.
+    old.filter(|old| old.0.duration_since(at).unsigned_abs() < CLOCK_PRECISION).or(Some(Time(at)))
+}
+
 /// Whether anything has changed but figures, which change all the time.
 pub fn is_news(old: Option<&IngestionJobStatus>, new: &IngestionJobStatus) -> bool {
-    let without_figures = |status: &IngestionJobStatus| IngestionJobStatus { lag_records: None, ..status.clone() };
+    let without_figures =
+        |status: &IngestionJobStatus| IngestionJobStatus { lag_records: None, last_checkpoint: None, ..status.clone() };
     old.is_none_or(|old| without_figures(old) != without_figures(new))
 }
 
@@ -117,6 +154,8 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
         let (reason, is_warning) = match verdict.phase {
             Phase::Starting => ("Starting", false),
             Phase::Running => ("Running", false),
+            Phase::Suspending => ("Suspending", false),
+            Phase::Suspended => ("Suspended", false),
             Phase::Stalled => ("Stalled", true),
         };
         all.push(News { is_warning, reason, note: format!("{}: {}", verdict.reason, verdict.message) });

@@ -52,6 +52,11 @@ impl Blueprint {
         self.resource.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// How many workers there should be now.
+    pub fn replicas(&self) -> u32 {
+        if self.job.suspend { 0 } else { self.job.workers.replicas }
+    }
+
     /// The start of the names of all that belongs to the job. Carries a part of the uid, so that a job that is deleted and made again under its
     /// name does not meet its predecessor's objects; short enough for a DNS label with something behind it.
     pub fn prefix(&self) -> String {
@@ -79,7 +84,7 @@ impl Blueprint {
     }
 
     /// The labels by which the job's pods are selected.
-    fn selector(&self) -> BTreeMap<String, String> {
+    pub fn selector(&self) -> BTreeMap<String, String> {
         let labels =
             [("app.kubernetes.io/name", "forebay"), ("app.kubernetes.io/component", "worker"), (JOB_LABEL, self.job.name.as_str())];
         labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()

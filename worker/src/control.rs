@@ -163,6 +163,8 @@ fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
         books: Some(v1::Books { records_in, processed, rejected, duplicate, filtered, throttled }),
         checkpoint_epoch: status.checkpoint.map_or(0, |epoch| epoch.get()),
         failure: status.failure.unwrap_or_default(),
+        stalled: status.stalled,
+        checkpoint_age_millis: status.checkpoint.and(status.checkpoint_seen).map(|seen| seen.elapsed().as_millis() as u64),
     }
 }
 

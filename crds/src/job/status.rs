@@ -27,6 +27,12 @@ pub struct IngestionJobStatus {
     /// Workers that are ready, of those wanted: `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<String>,
+    /// How many worker pods there are: what the scale subresource reads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// The labels of the worker pods, as the scale subresource wants them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// When the oldest of the shards' newest checkpoints was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<Time>,
@@ -39,6 +45,10 @@ pub enum Phase {
     Starting,
     /// All shards process.
     Running,
+    /// `spec.suspend` says so, and workers are still releasing their shards.
+    Suspending,
+    /// `spec.suspend` says so, and there are no workers any more.
+    Suspended,
     /// It cannot go on by itself; the condition `Stalled` says why and what to do.
     Stalled,
 }

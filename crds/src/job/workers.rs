@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct WorkersSpec {
     /// How many; 1 by default. More than there are shards stand idle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1024))]
+    #[schemars(range(min = 1, max = 1024), extend("default" = 1))]
     pub replicas: Option<u32>,
     /// The image that they run; by default the one that the operator is set up with.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,7 +9,8 @@ VERSION=$(sed -n 's|^require k8s.io/kubernetes v1\.||p' "$KUBERNETES/kubeall/go.
 SOURCES=$(cat "$KUBERNETES"/kubeall/* "$KUBERNETES"/coredns/* "$KUBERNETES/pause.c" | sha256sum | cut -c 1-8)
 HOME_DIR=$FOREBAY_CACHE/stack/kubernetes-1.$VERSION-$SOURCES
 BIN=$HOME_DIR/bin
-RUN=$(readlink -m "${FOREBAY_STACK_RUN:-$FOREBAY_CACHE/stack/run}")/kubernetes
+# Those whom `kubernetes with` runs may have another place for their servers than the cluster has.
+RUN=${FOREBAY_KUBERNETES_RUN:-$(readlink -m "${FOREBAY_STACK_RUN:-$FOREBAY_CACHE/stack/run}")/kubernetes}
 KUBECONFIG_FILE=$RUN/certificates/admin.conf
 
 # All of these exist only inside network namespaces of our own.

@@ -12,7 +12,7 @@ use crate::plan::{Answer, Fleet, Worker};
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let worker = Worker { pod: "pod-0".into(), uid: "uid".into(), slot: 0, template: "t".into(), state: PodState::Starting, answer };
     let fleet = Fleet { replicas: 1, template: "t".into(), workers: vec![worker], configs: BTreeSet::new(), has_service: true };
-    Seen { fleet, troubles: trouble.map(|trouble| ("pod-0".to_owned(), trouble)).into_iter().collect::<BTreeMap<_, _>>() }
+    Seen { fleet, selector: "a=b".into(), troubles: trouble.map(|trouble| ("pod-0".to_owned(), trouble)).into_iter().collect::<BTreeMap<_, _>>() }
 }
 
 fn heard(phases: [&str; 2], failure: &str) -> Answer {
@@ -21,6 +21,7 @@ fn heard(phases: [&str; 2], failure: &str) -> Answer {
         phase: phase.into(),
         lag_records: 10,
         failure: failure.into(),
+        stalled: phase == "stalled",
         ..Shard::default()
     };
     Answer::Heard(Description { shards: 2, owned: (0..).zip(phases).map(shard).collect(), ..Description::default() })
@@ -41,7 +42,16 @@ fn the_verdict_names_what_stands_in_the_way() {
         (Phase::Starting, "ShardsStarting", "1 of 2 shards process, 1 of 1 workers answer"),
     );
     check(&seen(heard(["running", "running"], ""), None), (Phase::Running, "AllShardsRun", "all 2 shards process"));
-    check(&seen(heard(["running", "failed"], "a gap"), None), (Phase::Stalled, "ShardFailed", "shard 0: a gap"));
+    check(&seen(heard(["running", "stalled"], "a gap"), None), (Phase::Stalled, "ShardStalled", "shard 1: a gap"));
+    check(
+        &seen(heard(["running", "failed"], "no broker"), None),
+        (Phase::Starting, "ShardFailed", "shard 0 failed and is tried again: no broker"),
+    );
+    let mut suspended = seen(heard(["running", "running"], ""), None);
+    suspended.fleet.replicas = 0;
+    check(&suspended, (Phase::Suspending, "Suspending", "1 workers are releasing their shards"));
+    suspended.fleet.workers.clear();
+    assert_eq!(Verdict::of(&suspended).phase, Phase::Suspended);
 }
 
 #[test]
@@ -73,6 +83,22 @@ fn a_transition_is_told_once() {
     assert_eq!(told, [News { is_warning: false, reason: "Running", note: "AllShardsRun: all 2 shards process".into() }]);
     let old = IngestionJobStatus { phase: Some(Phase::Running), ..IngestionJobStatus::default() };
     assert!(news(Some(&old), &verdict, Some(&running), &[]).is_empty());
+}
+
+#[test]
+fn the_last_checkpoint_is_that_of_the_shard_which_is_worst_off() {
+    // Ages in milliseconds, absent for a shard without one; what the status said before, and what it says now, in seconds.
+    let check = |ages: &[Option<u64>], old: Option<i64>, expected: Option<i64>| {
+        let time = |seconds| Time(Timestamp::from_second(seconds).unwrap());
+        let shards: Vec<Shard> = ages.iter().map(|age| Shard { checkpoint_age_millis: *age, ..Shard::default() }).collect();
+        let said = last_checkpoint(old.map(time), shards.iter(), Timestamp::from_second(1000).unwrap());
+        assert_eq!(said.map(|time| time.0.as_second()), expected, "{ages:?}");
+    };
+    check(&[Some(10_000), Some(30_000)], None, Some(970));
+    check(&[Some(10_000), None], Some(950), None);
+    check(&[Some(29_000)], Some(970), Some(970));
+    check(&[Some(10_000)], Some(970), Some(990));
+    check(&[], Some(970), Some(970));
 }
 
 fn flights() -> forebay_crds::IngestionJobSpec {

@@ -31,11 +31,12 @@ pub fn build(blueprint: &Blueprint) -> ConfigMap {
     }
 }
 
-/// Of the metadata name, namespace and uid; of the spec all but the workers: how many there are is no business of theirs. References to
+/// Of the metadata name, namespace and uid; of the spec all but the workers: how many there are, or whether any, is no business of theirs. References to
 /// secrets become names of environment variables.
 pub fn worker_manifest(resource: &IngestionJob) -> WorkerManifest {
     let mut spec = resource.spec.clone();
     spec.workers = WorkersSpec::default();
+    spec.suspend = false;
     let mut secrets = BTreeMap::new();
     for (number, source) in spec.kafka.iter_mut().flat_map(|kafka| kafka.properties_from.values_mut()).enumerate() {
         if let PropertySource::SecretKeyRef(secret) = source {

@@ -1,0 +1,143 @@
+//! The flights job in a cluster: applied as a user does it, fed, watched by its status, and judged by the oracle at the end.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::Cluster;
+use crate::flights::{Flights, SHARDS, replaced};
+use crate::kafka::{Broker, Feeder, Record};
+use crate::s3::{BUCKET, S3};
+use crate::{PATIENCE, until};
+
+/// The namespace of all jobs of the tests, as the example has it.
+const NAMESPACE_LINE: &str = "\n  namespace: default\n";
+
+/// A flights job that was applied.
+pub struct FlightsInCluster<'a> {
+    /// Its topics, and `forebay` for it.
+    pub flights: Flights,
+    /// The uid that the API server gave it.
+    pub uid: String,
+    cluster: &'a Cluster,
+    feeder: Feeder,
+}
+
+impl<'a> FlightsInCluster<'a> {
+    /// Applies the job, with so many workers, and waits until it runs.
+    pub fn start(cluster: &'a Cluster, folder: &Path, workers: usize) -> Result<Self> {
+        let flights = written(folder, workers)?;
+        cluster.apply(&credentials(&S3::of_environment()?))?;
+        cluster.apply_file(&flights.manifest)?;
+        let job = cluster.wait_for_phase(&flights.name, "Running")?;
+        let feeder = Feeder::new(&flights.broker, &flights.input())?;
+        Ok(Self { uid: uid_of(&job)?, flights, cluster, feeder })
+    }
+
+    /// Puts records into its input.
+    pub fn feed(&self, records: &[Record]) -> Result<()> {
+        self.feeder.feed(records)
+    }
+
+    /// Waits until so many records are processed and committed.
+    pub fn until_processed(&self, records: &[Record]) -> Result<()> {
+        let wanted = records.len() as u64;
+        let mut seen = 0;
+        let waited = until(&format!("{wanted} records are processed"), PATIENCE * 2, || {
+            seen = self.flights.processed()?;
+            Ok((seen == wanted).then_some(()))
+        });
+        waited.with_context(|| format!("{seen} are; the status: {}", self.status().unwrap_or_default()))
+    }
+
+    /// Waits until its status is so; returns the whole job.
+    pub fn until_status(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let waited = until(what, PATIENCE * 2, || {
+            let job = self.cluster.get("ingestionjob", &self.flights.name)?;
+            Ok(wanted(&job["status"]).then_some(job))
+        });
+        waited.with_context(|| format!("the last status: {}", self.status().unwrap_or_default()))
+    }
+
+    /// Waits until so many workers run all shards, and no pod is left over.
+    pub fn until_whole(&self, workers: usize) -> Result<()> {
+        let said = format!("{workers}/{workers}");
+        self.until_status(&format!("{workers} workers run all shards"), |status| status["phase"] == "Running" && status["workers"] == said)?;
+        until(&format!("{workers} pods are left"), PATIENCE, || Ok((self.cluster.pods(&self.flights.name)?.len() == workers).then_some(())))
+    }
+
+    /// The names of its pods that are not on their way out.
+    pub fn pods(&self) -> Result<Vec<String>> {
+        let pods = self.cluster.pods(&self.flights.name)?;
+        pods.iter().map(|pod| Ok(pod["metadata"]["name"].as_str().context("a pod has a name")?.to_owned())).collect()
+    }
+
+    /// Changes its spec by a merge patch.
+    pub fn patch(&self, spec: &str) -> Result<()> {
+        let patch = format!("{{\"spec\": {spec}}}");
+        self.cluster.ask(&["patch", "ingestionjob", &self.flights.name, "--type=merge", "-p", &patch]).map(drop)
+    }
+
+    /// The reasons of the events that tell its story.
+    pub fn events(&self) -> Result<String> {
+        let selector = format!("involvedObject.name={}", self.flights.name);
+        self.cluster.ask(&["get", "events", "--field-selector", &selector, "-o", "custom-columns=R:.reason,M:.message", "--no-headers"])
+    }
+
+    /// Deletes the job and waits until its pods are gone too.
+    pub fn delete(&self) -> Result<()> {
+        self.cluster.ask(&["delete", "ingestionjob", &self.flights.name, "--cascade=foreground", "--timeout=120s"])?;
+        until("the pods are gone", PATIENCE, || Ok(self.cluster.all_pods(&self.flights.name)?.is_empty().then_some(())))
+    }
+
+    /// Deletes it. What it left in Kafka and on S3 is brought up by `forebay run` on an empty disk, for the oracle to judge with the outputs.
+    pub fn delete_and_check(self, all: &[Record]) -> Result<()> {
+        self.delete()?;
+        let manifest = fs::read_to_string(&self.flights.manifest)?;
+        let with_uid = replaced(manifest, NAMESPACE_LINE, &format!("{NAMESPACE_LINE}  uid: {}\n", self.uid))?;
+        fs::write(&self.flights.manifest, with_uid)?;
+        self.flights.run_until_end("after")?;
+        self.flights.check(all, &["after"])
+    }
+
+    fn status(&self) -> Result<String> {
+        Ok(self.cluster.get("ingestionjob", &self.flights.name)?["status"].to_string())
+    }
+}
+
+/// The uid of an object.
+pub fn uid_of(object: &Value) -> Result<String> {
+    Ok(object["metadata"]["uid"].as_str().context("the API server gives a uid")?.to_owned())
+}
+
+/// The job's topics and its manifest for a cluster, which is not applied yet.
+pub fn written(folder: &Path, workers: usize) -> Result<Flights> {
+    let s3 = S3::of_environment()?;
+    let broker = Broker::of_environment()?;
+    let address = broker.address.clone();
+    Flights::new(folder, broker, &s3, |manifest| for_cluster(manifest, &address, &s3, workers))
+}
+
+/// What `forebay run` is told on its command line stands in the manifest of a job in a cluster.
+fn for_cluster(manifest: String, brokers: &str, s3: &S3, workers: usize) -> Result<String> {
+    let name = manifest.lines().find_map(|line| line.strip_prefix("  name: ")).context("the manifest names the job")?;
+    let added = format!(
+        "spec:\n  kafka: {{bootstrapServers: \"{brokers}\"}}\n  state: {{store: {{s3: {{bucket: {BUCKET}, prefix: {name}, endpoint: \"{}\", \
+         region: us-east-1, pathStyle: true}}}}}}\n  workers:\n    replicas: {workers}\n    envFrom: [{{secretRef: {{name: object-store}}}}]\n    \
+         resources: {{requests: {{cpu: 100m, memory: 256Mi}}, limits: {{memory: 1Gi}}}}\n",
+        s3.url
+    );
+    ensure!(manifest.contains(&format!("  shards: {SHARDS}\n")), "the example has another number of shards");
+    replaced(manifest, "spec:\n", &added)
+}
+
+/// The secret that the workers' environment comes from.
+pub fn credentials(s3: &S3) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: object-store, namespace: default}}\nstringData:\n  AWS_ACCESS_KEY_ID: {}\n  \
+         AWS_SECRET_ACCESS_KEY: {}\n",
+        s3.access_key, s3.secret_key
+    )
+}

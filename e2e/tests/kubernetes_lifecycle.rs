@@ -1,0 +1,66 @@
+//! Promise: a job is scaled, suspended, resumed, deleted and made anew by changing its manifest, and no record is lost or doubled on the way. It
+//! needs what `kubernetes.rs` needs.
+
+use anyhow::{Result, ensure};
+use forebay_e2e::cluster::Cluster;
+use forebay_e2e::cluster::flights::{FlightsInCluster, uid_of};
+use forebay_e2e::flights::records;
+use forebay_e2e::{PATIENCE, in_folder, until};
+
+/// Method: one worker becomes three and then two by `kubectl scale`, with records going in all the time. Then the job is suspended: its pods must go,
+/// and what is put in must wait, until it is resumed.
+#[test]
+fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-scale", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, 1)?;
+        let all = records(60_000)?;
+        let parts: Vec<_> = all.chunks(all.len().div_ceil(4)).collect();
+        for (part, workers) in [(0, 1), (1, 3), (2, 2)] {
+            cluster.ask(&["scale", "ij", &job.flights.name, &format!("--replicas={workers}")])?;
+            job.feed(parts[part])?;
+            job.until_whole(workers)?;
+        }
+        let rested = parts[..3].concat();
+        job.until_processed(&rested)?;
+
+        job.patch(r#"{"suspend": true}"#)?;
+        let suspended = job.until_status("it is suspended", |status| status["phase"] == "Suspended")?;
+        ensure!(cluster.all_pods(&job.flights.name)?.is_empty(), "there are pods: {suspended:#}");
+        job.feed(parts[3])?;
+        ensure!(job.flights.processed()? == rested.len() as u64, "a suspended job processes");
+        job.patch(r#"{"suspend": false}"#)?;
+        job.until_processed(&all)?;
+        job.until_whole(2)?;
+        job.delete_and_check(&all)
+    })
+}
+
+/// Method: a job is deleted: all that the operator made must go. The same manifest is applied again: it must be a new job, which reads its input from
+/// the beginning and so puts everything out a second time.
+#[test]
+fn a_job_made_anew_under_its_name_starts_clean() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-anew", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, 1)?;
+        let all = records(10_000)?;
+        job.feed(&all)?;
+        job.until_processed(&all)?;
+        let enriched = job.flights.output("enriched");
+        let once = job.flights.counts()?[&enriched];
+        job.delete()?;
+        let label = format!("forebay.dev/job={}", job.flights.name);
+        let left = cluster.ask(&["get", "pods,services,configmaps", "-l", &label, "-o", "name"])?;
+        ensure!(left.is_empty(), "the deleted job left {left}");
+
+        cluster.apply_file(&job.flights.manifest)?;
+        let anew = cluster.wait_for_phase(&job.flights.name, "Running")?;
+        ensure!(uid_of(&anew)? != job.uid, "the API server made the same job again");
+        until("the new job has processed all from the beginning", PATIENCE, || {
+            Ok((job.flights.counts()?[&enriched] == 2 * once).then_some(()))
+        })?;
+        job.delete()
+    })
+}
