@@ -2,11 +2,11 @@
 //! `kubernetes.rs` needs, and for containers and nodes a cluster that runs on this machine.
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::cluster::flights::{FlightsInCluster, uid_of};
+use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
 use forebay_e2e::cluster::{Cluster, SYSTEM};
 use forebay_e2e::flights::records;
-use forebay_e2e::in_folder;
+use forebay_e2e::{PATIENCE, in_folder, until};
 
 const WORKERS: usize = 2;
 
@@ -26,11 +26,10 @@ fn the_data_plane_goes_on_without_the_operator() -> Result<()> {
         let (first, rest) = all.split_at(all.len() / 2);
         job.feed(first)?;
         job.until_processed(first)?;
-        let victim = cluster.get("pod", &before[0])?;
         job.feed(rest)?;
-        nodes.kill_container(&uid_of(&victim)?)?;
+        nodes.kill_container(&before[0].uid)?;
         job.until_processed(&all)?;
-        let restarts = &cluster.get("pod", &before[0])?["status"]["containerStatuses"][0]["restartCount"];
+        let restarts = &cluster.get("pod", &before[0].name)?["status"]["containerStatuses"][0]["restartCount"];
         ensure!(restarts.as_u64() == Some(1), "the container was started again {restarts} times");
 
         cluster.scale_operator(1)?;
@@ -48,10 +47,19 @@ fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
         cluster.install()?;
         let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
         job.until_whole(WORKERS)?;
-        let home = cluster.ask(&["-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/component=operator", "-o", "jsonpath={.items[0].spec.nodeName}"])?;
-        let hosts = job.pods()?.iter().map(|pod| Ok(cluster.get("pod", pod)?["spec"]["nodeName"].as_str().unwrap_or_default().to_owned()));
-        let hosts = hosts.collect::<Result<Vec<_>>>()?;
-        let node = hosts.iter().find(|host| **host != home).with_context(|| format!("all workers are on {hosts:?}, beside the operator"))?;
+        let home = cluster.ask(&[
+            "-n",
+            SYSTEM,
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=operator",
+            "-o",
+            "jsonpath={.items[0].spec.nodeName}",
+        ])?;
+        let hosts: Vec<String> = job.pods()?.into_iter().map(|pod| pod.node).collect();
+        let node =
+            hosts.iter().find(|host| **host != home).with_context(|| format!("all workers are on {hosts:?}, beside the operator"))?;
 
         let all = records(30_000)?;
         let (first, rest) = all.split_at(all.len() / 2);
@@ -62,6 +70,42 @@ fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
         let outcome = job.until_processed(&all).and_then(|()| job.until_whole(WORKERS));
         nodes.start(node)?;
         cluster.ask(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=120s"])?;
+        outcome?;
+        job.delete_and_check(&all)
+    })
+}
+
+/// Method: three workers on two nodes; the node with two of them is drained while records go in. The job's budget must be known to Kubernetes as one of
+/// three pods, so that the drain waits for the first replacement before it takes the second; and all must be processed.
+#[test]
+fn a_node_is_drained_one_worker_after_another() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-drain", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, 3)?;
+        job.until_whole(3)?;
+        let budget = || {
+            cluster.ask(&[
+                "get",
+                "pdb",
+                "-l",
+                &format!("forebay.dev/job={}", job.flights.name),
+                "-o",
+                "jsonpath={.items[0].status.expectedPods} {.items[0].status.disruptionsAllowed}",
+            ])
+        };
+        until("Kubernetes counts the budget's pods", PATIENCE, || Ok((budget()? == "3 1").then_some(())))?;
+        let mut hosts: Vec<String> = job.pods()?.into_iter().map(|pod| pod.node).collect();
+        hosts.sort();
+        let node =
+            hosts.windows(2).find(|pair| pair[0] == pair[1]).with_context(|| format!("no two workers share a node: {hosts:?}"))?[0].clone();
+
+        let all = records(30_000)?;
+        let (first, rest) = all.split_at(all.len() / 2);
+        job.feed(first)?;
+        let drained = cluster.ask(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"]);
+        let outcome = drained.and_then(|_| job.feed(rest)).and_then(|()| job.until_processed(&all)).and_then(|()| job.until_whole(3));
+        cluster.ask(&["uncordon", &node])?;
         outcome?;
         job.delete_and_check(&all)
     })
@@ -81,9 +125,11 @@ fn an_operator_that_is_killed_in_the_middle_of_a_change_goes_on_with_it() -> Res
         let (first, rest) = all.split_at(all.len() / 2);
         job.feed(first)?;
         job.patch(r#"{"workers": {"resources": {"requests": {"cpu": "110m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}}}"#)?;
-        let is_new = |pod: &String| !before.contains(pod);
+        let is_new = |pod: &Pod| !before.contains(pod);
         for replaced in 0..WORKERS {
-            job.until_status("the operator works at it", |_| job.pods().is_ok_and(|pods| pods.iter().filter(|pod| is_new(pod)).count() > replaced))?;
+            job.until_status("the operator works at it", |_| {
+                job.pods().is_ok_and(|pods| pods.iter().filter(|pod| is_new(pod)).count() > replaced)
+            })?;
             cluster.ask(&["-n", SYSTEM, "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"])?;
         }
         job.feed(rest)?;

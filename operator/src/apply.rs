@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
 use crate::report::News;
-use crate::resources::{Blueprint, config_map, pod, service};
+use crate::resources::{Blueprint, config_map, disruption_budget, pod, service};
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
@@ -51,6 +51,7 @@ impl Applier {
         let namespace = &blueprint.job.namespace;
         match action {
             Action::ApplyService => self.apply(&service::build(blueprint)).await,
+            Action::ApplyBudget => self.apply(&disruption_budget::build(blueprint)).await,
             Action::ApplyConfig => self.apply(&config_map::build(blueprint)).await,
             Action::ApplyPod(slot) => self.apply(&pod::build(blueprint, *slot)).await,
             Action::DeletePod { pod, uid, reason: _ } => {

@@ -11,6 +11,7 @@ use forebay_api::v1::{DescribeRequest, Description};
 use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Config;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
@@ -49,6 +50,7 @@ pub struct Observer {
     pods: Store<Pod>,
     configs: Store<ConfigMap>,
     services: Store<Service>,
+    budgets: Store<PodDisruptionBudget>,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
 }
@@ -80,11 +82,13 @@ pub fn own_objects() -> Config {
 impl Observer {
     /// Starts the watches, and waits until each of them has seen all there is.
     pub async fn start(client: &Client, namespace: Option<&str>) -> anyhow::Result<Self> {
-        let (pods, configs, services) = (watch(client, namespace), watch(client, namespace), watch(client, namespace));
+        let (pods, configs, services, budgets) =
+            (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
         pods.wait_until_ready().await?;
         configs.wait_until_ready().await?;
         services.wait_until_ready().await?;
-        Ok(Self { pods, configs, services, contacts: Mutex::default() })
+        budgets.wait_until_ready().await?;
+        Ok(Self { pods, configs, services, budgets, contacts: Mutex::default() })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
@@ -98,9 +102,11 @@ impl Observer {
             .iter()
             .filter_map(|config| label(&**config, TEMPLATE_LABEL))
             .collect();
+        let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
         let troubles = pods.iter().filter_map(|pod| Some((pod.name_any(), trouble(pod)?))).collect();
-        let fleet = Fleet { replicas: blueprint.replicas(), template: blueprint.template.clone(), workers, configs, has_service };
+        let (replicas, template) = (blueprint.replicas(), blueprint.template.clone());
+        let fleet = Fleet { replicas, template, workers, configs, has_service, has_budget };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), troubles }
     }

@@ -30,6 +30,8 @@ pub struct Fleet {
     pub configs: BTreeSet<String>,
     /// Whether the service is there.
     pub has_service: bool,
+    /// Whether the disruption budget is there.
+    pub has_budget: bool,
 }
 
 /// One pod, and what its worker says.
@@ -78,6 +80,8 @@ pub enum Answer {
 pub enum Action {
     /// Make the service that the pods' names hang on.
     ApplyService,
+    /// Make the disruption budget of the pods.
+    ApplyBudget,
     /// Make the config map of the current template.
     ApplyConfig,
     /// Make a pod of the current template in this slot.
@@ -109,6 +113,9 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     let mut actions = Vec::new();
     if !fleet.has_service {
         actions.push(Action::ApplyService);
+    }
+    if !fleet.has_budget {
+        actions.push(Action::ApplyBudget);
     }
     if !fleet.configs.contains(&fleet.template) {
         actions.push(Action::ApplyConfig);

@@ -82,7 +82,9 @@ impl Verdict {
 
     fn suspended(pods: usize) -> Self {
         match pods {
-            0 => Self::new(Phase::Suspended, "Suspended", "there are no workers; with spec.suspend set to false it goes on where it stopped"),
+            0 => {
+                Self::new(Phase::Suspended, "Suspended", "there are no workers; with spec.suspend set to false it goes on where it stopped")
+            }
             _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers are releasing their shards")),
         }
     }
@@ -142,8 +144,7 @@ fn last_checkpoint<'a>(old: Option<Time>, shards: impl Iterator<Item = &'a Shard
 
 /// Whether anything has changed but figures, which change all the time.
 pub fn is_news(old: Option<&IngestionJobStatus>, new: &IngestionJobStatus) -> bool {
-    let without_figures =
-        |status: &IngestionJobStatus| IngestionJobStatus { lag_records: None, last_checkpoint: None, ..status.clone() };
+    let without_figures = |status: &IngestionJobStatus| IngestionJobStatus { lag_records: None, last_checkpoint: None, ..status.clone() };
     old.is_none_or(|old| without_figures(old) != without_figures(new))
 }
 
@@ -174,7 +175,7 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
                 let note = format!("{pod} has the shards {shards:?} under version {version}");
                 all.push(News { is_warning: false, reason: "ShardsAssigned", note });
             }
-            Action::ApplyService | Action::ApplyConfig | Action::DeleteConfig(_) => {}
+            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) => {}
         }
     }
     all

@@ -64,14 +64,15 @@ impl<'a> FlightsInCluster<'a> {
     /// Waits until so many workers run all shards, and no pod is left over.
     pub fn until_whole(&self, workers: usize) -> Result<()> {
         let said = format!("{workers}/{workers}");
-        self.until_status(&format!("{workers} workers run all shards"), |status| status["phase"] == "Running" && status["workers"] == said)?;
+        self.until_status(&format!("{workers} workers run all shards"), |status| {
+            status["phase"] == "Running" && status["workers"] == said
+        })?;
         until(&format!("{workers} pods are left"), PATIENCE, || Ok((self.cluster.pods(&self.flights.name)?.len() == workers).then_some(())))
     }
 
-    /// The names of its pods that are not on their way out.
-    pub fn pods(&self) -> Result<Vec<String>> {
-        let pods = self.cluster.pods(&self.flights.name)?;
-        pods.iter().map(|pod| Ok(pod["metadata"]["name"].as_str().context("a pod has a name")?.to_owned())).collect()
+    /// Its pods that are not on their way out, by name.
+    pub fn pods(&self) -> Result<Vec<Pod>> {
+        self.cluster.pods(&self.flights.name)?.iter().map(Pod::of).collect()
     }
 
     /// Changes its spec by a merge patch.
@@ -104,6 +105,25 @@ impl<'a> FlightsInCluster<'a> {
 
     fn status(&self) -> Result<String> {
         Ok(self.cluster.get("ingestionjob", &self.flights.name)?["status"].to_string())
+    }
+}
+
+/// A worker's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name; another pod may bear it later.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// The node that it is on; empty before it has one.
+    pub node: String,
+}
+
+impl Pod {
+    fn of(object: &Value) -> Result<Self> {
+        let name = object["metadata"]["name"].as_str().context("a pod has a name")?.to_owned();
+        let node = object["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { name, uid: uid_of(object)?, node })
     }
 }
 

@@ -43,7 +43,8 @@ impl Nodes {
 
     fn call(&self, command: &str, node: &str) -> Result<()> {
         let number = node.strip_prefix('n').with_context(|| format!("{node} is none of the nodes n1, n2..."))?;
-        let output = Command::new(&self.script).args([command, number]).output().with_context(|| format!("call {}", self.script.display()))?;
+        let output =
+            Command::new(&self.script).args([command, number]).output().with_context(|| format!("call {}", self.script.display()))?;
         ensure!(output.status.success(), "{command} {number}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }

@@ -33,7 +33,7 @@ fn worker(slot: u32, state: PodState, answer: Answer) -> Worker {
 }
 
 fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
-    Fleet { replicas, template: "t1".into(), workers, configs: ["t1".to_owned()].into(), has_service: true }
+    Fleet { replicas, template: "t1".into(), workers, configs: ["t1".to_owned()].into(), has_service: true, has_budget: true }
 }
 
 fn assign(slot: u32, version: u64, shards: &[u32]) -> Action {
@@ -50,8 +50,8 @@ fn check(fleet: &Fleet, expected: &[Action]) {
 
 #[test]
 fn a_new_job_gets_its_objects_and_pods_and_they_get_the_shards() {
-    let empty = Fleet { configs: BTreeSet::new(), has_service: false, ..fleet(2, Vec::new()) };
-    check(&empty, &[Action::ApplyService, Action::ApplyConfig, Action::ApplyPod(0), Action::ApplyPod(1)]);
+    let empty = Fleet { configs: BTreeSet::new(), has_service: false, has_budget: false, ..fleet(2, Vec::new()) };
+    check(&empty, &[Action::ApplyService, Action::ApplyBudget, Action::ApplyConfig, Action::ApplyPod(0), Action::ApplyPod(1)]);
     let unheard = || Answer::Unheard(Duration::ZERO);
     check(&fleet(2, vec![worker(0, PodState::Starting, unheard()), worker(1, PodState::Starting, unheard())]), &[]);
     check(
@@ -97,6 +97,14 @@ fn the_shards_of_a_pod_that_is_being_deleted_go_to_others_as_it_releases_them() 
     check(&with(ending(&[(2, "running"), (3, "running")])), &[]);
     check(&with(ending(&[(3, "running")])), &[assign(0, 2, &[0, 1, 2])]);
     check(&with(ending(&[])), &[assign(0, 2, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn a_suspended_job_loses_its_pods_and_nobody_gets_what_they_release() {
+    let workers = |state| vec![worker(0, state, runs(1, &[0, 1])), worker(1, state, runs(1, &[2, 3]))];
+    check(&fleet(0, workers(PodState::Ready)), &[delete(0, "0 workers are wanted"), delete(1, "0 workers are wanted")]);
+    check(&fleet(0, workers(PodState::Ending)), &[]);
+    check(&fleet(0, Vec::new()), &[]);
 }
 
 #[test]

@@ -11,8 +11,13 @@ use crate::plan::{Answer, Fleet, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let worker = Worker { pod: "pod-0".into(), uid: "uid".into(), slot: 0, template: "t".into(), state: PodState::Starting, answer };
-    let fleet = Fleet { replicas: 1, template: "t".into(), workers: vec![worker], configs: BTreeSet::new(), has_service: true };
-    Seen { fleet, selector: "a=b".into(), troubles: trouble.map(|trouble| ("pod-0".to_owned(), trouble)).into_iter().collect::<BTreeMap<_, _>>() }
+    let (configs, workers) = (BTreeSet::new(), vec![worker]);
+    let fleet = Fleet { replicas: 1, template: "t".into(), workers, configs, has_service: true, has_budget: true };
+    Seen {
+        fleet,
+        selector: "a=b".into(),
+        troubles: trouble.map(|trouble| ("pod-0".to_owned(), trouble)).into_iter().collect::<BTreeMap<_, _>>(),
+    }
 }
 
 fn heard(phases: [&str; 2], failure: &str) -> Answer {
