@@ -48,7 +48,7 @@ instance_pid() { # DIR
 # Prints when a process started, in clock ticks since boot; nothing if there is none or it is a zombie.
 process_started() { # PID
   local stat fields
-  { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
+  { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 0
   # The second field is the program's name in brackets, and may itself contain blanks and brackets.
   read -ra fields <<<"${stat##*) }"
   [ "${fields[0]}" = Z ] || echo "${fields[19]}"

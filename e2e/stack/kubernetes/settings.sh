@@ -30,7 +30,8 @@ fail() { say "$*"; exit 1; }
 alive() { # FILE
   local pid started fields stat
   { read -r pid started <"$1"; } 2>/dev/null || return 1
-  { stat=$(<"/proc/$pid/stat"); } 2>/dev/null || return 1
+  # Not `$(<...)`: where the file is missing it ends the whole shell.
+  { read -r stat <"/proc/$pid/stat"; } 2>/dev/null || return 1
   read -ra fields <<<"${stat##*) }"
   [ "${fields[0]}" != Z ] && [ "${fields[19]}" = "$started" ] || return 1
   echo "$pid"
