@@ -40,10 +40,9 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         cluster.ask(&["delete", "pod", &before[0].name, "--grace-period=0", "--force", "--wait=false"])?;
         job.feed(late)?;
         job.until_processed(&all)?;
-        job.until_whole(WORKERS)?;
+        let whole = job.until_whole(WORKERS)?;
         ensure!(!job.pods()?.contains(&before[0]), "pod {:?} is there still", before[0]);
 
-        let whole = cluster.get("ingestionjob", &job.flights.name)?;
         let ready = whole["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready");
         ensure!(ready.is_some_and(|ready| ready["status"] == "True"), "{whole:#}");
         let events = job.events()?;

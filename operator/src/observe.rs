@@ -239,12 +239,19 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     }
     // Why the process ended says more than that Kubernetes waits before it starts it again.
     if let Some(ended) = ended {
-        let last_words = ended.message.as_deref().map(|message| message.trim().to_owned()).filter(|message| !message.is_empty());
+        let last_words = ended.message.as_deref().map(last_words).filter(|message| !message.is_empty());
         let message = last_words.unwrap_or_else(|| format!("the worker ended with exit code {}", ended.exit_code));
         return Some(Trouble { reason: ended.reason.clone().unwrap_or_else(|| "Error".to_owned()), message });
     }
     let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
     Some(Trouble { reason: waiting.reason.clone().unwrap_or_default(), message: waiting.message.clone().unwrap_or_default() })
+}
+
+/// What a process said when it ended. Kubernetes hands over the end of its log; before the error there are lines of no interest.
+fn last_words(log: &str) -> String {
+    let log = log.trim();
+    let begins = log.rfind("\nforebay: ").map_or(0, |line_end| line_end + 1);
+    log[begins..].to_owned()
 }
 
 #[cfg(test)]
@@ -277,6 +284,10 @@ mod tests {
         let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}"#);
         let last = || json(r#"{"terminated": {"exitCode": 2, "reason": "Error", "message": "forebay: topic flights is missing\n"}}"#);
         check(container(false, waits(), last()), Some(("Error", "forebay: topic flights is missing")));
+        let log = json(
+            r#"{"terminated": {"exitCode": 2, "message": "{\"level\":\"INFO\"}\nforebay: the manifest cannot work:\nspec.inputs: gone\n"}}"#,
+        );
+        check(container(false, waits(), log), Some(("Error", "forebay: the manifest cannot work:\nspec.inputs: gone")));
         check(container(true, json(r#"{"running": {}}"#), last()), None);
     }
 }

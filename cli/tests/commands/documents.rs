@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use crate::support::World;
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 17] = [
     &[],
     &["run"],
+    &["worker"],
     &["validate"],
     &["test"],
     &["log", "produce"],

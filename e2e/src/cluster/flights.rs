@@ -61,13 +61,16 @@ impl<'a> FlightsInCluster<'a> {
         waited.with_context(|| format!("the last status: {}", self.status().unwrap_or_default()))
     }
 
-    /// Waits until so many workers run all shards, and no pod is left over.
-    pub fn until_whole(&self, workers: usize) -> Result<()> {
+    /// Waits until so many workers run all shards, and no pod is left over; returns the job as it said so.
+    pub fn until_whole(&self, workers: usize) -> Result<Value> {
         let said = format!("{workers}/{workers}");
-        self.until_status(&format!("{workers} workers run all shards"), |status| {
+        let job = self.until_status(&format!("{workers} workers run all shards"), |status| {
             status["phase"] == "Running" && status["workers"] == said
         })?;
-        until(&format!("{workers} pods are left"), PATIENCE, || Ok((self.cluster.pods(&self.flights.name)?.len() == workers).then_some(())))
+        until(&format!("{workers} pods are left"), PATIENCE, || {
+            Ok((self.cluster.pods(&self.flights.name)?.len() == workers).then_some(()))
+        })?;
+        Ok(job)
     }
 
     /// Its pods that are not on their way out, by name.

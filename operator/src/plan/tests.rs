@@ -218,7 +218,9 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
                 let told = toy.workers.iter_mut().find(|worker| worker.pod == pod).expect("only those are told that are there");
                 told.answer = runs(version, &shards);
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) => panic!("{action:?} was not called for"),
+            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) => {
+                panic!("{action:?} was not called for")
+            }
         }
     }
 }
