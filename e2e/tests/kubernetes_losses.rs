@@ -1,6 +1,8 @@
 //! Promise: whatever a job loses in its cluster, a container, a node, the operator, it goes on and no record is lost or doubled. It needs what
 //! `kubernetes.rs` needs, and for containers and nodes a cluster that runs on this machine.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
@@ -26,8 +28,10 @@ fn the_data_plane_goes_on_without_the_operator() -> Result<()> {
         let (first, rest) = all.split_at(all.len() / 2);
         job.feed(first)?;
         job.until_processed(first)?;
-        job.feed(rest)?;
+        let (early, late) = rest.split_at(rest.len() / 2);
+        job.feed(early)?;
         nodes.kill_container(&before[0].uid)?;
+        job.feed(late)?;
         job.until_processed(&all)?;
         let restarts = &cluster.get("pod", &before[0].name)?["status"]["containerStatuses"][0]["restartCount"];
         ensure!(restarts.as_u64() == Some(1), "the container was started again {restarts} times");
@@ -65,9 +69,14 @@ fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
         let (first, rest) = all.split_at(all.len() / 2);
         job.feed(first)?;
         job.until_processed(first)?;
-        job.feed(rest)?;
+        let (early, late) = rest.split_at(rest.len() / 2);
+        job.feed(early)?;
+        let lost = Instant::now();
         nodes.kill(node)?;
-        let outcome = job.until_processed(&all).and_then(|()| job.until_whole(WORKERS));
+        let outcome = job.feed(late).and_then(|()| job.until_processed(&all)).and_then(|()| {
+            println!("all is processed {:.1} s after the loss of {node}", lost.elapsed().as_secs_f64());
+            job.until_whole(WORKERS)
+        });
         nodes.start(node)?;
         cluster.ask(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=120s"])?;
         outcome?;
@@ -103,8 +112,10 @@ fn a_node_is_drained_one_worker_after_another() -> Result<()> {
         let all = records(30_000)?;
         let (first, rest) = all.split_at(all.len() / 2);
         job.feed(first)?;
+        let (early, late) = rest.split_at(rest.len() / 2);
+        job.feed(early)?;
         let drained = cluster.ask(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"]);
-        let outcome = drained.and_then(|_| job.feed(rest)).and_then(|()| job.until_processed(&all)).and_then(|()| job.until_whole(3));
+        let outcome = drained.and_then(|_| job.feed(late)).and_then(|()| job.until_processed(&all)).and_then(|()| job.until_whole(3));
         cluster.ask(&["uncordon", &node])?;
         outcome?;
         job.delete_and_check(&all)
