@@ -222,6 +222,9 @@ fn ensure_journal<L: Log>(log: &L) -> Result<(), LogError> {
     log.ensure_journal()
 }
 
+/// Code, threads, compiled expressions, the clients of log and object store.
+const PROGRAM_BYTES: usize = 128 << 20;
+
 /// How the memory of a worker is shared out (I9).
 struct Budget {
     database_bytes: usize,
@@ -230,14 +233,15 @@ struct Budget {
 }
 
 impl Budget {
-    /// A quarter for the databases (block cache and write buffers), a quarter for decoded state, a quarter for epochs: two of a shard are in
-    /// memory at once, and a producer holds a copy of one. The rest is for the log's buffers, the allocator and the program.
+    /// The program itself takes [`PROGRAM_BYTES`]. Of the rest a sixth each is for the databases (block cache and write buffers), for decoded state,
+    /// and for epochs: two of a shard are in memory at once, and a producer holds a copy of one. What is left is for the log's buffers, and for the
+    /// allocator, which takes a quarter to a third more than it gives (measured in a drain of the workload `action`).
     fn of(bytes: usize, shards: usize) -> Self {
         let shards = shards.max(1);
-        let quarter = bytes / 4;
+        let share = (bytes - PROGRAM_BYTES.min(bytes / 4)) / 6;
         // 16 MiB are about 100 ms of a shard at full speed; larger epochs gain nothing.
-        let epoch_bytes = (quarter / 3 / shards).clamp(256 << 10, 16 << 20);
-        Self { database_bytes: quarter.max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: quarter / shards, epoch_bytes }
+        let epoch_bytes = (share / 3 / shards).clamp(256 << 10, 16 << 20);
+        Self { database_bytes: share.max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: share / shards, epoch_bytes }
     }
 }
 
