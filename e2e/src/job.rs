@@ -74,7 +74,7 @@ impl Forebay {
         let stderr = child.stderr.take().context("a pipe was asked for")?;
         let shared = log.clone();
         std::thread::spawn(move || shared.follow(BufReader::new(stderr), file));
-        Ok(Process { name: name.to_owned(), child, log })
+        Ok(Process { name: name.to_owned(), child: Mutex::new(child), log })
     }
 
     /// The command itself, for a test that watches or kills it.
@@ -119,7 +119,7 @@ impl Line {
 /// A running `forebay run`; dropping it kills it.
 pub struct Process {
     name: String,
-    child: Child,
+    child: Mutex<Child>,
     log: Arc<Log>,
 }
 
@@ -143,7 +143,7 @@ impl Process {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if lines.ended || left.is_zero() {
-                let why = if lines.ended { "the process ended" } else { "nothing came" };
+                let why = if lines.ended { self.end_in_words() } else { "nothing came".into() };
                 bail!("{}: waited for {what}, but {why}; its log ends with\n{}", self.name, lines.tail());
             }
             lines = self.log.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
@@ -203,22 +203,23 @@ impl Process {
 
     /// Sends a signal, such as `STOP`, `CONT` or `TERM`.
     pub fn signal(&self, name: &str) -> Result<()> {
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.child.id())).status()?;
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.child().id())).status()?;
         ensure!(sent.success(), "send SIG{name} to {}", self.name);
         Ok(())
     }
 
     /// Kills it with SIGKILL; returns all that it logged.
-    pub fn kill(mut self) -> Result<Vec<Line>> {
-        self.child.kill()?;
-        self.child.wait()?;
+    pub fn kill(self) -> Result<Vec<Line>> {
+        self.child().kill()?;
+        self.child().wait()?;
         self.log.wait_until_ended();
         Ok(self.lines())
     }
 
     /// Waits for its end and returns its exit code; `None`: a signal ended it.
     pub fn exit(&mut self) -> Result<Option<i32>> {
-        let status = end_of(&mut self.child, PATIENCE).with_context(|| format!("{}: its log ends with\n{}", self.name, self.tail()))?;
+        let ended = end_of(&mut self.child(), PATIENCE);
+        let status = ended.with_context(|| format!("{}: its log ends with\n{}", self.name, self.tail()))?;
         self.log.wait_until_ended();
         Ok(status.code())
     }
@@ -238,15 +239,27 @@ impl Process {
 
     fn check_alive(&self) -> Result<()> {
         let lines = self.log.lock();
-        ensure!(!lines.ended, "{} ended; its log ends with\n{}", self.name, lines.tail());
+        ensure!(!lines.ended, "{}: {}; its log ends with\n{}", self.name, self.end_in_words(), lines.tail());
         Ok(())
+    }
+
+    /// How it ended: its log has. A signal is worth knowing, since whoever it ends says nothing.
+    fn end_in_words(&self) -> String {
+        match end_of(&mut self.child(), PATIENCE) {
+            Ok(status) => format!("the process ended ({status})"),
+            Err(error) => format!("the process closed its log and {error}"),
+        }
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.child().kill();
+        let _ = self.child().wait();
     }
 }
 

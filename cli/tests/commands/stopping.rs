@@ -44,7 +44,8 @@ fn a_planned_stop_leaves_a_checkpoint_of_the_last_epoch() {
 #[test]
 fn a_stop_without_its_checkpoint_says_so_and_loses_nothing() {
     let world = World::new();
-    world.produce("orders", orders("ann", 1..100));
+    // Both shards get some.
+    world.produce("orders", (0..99).map(|number| (format!("c{number}"), r#"{"amount": 1}"#.to_owned())));
     // A file where the folder of all files is to be: nobody can make one below it, not even root.
     let files = world.path("data/store/default/orders/default.orders/0/files");
     fs::create_dir_all(files.parent().unwrap()).unwrap();
