@@ -2,6 +2,7 @@
 
 pub mod flights;
 pub mod nodes;
+pub mod packages;
 
 use std::io::Write;
 use std::path::Path;
@@ -44,6 +45,11 @@ impl Cluster {
         let output = self.call(arguments, "")?;
         ensure!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Calls kubectl, which may fail to say no. Returns what it prints.
+    pub fn try_ask(&self, arguments: &[&str]) -> Result<String> {
+        Ok(String::from_utf8(self.call(arguments, "")?.stdout)?)
     }
 
     /// Applies a manifest; `Err` is what the API server says against it.
@@ -101,7 +107,7 @@ impl Cluster {
         let mut command = Command::new("kubectl");
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start kubectl")?;
-        // A manifest is smaller than a pipe: kubectl reads it before it writes anything.
+        // It reads all of a manifest before it writes anything.
         child.stdin.take().context("a pipe was asked for")?.write_all(input.as_bytes())?;
         child.wait_with_output().context("wait for kubectl")
     }

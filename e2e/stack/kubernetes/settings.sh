@@ -21,7 +21,7 @@ NODES_MAX=3
 node_address() { echo "10.99.0.1$1"; }
 pods_of() { echo "10.244.$1.0/24"; }
 
-export KUBERNETES FOREBAY_CACHE PATH="$BIN:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+export KUBERNETES FOREBAY_CACHE PATH="$BIN:$PATH:/usr/local/sbin:/usr/sbin:/sbin:/usr/local/go/bin"
 
 say() { printf 'kubernetes: %s\n' "$*" >&2; }
 fail() { say "$*"; exit 1; }

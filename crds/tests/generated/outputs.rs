@@ -1,0 +1,24 @@
+//! What `make generate` writes, beside the definitions of the gRPC contract: each file with its text. Shared by the program that writes and the
+//! test that compares.
+
+use std::path::{Path, PathBuf};
+
+/// What stands in `kustomize/` once, and is copied for the chart, whose templates cannot reach outside of it.
+const COPIES: [(&str, &str); 3] = [
+    ("kustomize/base/role.yaml", "charts/forebay/files/role.yaml"),
+    ("kustomize/base/user-roles.yaml", "charts/forebay/files/user-roles.yaml"),
+    ("kustomize/components/network-policy/network-policy.yaml", "charts/forebay/files/network-policy.yaml"),
+];
+
+/// Every generated file and what belongs into it. `Err` when a file that is copied cannot be read.
+pub fn outputs() -> std::io::Result<Vec<(PathBuf, String)>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut all = Vec::new();
+    for folder in ["crds", "kustomize/base", "charts/forebay/files/crds"] {
+        all.push((root.join(folder).join("ingestionjobs.forebay.dev.yaml"), forebay_crds::crd::ingestion_job_yaml()));
+    }
+    for (from, to) in COPIES {
+        all.push((root.join(to), std::fs::read_to_string(root.join(from))?));
+    }
+    Ok(all)
+}

@@ -1,0 +1,119 @@
+//! Promise: the chart and `kustomize/` install the same operator, with nothing more than it needs, and say no to values that make no sense. It needs
+//! what `kubernetes.rs` needs, but no Kafka and no S3, and Helm on the path.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use forebay_e2e::cluster::packages::{Helm, objects};
+use forebay_e2e::cluster::{Cluster, SYSTEM};
+use serde_json::{Value, json};
+
+/// Values that change something beside each other's reach, so that all templates are rendered.
+const EVERYTHING: &[&str] = &["--values", "e2e/tests/kubernetes_install/everything.yaml"];
+
+/// Method: Helm's own linter; then values of which each has one mistake.
+#[test]
+fn the_chart_is_tidy_and_refuses_values_that_make_no_sense() -> Result<()> {
+    let Some(helm) = Helm::of_environment() else { return Ok(()) };
+    helm.ask(&["lint", "--strict", &Helm::chart()])?;
+    helm.ask(&[&["lint", "--strict", &Helm::chart()], EVERYTHING].concat())?;
+    let bad =
+        ["namespaced=maybe", "image.tag=a b", "image.repository=", "image.registry=x", "replicaCount=3", "resources.cpu=1", "logLevel="];
+    for value in bad {
+        let refused = helm.template(SYSTEM, &["--set", value]).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        let name = value.split(['=', '.']).next().unwrap_or_default();
+        ensure!(refused.contains("schema") && refused.contains(name), "{value} was not refused by name: {refused}");
+    }
+    Ok(())
+}
+
+/// Method: the chart with its own values and `kustomize/base` are rendered and compared, object by object, but for what Helm adds to each.
+#[test]
+fn helm_and_kustomize_install_the_same() -> Result<()> {
+    let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
+    let by_helm = meaning(&helm.template(SYSTEM, &["--set", "networkPolicy.enabled=true"])?)?;
+    let rendered = cluster.ask(&["kustomize", &Helm::path("e2e/tests/kubernetes_install/everything")])?;
+    let mut by_kustomize = meaning(&rendered)?;
+    // Helm has the namespace made by `--create-namespace`.
+    by_kustomize.remove(&format!("Namespace {SYSTEM}")).context("kustomize makes the namespace")?;
+    ensure!(by_helm.keys().eq(by_kustomize.keys()), "{:?}\n{:?}", by_helm.keys(), by_kustomize.keys());
+    for (name, object) in &by_helm {
+        ensure!(*object == by_kustomize[name], "{name} differs; Helm:\n{object:#}\nkustomize:\n{:#}", by_kustomize[name]);
+    }
+    Ok(())
+}
+
+/// Method: every object that chart and overlays can make is handed to the API server, which checks it and keeps nothing.
+#[test]
+fn the_api_server_takes_all_that_can_be_installed() -> Result<()> {
+    let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
+    cluster.install()?;
+    cluster.install_monitoring_crds()?;
+    for rendered in [
+        helm.template(SYSTEM, &[])?,
+        helm.template(SYSTEM, EVERYTHING)?,
+        helm.template(SYSTEM, &["--set", "namespaced=true"])?,
+        cluster.ask(&["kustomize", &Helm::path("e2e/tests/kubernetes_install/everything")])?,
+        cluster.ask(&["kustomize", &Helm::path("kustomize/overlays/namespaced")])?,
+    ] {
+        cluster.check(&rendered)?;
+    }
+    Ok(())
+}
+
+/// Method: a namespaced release is installed in a namespace with the restricted standard, over the definitions that `kustomize/base` brought; upgraded
+/// with the definitions damaged before; and uninstalled, which must leave them.
+#[test]
+fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
+    let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
+    const NAMESPACE: &str = "forebay-by-helm";
+    cluster.install()?;
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}\n"
+    ))?;
+    let chart = Helm::chart();
+    let release = ["forebay", &chart, "--namespace", NAMESPACE, "--set", "namespaced=true", "--wait", "--timeout", "120s"];
+    helm.ask(&[&["install"], &release[..], &["--take-ownership"]].concat())?;
+    let may = |verb: &str, what: &str, namespace: &str| {
+        let account = format!("system:serviceaccount:{NAMESPACE}:forebay-operator");
+        let said = cluster.try_ask(&["auth", "can-i", verb, what, "--as", &account, "--namespace", namespace]);
+        said.map(|said| said.trim() == "yes")
+    };
+    ensure!(may("create", "pods", NAMESPACE)?, "it may not make pods where its jobs are");
+    ensure!(!may("create", "pods", "default")?, "it may make pods where its jobs are not");
+
+    // A column that is gone stands for a definition of an older version.
+    let definition = "crd/ingestionjobs.forebay.dev";
+    cluster.ask(&[
+        "patch",
+        definition,
+        "--type=json",
+        "-p",
+        r#"[{"op": "remove", "path": "/spec/versions/0/additionalPrinterColumns/0"}]"#,
+    ])?;
+    helm.ask(&[&["upgrade"], &release[..], &["--force-conflicts"]].concat())?;
+    let columns = cluster.ask(&["get", definition, "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"])?;
+    ensure!(columns.starts_with("Phase "), "the definition was not upgraded: {columns}");
+
+    helm.ask(&["uninstall", "forebay", "--namespace", NAMESPACE, "--wait", "--timeout", "120s"])?;
+    cluster.ask(&["get", definition, "-o", "name"])?;
+    cluster.ask(&["delete", "namespace", NAMESPACE, "--wait=false"]).map(drop)
+}
+
+/// The objects by kind and name, without the labels and annotations that Helm puts on its own.
+fn meaning(rendered: &str) -> Result<BTreeMap<String, Value>> {
+    let by_helm = ["helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/instance", "app.kubernetes.io/version"];
+    let mut all = BTreeMap::new();
+    for mut object in objects(rendered)? {
+        if let Some(labels) = object["metadata"]["labels"].as_object_mut() {
+            labels.retain(|name, _| !by_helm.contains(&name.as_str()));
+        }
+        let metadata = object["metadata"].as_object_mut().context("an object has metadata")?;
+        if metadata.get("annotations") == Some(&json!({"helm.sh/resource-policy": "keep"})) {
+            metadata.remove("annotations");
+        }
+        let name = format!("{} {}", object["kind"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
+        all.insert(name, object);
+    }
+    Ok(all)
+}
