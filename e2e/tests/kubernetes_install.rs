@@ -2,10 +2,12 @@
 //! what `kubernetes.rs` needs, but no Kafka and no S3, and Helm on the path.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::packages::{Helm, objects};
 use forebay_e2e::cluster::{Cluster, SYSTEM};
+use forebay_e2e::in_folder;
 use serde_json::{Value, json};
 
 /// Values that change something beside each other's reach, so that all templates are rendered.
@@ -18,7 +20,7 @@ fn the_chart_is_tidy_and_refuses_values_that_make_no_sense() -> Result<()> {
     helm.ask(&["lint", "--strict", &Helm::chart()])?;
     helm.ask(&[&["lint", "--strict", &Helm::chart()], EVERYTHING].concat())?;
     let bad =
-        ["namespaced=maybe", "image.tag=a b", "image.repository=", "image.registry=x", "replicaCount=3", "resources.cpu=1", "logLevel="];
+        ["namespaced=maybe", "image.tag=a b", "image.repository=", "image.registry=x", "replicaCount=3", "replicas=many", "resources.cpu=1", "logLevel="];
     for value in bad {
         let refused = helm.template(SYSTEM, &["--set", value]).err().map(|error| format!("{error:#}")).unwrap_or_default();
         let name = value.split(['=', '.']).next().unwrap_or_default();
@@ -27,11 +29,13 @@ fn the_chart_is_tidy_and_refuses_values_that_make_no_sense() -> Result<()> {
     Ok(())
 }
 
-/// Method: the chart with its own values and `kustomize/base` are rendered and compared, object by object, but for what Helm adds to each.
+/// Method: the chart with all that can be switched on, and `kustomize/base` with all components, are rendered and compared, object by object, but for what
+/// Helm adds to each.
 #[test]
 fn helm_and_kustomize_install_the_same() -> Result<()> {
     let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
-    let by_helm = meaning(&helm.template(SYSTEM, &["--set", "networkPolicy.enabled=true"])?)?;
+    let all = "replicas=2,networkPolicy.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true";
+    let by_helm = meaning(&helm.template(SYSTEM, &["--set", all])?)?;
     let rendered = cluster.ask(&["kustomize", &Helm::path("e2e/tests/kubernetes_install/everything")])?;
     let mut by_kustomize = meaning(&rendered)?;
     // Helm has the namespace made by `--create-namespace`.
@@ -55,10 +59,46 @@ fn the_api_server_takes_all_that_can_be_installed() -> Result<()> {
         helm.template(SYSTEM, &["--set", "namespaced=true"])?,
         cluster.ask(&["kustomize", &Helm::path("e2e/tests/kubernetes_install/everything")])?,
         cluster.ask(&["kustomize", &Helm::path("kustomize/overlays/namespaced")])?,
+        cluster.ask(&["kustomize", &Helm::path("kustomize/overlays/high-availability")])?,
     ] {
         cluster.check(&rendered)?;
     }
     Ok(())
+}
+
+/// Method: promtool runs the rules' unit tests, which must know every alert.
+#[test]
+fn alerts_fire_when_they_should() -> Result<()> {
+    if !there_is_promtool() {
+        return Ok(());
+    }
+    in_folder("alerts", |folder| {
+        let object = std::fs::read_to_string(Helm::path("kustomize/components/monitoring/prometheus-rule.yaml"))?;
+        let rule = objects(&object)?.pop().context("the file holds the object")?;
+        // The object's spec is what Prometheus takes as a file of rules; JSON is YAML.
+        std::fs::write(folder.join("rules.yaml"), rule["spec"].to_string())?;
+        let tests = std::fs::read_to_string(Helm::path("e2e/tests/kubernetes_install/alerts.test.yaml"))?;
+        std::fs::write(folder.join("alerts.test.yaml"), &tests)?;
+        for arguments in [["check", "rules", "rules.yaml"], ["test", "rules", "alerts.test.yaml"]] {
+            let output = Command::new("promtool").args(arguments).current_dir(folder).output().context("call promtool")?;
+            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            ensure!(output.status.success(), "promtool {arguments:?}: {said}");
+        }
+        for rule in rule["spec"]["groups"][0]["rules"].as_array().context("a group has rules")? {
+            let name = rule["alert"].as_str().context("an alert has a name")?;
+            let fires = tests.contains(&format!("alertname: {name}\n        exp_alerts:\n          - "));
+            ensure!(fires, "no test sees {name} fire");
+        }
+        Ok(())
+    })
+}
+
+fn there_is_promtool() -> bool {
+    let there = Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("skipped: promtool is not on the path; `e2e/stack/kubernetes/kubernetes tool COMMAND...` puts it there");
+    }
+    there
 }
 
 /// Method: a namespaced release is installed in a namespace with the restricted standard, over the definitions that `kustomize/base` brought; upgraded

@@ -54,6 +54,29 @@ pub fn check_metrics(source: &str, document: &str) -> Vec<String> {
     missing.chain(gone).collect()
 }
 
+/// Metrics that a rule or a dashboard asks for and that are not described. A histogram has three names for one.
+pub fn check_metrics_used(file: &TextFile, document: &str) -> Vec<String> {
+    let described: BTreeSet<&str> = document.split('`').skip(1).step_by(2).filter(|text| is_metric(text)).collect();
+    let words = file.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| is_metric(word));
+    let is_known = |name: &str| {
+        let of_histogram = ["_bucket", "_sum", "_count"].iter().filter_map(|ending| name.strip_suffix(ending));
+        described.contains(name) || of_histogram.into_iter().any(|name| described.contains(name))
+    };
+    let unknown: BTreeSet<&str> = words.filter(|name| !is_known(name)).collect();
+    unknown.into_iter().map(|name| format!("{}: {name} is not described in docs/metrics.md", file.path)).collect()
+}
+
+/// Alerts without a section in the runbooks, or that do not name theirs, and sections of alerts that are gone.
+pub fn check_runbooks(rules: &TextFile, runbooks: &TextFile) -> Vec<String> {
+    let alerts: BTreeSet<&str> = rules.text.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let sections: BTreeSet<&str> = runbooks.text.lines().filter_map(|line| line.strip_prefix("## ")).collect();
+    let missing = alerts.difference(&sections).map(|name| format!("{} has no section for alert {name}", runbooks.path));
+    let gone = sections.difference(&alerts).map(|name| format!("{} has a section for {name}, which is no alert", runbooks.path));
+    let names_its_own = |name: &&&str| rules.text.contains(&format!("runbook: {}#{}\n", runbooks.path, name.to_lowercase()));
+    let unnamed = alerts.iter().filter(|name| !names_its_own(name)).map(|name| format!("{}: alert {name} does not name its section", rules.path));
+    missing.chain(gone).chain(unnamed).collect()
+}
+
 fn is_metric(text: &str) -> bool {
     text.strip_prefix("forebay_").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'))
 }
@@ -152,6 +175,21 @@ mod tests {
         let map = file("MAP.md", "`src/lib.rs` and `src/` and `gone/lib.rs`, `a.rs`, `forebay run`, `files/<shard>/`\n`old/`\n");
         let all = [map.clone(), file("src/lib.rs", "")];
         assert_eq!(check_paths(&map, &all), ["MAP.md:1: `gone/lib.rs` does not exist", "MAP.md:2: `old/` does not exist"]);
+    }
+
+    #[test]
+    fn what_rules_and_dashboards_ask_for_is_described() {
+        let rules = file("r.yaml", r#"sum by (le) (rate(forebay_b_seconds_bucket[5m])) / forebay_a_total{x="forebay"} > forebay_c_count"#);
+        assert_eq!(check_metrics_used(&rules, "`forebay_b_seconds`, `forebay_a_total`"), ["r.yaml: forebay_c_count is not described in docs/metrics.md"]);
+    }
+
+    #[test]
+    fn alerts_and_runbooks_are_compared_both_ways() {
+        let rules = file("r.yaml", "  - alert: One\n      runbook: b.md#one\n  - alert: Two\n      runbook: b.md#one\n");
+        let books = file("b.md", "# Runbooks\n## One\n## Three\n");
+        let expected =
+            ["b.md has no section for alert Two", "b.md has a section for Three, which is no alert", "r.yaml: alert Two does not name its section"];
+        assert_eq!(check_runbooks(&rules, &books), expected);
     }
 
     #[test]

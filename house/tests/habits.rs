@@ -113,7 +113,18 @@ fn the_map_and_the_guide_name_paths_that_exist() {
 #[test]
 fn every_metric_is_described() {
     let files = text_files(&root());
-    check(&documents::check_metrics(&text_of(&files, "worker/src/http.rs").text, &text_of(&files, "docs/metrics.md").text));
+    let sources = ["worker/src/http.rs", "operator/src/http.rs"].map(|path| text_of(&files, path).text.as_str()).join("\n");
+    check(&documents::check_metrics(&sources, &text_of(&files, "docs/metrics.md").text));
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_exist_and_each_alert_has_its_runbook() {
+    let files = text_files(&root());
+    let rules = text_of(&files, "kustomize/components/monitoring/prometheus-rule.yaml");
+    let metrics = &text_of(&files, "docs/metrics.md").text;
+    check(&documents::check_metrics_used(rules, metrics));
+    check(&documents::check_metrics_used(text_of(&files, "kustomize/components/monitoring/dashboard.json"), metrics));
+    check(&documents::check_runbooks(rules, text_of(&files, "docs/runbooks.md")));
 }
 
 #[test]

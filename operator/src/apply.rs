@@ -1,4 +1,7 @@
-//! Everything that is written: objects in the cluster, by server-side apply, and assignments, by telling the workers. Decides nothing.
+//! Everything that is written: objects in the cluster, by server-side apply, and assignments, by telling the workers. Decides nothing, and does
+//! nothing unless this operator leads for certain.
+
+use std::sync::Arc;
 
 use forebay_api::v1;
 use forebay_api::v1::worker_client::WorkerClient;
@@ -12,6 +15,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::leader::Leadership;
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
 use crate::report::News;
@@ -31,23 +35,28 @@ pub enum ApplyError {
         /// Why it failed.
         source: Box<kube::Error>,
     },
+    /// Another operator may lead by now.
+    #[error("nothing is done: the lease was not renewed in time, and another operator may have it")]
+    NotLeading,
 }
 
 /// The hands of the operator.
 pub struct Applier {
     client: Client,
     recorder: Recorder,
+    leadership: Arc<Leadership>,
 }
 
 impl Applier {
     /// Writes as `instance`: the operator's own pod, as events name it.
-    pub fn new(client: Client, instance: Option<String>) -> Self {
-        let recorder = Recorder::new(client.clone(), Reporter { controller: FIELD_MANAGER.to_owned(), instance });
-        Self { client, recorder }
+    pub fn new(client: Client, instance: String, leadership: Arc<Leadership>) -> Self {
+        let recorder = Recorder::new(client.clone(), Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) });
+        Self { client, recorder, leadership }
     }
 
     /// Does one thing of a plan.
     pub async fn act(&self, blueprint: &Blueprint, observer: &Observer, seen: &Seen, action: &Action) -> Result<(), ApplyError> {
+        self.check_lead()?;
         let namespace = &blueprint.job.namespace;
         match action {
             Action::ApplyService => self.apply(&service::build(blueprint)).await,
@@ -74,6 +83,7 @@ impl Applier {
 
     /// Writes the status. It is a cache: what fails here is tried again with the next look.
     pub async fn status(&self, job: &IngestionJob, status: &IngestionJobStatus) -> Result<(), ApplyError> {
+        self.check_lead()?;
         let api: Api<IngestionJob> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
         let patch = serde_json::json!({
             "apiVersion": IngestionJob::api_version(&()), "kind": IngestionJob::kind(&()), "metadata": {"name": job.name_any()}, "status": status,
@@ -84,6 +94,9 @@ impl Applier {
 
     /// Tells people. Events are a courtesy: one that is lost is logged and not repeated.
     pub async fn tell(&self, job: &IngestionJob, news: News) {
+        if self.check_lead().is_err() {
+            return;
+        }
         tracing::info!(job = job.name_any(), reason = news.reason, "{}", news.note);
         let type_ = if news.is_warning { EventType::Warning } else { EventType::Normal };
         // The API server takes a kilobyte.
@@ -92,6 +105,10 @@ impl Applier {
         if let Err(error) = self.recorder.publish(&event, &job.object_ref(&())).await {
             tracing::warn!(%error, "an event was not recorded");
         }
+    }
+
+    fn check_lead(&self) -> Result<(), ApplyError> {
+        if self.leadership.is_certain() { Ok(()) } else { Err(ApplyError::NotLeading) }
     }
 
     async fn apply<K>(&self, object: &K) -> Result<(), ApplyError>

@@ -1,8 +1,11 @@
 //! `forebay-operator`: runs `IngestionJob`s in a Kubernetes cluster. Arguments, logging and wiring; the work is in `reconcile.rs`.
 //!
-//! One instance at a time, for now: two would only undo each other's assignments, which costs time and no record.
+//! Of several instances one acts, the one that holds the lease: two would only undo each other's assignments, which costs time and no record.
 
 mod apply;
+mod election;
+mod http;
+mod leader;
 mod observe;
 mod plan;
 mod reconcile;
@@ -10,18 +13,23 @@ mod report;
 mod resources;
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
 use forebay_crds::IngestionJob;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::Controller;
 use kube::runtime::watcher::Config;
 
 use crate::apply::Applier;
+use crate::http::Metrics;
+use crate::leader::Leadership;
 use crate::observe::{Observer, api, own_objects};
 use crate::reconcile::{Context, reconcile, retry};
 
@@ -37,9 +45,13 @@ struct Arguments {
     #[arg(long, value_name = "IMAGE", env = "FOREBAY_WORKER_IMAGE")]
     worker_image: String,
 
-    /// This instance's name in events
+    /// This instance's name in events and in the lease, which no other one has [default: a random one]
     #[arg(long, value_name = "NAME", env = "POD_NAME")]
     name: Option<String>,
+
+    /// Where metrics and health are served
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    metrics: SocketAddr,
 
     /// Log as JSON lines instead of text; RUST_LOG says how much (default: info)
     #[arg(long)]
@@ -50,19 +62,47 @@ struct Arguments {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     start_logging(arguments.log_json);
-    let namespace = arguments.namespace.as_deref();
     let client = Client::try_default().await.context("find the API server; outside of a cluster KUBECONFIG names it")?;
+    let name = arguments.name.clone().unwrap_or_else(|| format!("forebay-operator-{}", uuid::Uuid::new_v4()));
+    let leadership = Arc::new(Leadership::new(&client, name.clone()));
+    let metrics = Arc::new(Metrics::new());
+    http::serve(arguments.metrics, metrics.clone(), leadership.clone()).await?;
+    let stop = asked_to_stop()?.shared();
+    let mut outcome = Ok(());
+    let work = async {
+        outcome = look_after_jobs(&client, &arguments, name, leadership.clone(), metrics, stop.clone()).await;
+    };
+    leadership.run(work, stop.clone()).await?;
+    outcome
+}
+
+/// Until it is asked to stop, and the looks that have begun are over.
+async fn look_after_jobs(
+    client: &Client,
+    arguments: &Arguments,
+    name: String,
+    leadership: Arc<Leadership>,
+    metrics: Arc<Metrics>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) -> anyhow::Result<()> {
+    let namespace = arguments.namespace.as_deref();
     let context = Arc::new(Context {
-        observer: Observer::start(&client, namespace).await.context("watch the operator's own objects")?,
-        applier: Applier::new(client.clone(), arguments.name),
-        worker_image: arguments.worker_image,
+        observer: Observer::start(client, namespace).await.context("watch the operator's own objects")?,
+        applier: Applier::new(client.clone(), name, leadership),
+        worker_image: arguments.worker_image.clone(),
         written: Mutex::new(BTreeMap::new()),
     });
     tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
-    Controller::new(api::<IngestionJob>(&client, namespace), Config::default())
-        .owns(api::<Pod>(&client, namespace), own_objects())
-        .shutdown_on_signal()
-        .run(reconcile, retry, context)
+    let controller = Controller::new(api::<IngestionJob>(client, namespace), Config::default());
+    metrics.see_jobs(controller.store());
+    let counted = move |job, context| {
+        let (metrics, begin) = (metrics.clone(), Instant::now());
+        reconcile(job, context).inspect(move |outcome| metrics.count(begin.elapsed(), outcome.is_err()))
+    };
+    controller
+        .owns(api::<Pod>(client, namespace), own_objects())
+        .graceful_shutdown_on(stop)
+        .run(counted, retry, context)
         .for_each(|outcome| async {
             match outcome {
                 // `retry` has said it; and a job that was deleted meanwhile is no error.
@@ -73,6 +113,19 @@ async fn main() -> anyhow::Result<()> {
         })
         .await;
     Ok(())
+}
+
+/// SIGTERM is how Kubernetes asks, SIGINT how a person does.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + Sync + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
 }
 
 fn start_logging(json: bool) {

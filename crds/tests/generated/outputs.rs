@@ -4,10 +4,14 @@
 use std::path::{Path, PathBuf};
 
 /// What stands in `kustomize/` once, and is copied for the chart, whose templates cannot reach outside of it.
-const COPIES: [(&str, &str); 3] = [
+const COPIES: [(&str, &str); 7] = [
     ("kustomize/base/role.yaml", "charts/forebay/files/role.yaml"),
+    ("kustomize/base/own-role.yaml", "charts/forebay/files/own-role.yaml"),
     ("kustomize/base/user-roles.yaml", "charts/forebay/files/user-roles.yaml"),
     ("kustomize/components/network-policy/network-policy.yaml", "charts/forebay/files/network-policy.yaml"),
+    ("kustomize/components/monitoring/pod-monitor.yaml", "charts/forebay/files/pod-monitor.yaml"),
+    ("kustomize/components/monitoring/prometheus-rule.yaml", "charts/forebay/files/prometheus-rule.yaml"),
+    ("kustomize/components/monitoring/dashboard.json", "charts/forebay/files/dashboard.json"),
 ];
 
 /// Every generated file and what belongs into it. `Err` when a file that is copied cannot be read.

@@ -33,12 +33,12 @@ impl Nodes {
 
     /// Kills the process of a worker's container, which its node starts again.
     pub fn kill_container(&self, pod_uid: &str) -> Result<()> {
-        let variable = format!("POD_UID={pod_uid}");
-        let process = processes_with(&variable)?;
-        let [process] = process.as_slice() else { anyhow::bail!("the processes {process:?} have {variable}, and one was to be found") };
-        let killed = Command::new("kill").args(["-KILL", process]).status().context("call kill")?;
-        ensure!(killed.success(), "process {process} could not be killed");
-        Ok(())
+        signal(&format!("POD_UID={pod_uid}"), "KILL")
+    }
+
+    /// Sends a signal to the process of a container, by its pod's name: `STOP` freezes it, `CONT` thaws it.
+    pub fn signal_container(&self, pod: &str, name: &str) -> Result<()> {
+        signal(&format!("POD_NAME={pod}"), name)
     }
 
     fn call(&self, command: &str, node: &str) -> Result<()> {
@@ -48,6 +48,15 @@ impl Nodes {
         ensure!(output.status.success(), "{command} {number}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())
     }
+}
+
+/// To the one process whose environment has a variable of this value.
+fn signal(variable: &str, name: &str) -> Result<()> {
+    let process = processes_with(variable)?;
+    let [process] = process.as_slice() else { anyhow::bail!("the processes {process:?} have {variable}, and one was to be found") };
+    let sent = Command::new("kill").args(["-s", name, process]).status().context("call kill")?;
+    ensure!(sent.success(), "process {process} was not to be sent {name}");
+    Ok(())
 }
 
 /// The processes of this machine, containers included, whose environment has a variable of this value.

@@ -1,0 +1,154 @@
+//! `/metrics` (Prometheus), `/healthz` and `/readyz` of the operator. Reads and changes nothing. Metrics are listed in `docs/metrics.md`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::http::StatusCode;
+use axum::routing::get;
+use forebay_crds::IngestionJob;
+use kube::runtime::reflector::Store;
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::leader::Leadership;
+
+/// From what an idle job takes to several times what a worker may take to answer.
+const RECONCILE_SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
+
+/// What the operator counts of itself.
+pub struct Metrics {
+    reconciles: IntCounter,
+    errors: IntCounter,
+    seconds: Histogram,
+    /// The jobs as the watch has them, once this operator leads.
+    jobs: OnceLock<Store<IngestionJob>>,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let named = "the name of a metric is one";
+        let seconds = HistogramOpts::new("forebay_operator_reconcile_seconds", "How long looks at jobs took.");
+        Self {
+            reconciles: IntCounter::new("forebay_operator_reconciles_total", "Looks at jobs.").expect(named),
+            errors: IntCounter::new("forebay_operator_reconcile_errors_total", "Looks at jobs that ended with an error.").expect(named),
+            seconds: Histogram::with_opts(seconds.buckets(RECONCILE_SECONDS.to_vec())).expect(named),
+            jobs: OnceLock::new(),
+        }
+    }
+
+    /// Counts one look at a job.
+    pub fn count(&self, took: Duration, failed: bool) {
+        self.reconciles.inc();
+        self.errors.inc_by(u64::from(failed));
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Tells where the jobs are to be seen, once.
+    pub fn see_jobs(&self, jobs: Store<IngestionJob>) {
+        // A second time there is nothing new to tell: a process leads once.
+        drop(self.jobs.set(jobs));
+    }
+
+    fn render(&self, leads: bool) -> Result<String, prometheus::Error> {
+        // A fresh registry per scrape, as in a worker: a phase that no job has any more must not be left over.
+        let registry = Registry::new();
+        registry.register(Box::new(self.reconciles.clone()))?;
+        registry.register(Box::new(self.errors.clone()))?;
+        registry.register(Box::new(self.seconds.clone()))?;
+        let leader = IntGauge::new("forebay_operator_leader", "1 while this operator leads.")?;
+        leader.set(i64::from(leads));
+        registry.register(Box::new(leader))?;
+        let jobs = IntGaugeVec::new(Opts::new("forebay_operator_jobs", "Jobs by phase."), &["phase"])?;
+        for (phase, count) in self.phases() {
+            jobs.with_label_values(&[phase]).set(count);
+        }
+        registry.register(Box::new(jobs))?;
+        let mut buffer = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer).into_owned())
+    }
+
+    fn phases(&self) -> BTreeMap<String, i64> {
+        let mut counts = BTreeMap::new();
+        for job in self.jobs.get().into_iter().flat_map(Store::state) {
+            let phase = job.status.as_ref().and_then(|status| status.phase);
+            *counts.entry(phase.map_or("Unknown".to_owned(), |phase| format!("{phase:?}"))).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// Serves on `address` until the process ends. `Err` when the address cannot be had.
+pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> anyhow::Result<()> {
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("serve metrics on {address}"))?;
+    let ready = leadership.clone();
+    let app = axum::Router::new()
+        .route("/metrics", get(move || async move { answer(metrics.render(leadership.is_certain())) }))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(move || async move { readiness(&ready) }));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(%error, "metrics are no longer served");
+        }
+    });
+    Ok(())
+}
+
+/// Ready: able to lead, whether it does or waits for its turn.
+fn readiness(leadership: &Leadership) -> (StatusCode, &'static str) {
+    if leadership.is_in_touch() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered about the lease lately\n")
+    }
+}
+
+fn answer(rendered: Result<String, prometheus::Error>) -> (StatusCode, String) {
+    match rendered {
+        Ok(text) => (StatusCode::OK, text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher};
+
+    use super::*;
+
+    /// Method: two jobs are put into the store that a watch fills, and three looks are counted.
+    #[test]
+    fn the_metrics_tell_of_looks_and_of_jobs_by_their_phase() {
+        let metrics = Metrics::new();
+        assert!(metrics.render(false).unwrap().contains("\nforebay_operator_leader 0\n"));
+        let (store, mut writer) = reflector::store::<IngestionJob>();
+        for (name, status) in [("a", "{\"phase\": \"Running\"}"), ("b", "{}")] {
+            let status: serde_json::Value = serde_json::from_str(status).unwrap();
+            let job = serde_json::json!({"metadata": {"name": name, "namespace": "n"}, "spec": spec(), "status": status});
+            writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(job).unwrap()));
+        }
+        metrics.see_jobs(store);
+        for failed in [false, true, false] {
+            metrics.count(Duration::from_millis(3), failed);
+        }
+        let said = metrics.render(true).unwrap();
+        for line in [
+            "forebay_operator_leader 1",
+            "forebay_operator_jobs{phase=\"Running\"} 1",
+            "forebay_operator_jobs{phase=\"Unknown\"} 1",
+            "forebay_operator_reconciles_total 3",
+            "forebay_operator_reconcile_errors_total 1",
+            "forebay_operator_reconcile_seconds_bucket{le=\"0.001\"} 0",
+            "forebay_operator_reconcile_seconds_bucket{le=\"0.005\"} 3",
+        ] {
+            assert!(said.lines().any(|said| said == line), "{line} is not in\n{said}");
+        }
+    }
+
+    fn spec() -> serde_json::Value {
+        serde_json::json!({"inputs": [{"name": "i", "topic": "t"}], "deadLetter": {"topic": "d"}, "pipeline": []})
+    }
+}
