@@ -75,7 +75,7 @@ impl Worker {
         };
         let runtime = Runtime::start(engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());
-        let control = Arc::new(Control::resume(facts, runtime.status().clone(), runtime.assigner(), file)?);
+        let control = Arc::new(Control::resume(facts, runtime.status().clone(), (runtime.assigner(), runtime.checkpointer()), file)?);
         control::serve(self.control, control.clone()).with_context(|| format!("answer the operator on {}", self.control))?;
         let _metrics = self.metrics.map(|address| http::serve(address, runtime.status().clone())).transpose().context("serve metrics")?;
         watch(runtime, &control, &stop)

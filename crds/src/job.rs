@@ -6,6 +6,7 @@
 mod connection;
 mod input;
 mod status;
+mod upgrade;
 mod workers;
 
 use kube::{CustomResource, KubeSchema};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use status::{IngestionJobStatus, Phase};
+pub use upgrade::UpgradeSpec;
 pub use workers::{EnvSource, ResourcesSpec, SecretName, WorkersSpec};
 
 use crate::pipeline::Step;
@@ -88,6 +90,9 @@ pub struct IngestionJobSpec {
     // The scale subresource finds nothing at its path otherwise.
     #[schemars(extend("default" = serde_json::json!({})))]
     pub workers: WorkersSpec,
+    /// How a change of the pipeline, the image or the resources goes into force, and when it is taken back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub upgrade: UpgradeSpec,
     /// Stops the job: its worker pods go, its state, its journal and its offsets stay. Without it, it goes on where it stopped. `forebay run`
     /// runs the job all the same.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -4,6 +4,7 @@
 mod connection;
 mod tables;
 mod topics;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
 pub use connection::{Kafka, Property};
+pub use upgrade::Upgrade;
 
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
 const COMMIT_INTERVAL: TimeSpan = TimeSpan::from_millis(100);
@@ -78,6 +80,8 @@ pub struct ValidatedJob {
     pub table_ttls: BTreeMap<String, Duration>,
     /// The worker pods.
     pub workers: Workers,
+    /// How a change goes into force.
+    pub upgrade: Upgrade,
     /// Whether there should be no workers for now.
     pub suspend: bool,
 }
@@ -155,6 +159,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
     }
     let table_ttls = tables::check_ttls(spec, &at.key("state").key("tables"), &mut findings);
     let workers = check_workers(&spec.workers, &at.key("workers"), &mut findings);
+    let upgrade = upgrade::check_upgrade(&spec.upgrade, &at.key("upgrade"), &mut findings);
     check_pipeline(&spec.pipeline, &at.key("pipeline"), &mut findings);
     let output_topics = topics::check_topics(spec, &mut findings);
     if !findings.is_empty() {
@@ -178,6 +183,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
         table_ttls,
         workers,
+        upgrade,
         suspend: spec.suspend,
     })
 }

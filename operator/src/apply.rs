@@ -14,8 +14,9 @@ use serde::de::DeserializeOwned;
 
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
+use crate::plan::rollout::Standing;
 use crate::report::News;
-use crate::resources::{Blueprint, config_map, disruption_budget, pod, service};
+use crate::resources::{Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, disruption_budget, pod, revision, service};
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
@@ -30,6 +31,12 @@ pub enum ApplyError {
         action: String,
         /// Why it failed.
         source: Box<kube::Error>,
+    },
+    /// Pods of a revision are to be made, and its config map does not say how.
+    #[error("make a pod of revision {template}: its config map has no {FILE} that can be read; change the job's manifest, and the new revision is taken", FILE = revision::FILE)]
+    NoRevision {
+        /// The revision.
+        template: String,
     },
 }
 
@@ -53,22 +60,53 @@ impl Applier {
             Action::ApplyService => self.apply(&service::build(blueprint)).await,
             Action::ApplyBudget => self.apply(&disruption_budget::build(blueprint)).await,
             Action::ApplyConfig => self.apply(&config_map::build(blueprint)).await,
-            Action::ApplyPod(slot) => self.apply(&pod::build(blueprint, *slot)).await,
+            Action::ApplyPod { slot, template } => {
+                let own = (*template == blueprint.template).then_some(&blueprint.revision);
+                let Some(revision) = own.or_else(|| seen.revisions.get(template)) else {
+                    return Err(ApplyError::NoRevision { template: template.clone() });
+                };
+                self.apply(&pod::build(blueprint, (template, revision), *slot)).await
+            }
             Action::DeletePod { pod, uid, reason: _ } => {
                 let only_this = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
                 let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
                 self.delete::<Pod>(namespace, pod, &parameters).await
             }
             Action::DeleteConfig(template) => {
-                let name = format!("{}-{template}", blueprint.prefix());
-                self.delete::<ConfigMap>(namespace, &name, &DeleteParams::default()).await
+                self.delete::<ConfigMap>(namespace, &blueprint.config_name(template), &DeleteParams::default()).await
             }
+            Action::Mark { template, standing } => self.mark(blueprint, seen, template, standing).await,
             Action::Assign { pod, version, shards } => {
                 let assignment =
                     v1::Assignment { job: blueprint.uid().to_owned(), version: *version, shards: shards.iter().copied().collect() };
                 assign(observer, seen, pod, assignment).await;
                 Ok(())
             }
+        }
+    }
+
+    /// Only if nobody has written to it since it was seen: what is thought of a revision may be out of date by then.
+    async fn mark(&self, blueprint: &Blueprint, seen: &Seen, template: &str, standing: &Standing) -> Result<(), ApplyError> {
+        let (word, number, reason) = match standing {
+            Standing::Untried => ("untried", None, None),
+            Standing::Proven => ("proven", None, None),
+            Standing::Good(number) => ("good", Some(number.to_string()), None),
+            Standing::Bad(reason) => ("bad", None, Some(reason)),
+        };
+        let patch = serde_json::json!({"metadata": {
+            "resourceVersion": seen.fleet.configs.get(template).and_then(|config| config.version.clone()),
+            "labels": {STANDING_LABEL: word, NUMBER_LABEL: number},
+            "annotations": {REASON_ANNOTATION: reason},
+        }});
+        let name = blueprint.config_name(template);
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &blueprint.job.namespace);
+        match api
+            .patch(&name, &PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }, &Patch::Merge(patch))
+            .await
+        {
+            // It is seen anew and judged anew.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            done => done.map(drop).map_err(|source| cluster(format!("mark ConfigMap {name} as {word}"), source)),
         }
     }
 

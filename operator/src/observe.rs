@@ -12,15 +12,18 @@ use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::Config as WatchConfig;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::plan::{Answer, Fleet, PodState, Worker};
-use crate::resources::{Blueprint, MANAGED_BY, SLOT_LABEL, TEMPLATE_LABEL};
+use crate::plan::rollout::Standing;
+use crate::plan::{Answer, Config, Fleet, PodState, Trouble, Worker};
+use crate::resources::revision::Revision;
+use crate::resources::{Blueprint, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,17 +35,8 @@ pub struct Seen {
     pub fleet: Fleet,
     /// The labels of the job's pods, as a selector.
     pub selector: String,
-    /// Why pods do not come up, as Kubernetes tells it: by pod.
-    pub troubles: BTreeMap<String, Trouble>,
-}
-
-/// Why a pod does not come up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
-    pub reason: String,
-    /// The whole story.
-    pub message: String,
+    /// What the revisions' pods are made from, by template.
+    pub revisions: BTreeMap<String, Revision>,
 }
 
 /// The eyes of the operator.
@@ -75,8 +69,8 @@ where
 }
 
 /// The operator's own objects.
-pub fn own_objects() -> Config {
-    Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
+pub fn own_objects() -> WatchConfig {
+    WatchConfig::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
 }
 
 impl Observer {
@@ -96,19 +90,17 @@ impl Observer {
         let pods = self.pods.state_filter(|pod| is_of(pod, blueprint));
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
         let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer)).collect();
-        let configs: BTreeSet<String> = self
-            .configs
-            .state_filter(|config| is_of(config, blueprint))
-            .iter()
-            .filter_map(|config| label(&**config, TEMPLATE_LABEL))
-            .collect();
+        let maps = self.configs.state_filter(|config| is_of(config, blueprint));
+        let maps: Vec<(String, &ConfigMap)> = maps.iter().filter_map(|map| Some((label(&**map, TEMPLATE_LABEL)?, &**map))).collect();
+        let now = Timestamp::now();
+        let configs = maps.iter().map(|(template, map)| (template.clone(), config(map, now))).collect();
+        let revisions = maps.iter().filter_map(|(template, map)| Some((template.clone(), Revision::read(map)?))).collect();
         let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
-        let troubles = pods.iter().filter_map(|pod| Some((pod.name_any(), trouble(pod)?))).collect();
-        let (replicas, template) = (blueprint.replicas(), blueprint.template.clone());
-        let fleet = Fleet { replicas, template, workers, configs, has_service, has_budget };
+        let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
+        let fleet = Fleet { replicas, template, gate, workers, configs, has_service, has_budget };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Seen { fleet, selector: selector.join(","), troubles }
+        Seen { fleet, selector: selector.join(","), revisions }
     }
 
     /// How to reach a worker that was seen: for those who tell it something.
@@ -214,8 +206,28 @@ fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
         slot: label(&**pod, SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(u32::MAX),
         template: label(&**pod, TEMPLATE_LABEL).unwrap_or_default(),
         state,
+        restarts: status.into_iter().flat_map(|status| status.container_statuses.iter().flatten()).map(restarts).sum(),
+        trouble: trouble(pod),
         answer,
     }
+}
+
+fn restarts(container: &ContainerStatus) -> u32 {
+    u32::try_from(container.restart_count).unwrap_or(0)
+}
+
+fn config(map: &ConfigMap, now: Timestamp) -> Config {
+    let number = label(map, NUMBER_LABEL).and_then(|number| number.parse().ok());
+    let standing = match label(map, STANDING_LABEL).as_deref() {
+        Some("good") => Standing::Good(number.unwrap_or(1)),
+        Some("proven") => Standing::Proven,
+        Some("bad") => Standing::Bad(map.annotations().get(REASON_ANNOTATION).cloned().unwrap_or_default()),
+        // Another word is of another version, or a user's: it is tried again.
+        Some(_) | None => Standing::Untried,
+    };
+    let made = map.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let age = now.duration_since(made).try_into().unwrap_or_default();
+    Config { standing, version: map.resource_version(), age }
 }
 
 /// Only what does not go away by waiting a moment.

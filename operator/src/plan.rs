@@ -5,11 +5,15 @@
 
 mod assignment;
 mod pods;
+pub mod rollout;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use forebay_api::v1::Description;
+use forebay_crds::validate::Upgrade;
+
+use rollout::{Rollout, Standing};
 
 /// A worker that is silent for so long loses its shards to others, long before Kubernetes takes its node for lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -22,16 +26,38 @@ pub const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Fleet {
     /// How many workers there should be.
     pub replicas: u32,
-    /// What their pods should be made from: a hash of image, manifest and resources. Names the config map too.
+    /// What their pods should be made from, by the manifest: a hash of it, image and resources. Names the config map too.
     pub template: String,
+    /// When a change counts as good, and when it is taken back.
+    pub gate: Upgrade,
     /// The pods that there are, by name.
     pub workers: Vec<Worker>,
     /// The config maps that there are, by the template that they are for.
-    pub configs: BTreeSet<String>,
+    pub configs: BTreeMap<String, Config>,
     /// Whether the service is there.
     pub has_service: bool,
     /// Whether the disruption budget is there.
     pub has_budget: bool,
+}
+
+/// A config map: it holds all that a revision's pods are made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What is known of the revision.
+    pub standing: Standing,
+    /// The object's version: what it is known by is written only if nothing else was written meanwhile.
+    pub version: Option<String>,
+    /// For how long it has been there.
+    pub age: Duration,
+}
+
+/// Why a pod does not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
+    pub reason: String,
+    /// The whole story.
+    pub message: String,
 }
 
 /// One pod, and what its worker says.
@@ -47,6 +73,10 @@ pub struct Worker {
     pub template: String,
     /// What Kubernetes knows of it.
     pub state: PodState,
+    /// How often its container was started again.
+    pub restarts: u32,
+    /// Why it does not come up, as Kubernetes tells it.
+    pub trouble: Option<Trouble>,
     /// What the worker in it says.
     pub answer: Answer,
 }
@@ -84,8 +114,13 @@ pub enum Action {
     ApplyBudget,
     /// Make the config map of the current template.
     ApplyConfig,
-    /// Make a pod of the current template in this slot.
-    ApplyPod(u32),
+    /// Make a pod of this template in this slot.
+    ApplyPod {
+        /// Its place.
+        slot: u32,
+        /// What it is made from.
+        template: String,
+    },
     /// Delete a pod.
     DeletePod {
         /// Its name.
@@ -97,6 +132,13 @@ pub enum Action {
     },
     /// Delete the config map of a template that no pod is made from any more.
     DeleteConfig(String),
+    /// Write down what is known of a revision now, on its config map.
+    Mark {
+        /// The revision.
+        template: String,
+        /// What is known.
+        standing: Standing,
+    },
     /// Tell a worker which shards are its own.
     Assign {
         /// Its pod.
@@ -110,6 +152,7 @@ pub enum Action {
 
 /// What is to be done, in this order.
 pub fn plan(fleet: &Fleet) -> Vec<Action> {
+    let rollout = Rollout::of(fleet);
     let mut actions = Vec::new();
     if !fleet.has_service {
         actions.push(Action::ApplyService);
@@ -117,13 +160,20 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     if !fleet.has_budget {
         actions.push(Action::ApplyBudget);
     }
-    if !fleet.configs.contains(&fleet.template) {
+    if fleet.replicas > 0 && !fleet.configs.contains_key(&fleet.template) {
         actions.push(Action::ApplyConfig);
     }
-    actions.extend(pods::plan(fleet));
-    actions.extend(assignment::plan(&fleet.workers));
-    let in_use = |config: &String| *config == fleet.template || fleet.workers.iter().any(|worker| worker.template == *config);
-    actions.extend(fleet.configs.iter().filter(|config| !in_use(config)).cloned().map(Action::DeleteConfig));
+    match rollout.next(fleet) {
+        // What it means for the pods shows at the next look, when it is certain.
+        Some(standing) => actions.push(Action::Mark { template: fleet.template.clone(), standing }),
+        None => actions.extend(pods::plan(fleet, &rollout)),
+    }
+    let going = |worker: &Worker| actions.iter().any(|action| matches!(action, Action::DeletePod { uid, .. } if *uid == worker.uid));
+    let state = |worker: &Worker| if going(worker) { PodState::Ending } else { worker.state };
+    let workers: Vec<Worker> = fleet.workers.iter().map(|worker| Worker { state: state(worker), ..worker.clone() }).collect();
+    actions.extend(assignment::plan(&workers, rollout.canary()));
+    let in_use = |template: &str| rollout.needs(template, fleet) || fleet.workers.iter().any(|worker| worker.template == template);
+    actions.extend(fleet.configs.keys().filter(|template| !in_use(template)).cloned().map(Action::DeleteConfig));
     actions
 }
 
@@ -160,6 +210,12 @@ impl Worker {
             Answer::Heard(said) | Answer::Silent(_, said) => Some(said),
             Answer::Unheard(_) => None,
         }
+    }
+
+    /// Whether it holds up nobody to delete it: it does not come up, or has a shard that cannot go on.
+    pub fn ails(&self) -> bool {
+        let never_spoke = self.state == PodState::Starting && self.last().is_none();
+        never_spoke || self.trouble.is_some() || self.heard().is_some_and(|said| said.owned.iter().any(|shard| shard.stalled))
     }
 
     /// Whether it is one of those that there should be.

@@ -21,7 +21,7 @@ use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOpt
 use forebay_state::{RocksState, SharedMemory};
 
 use crate::clock::Clock;
-use crate::control::Assigner;
+use crate::control::{Assigner, Checkpoints};
 use crate::coordinator::{Coordinator, Restoration, Restorer};
 use crate::executor::Shared;
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
@@ -98,7 +98,7 @@ pub struct Runtime {
     events: Sender<Event>,
     status: Arc<Status>,
     /// Asks the executors for checkpoints. They end only once this is dropped.
-    checkpoint: Box<dyn Fn() + Send + Sync>,
+    checkpoint: Arc<dyn Fn() + Send + Sync>,
     coordinator: JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -146,7 +146,7 @@ impl Runtime {
             threads.push(thread);
         }
         let asked = executors.clone();
-        let checkpoint = Box::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
+        let checkpoint = Arc::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
@@ -185,6 +185,16 @@ impl Runtime {
     pub fn assigner(&self) -> Assigner {
         let events = self.events.clone();
         Box::new(move |version, shards| drop(events.send(Event::Assigned(VersionRule::Exactly(version), shards))))
+    }
+
+    /// [`Runtime::checkpoint`] for somebody who may outlive this worker, and then asks nobody.
+    pub fn checkpointer(&self) -> Checkpoints {
+        let checkpoint = Arc::downgrade(&self.checkpoint);
+        Box::new(move || {
+            if let Some(checkpoint) = checkpoint.upgrade() {
+                checkpoint();
+            }
+        })
     }
 
     /// Finishes the open epochs and releases all shards; [`Runtime::join`] waits for it.
