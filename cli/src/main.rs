@@ -14,6 +14,7 @@ mod places;
 mod progress;
 mod records;
 mod run;
+mod savepoint;
 mod snapshot;
 mod state;
 mod worker;
@@ -74,6 +75,9 @@ enum Command {
     /// Look at the checkpoints of a job
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Copy a job's state to where it outlives the job
+    #[command(subcommand)]
+    Savepoint(savepoint::SavepointCommand),
     /// Look at dead letters and put them back
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -118,6 +122,7 @@ fn main() -> ExitCode {
         Command::Validate(command) => command.execute(output),
         Command::Test(command) => command.execute(output),
         Command::Snapshot(command) => command.execute(output),
+        Command::Savepoint(command) => command.execute(output),
         Command::Dlq(command) => command.execute(output),
         Command::Log(command) => command.execute(output),
         Command::State(command) => command.execute(output),

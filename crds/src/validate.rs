@@ -16,7 +16,7 @@ use crate::path::Path;
 use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
-pub use connection::{Kafka, Property};
+pub use connection::{Kafka, Property, check_savepoint_name};
 pub use upgrade::Upgrade;
 
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
@@ -65,6 +65,8 @@ pub struct ValidatedJob {
     pub checkpoint: Checkpoint,
     /// Where snapshots go; `None`: named by whoever runs the job.
     pub store: Option<StoreSpec>,
+    /// The savepoint that a job without state begins with: namespace, job and name, with `/` between them.
+    pub from_savepoint: Option<String>,
     /// Bytes of memory for the state of one worker; `None`: derived from the container's limit.
     pub state_memory_bytes: Option<u64>,
     /// The topic of dead letters.
@@ -154,6 +156,9 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
     if let Some(store) = &spec.state.store {
         connection::check_store(store, &at.key("state").key("store"), &mut findings);
     }
+    if let Some(path) = &spec.state.from_savepoint {
+        connection::check_savepoint(path, &at.key("state").key("fromSavepoint"), &mut findings);
+    }
     if let Some(memory) = spec.state.memory {
         check_range(memory, STATE_MEMORY_RANGE, &at.key("state").key("memory"), &mut findings);
     }
@@ -176,6 +181,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         commit,
         checkpoint,
         store: spec.state.store.clone(),
+        from_savepoint: spec.state.from_savepoint.clone(),
         state_memory_bytes: spec.state.memory.map(ByteSize::get),
         dead_letter: spec.dead_letter.topic.clone(),
         pipeline: spec.pipeline.clone(),

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::flights::{records, replaced};
-use forebay_e2e::in_folder;
+use forebay_e2e::{PATIENCE, in_folder, until};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 const WORKERS: usize = 2;
@@ -116,19 +116,18 @@ fn a_revision_that_refuses_everything_is_taken_back() -> Result<()> {
         let revisions: BTreeSet<&String> = good.keys().collect();
         let bad = by_revision.iter().find(|(revision, _)| !revisions.contains(revision)).context("the bad revision refused nothing")?;
         println!("the bad revision {} refused {} of {} records", bad.0, bad.1.len(), rest.len());
-        let refused_again: usize = by_revision.values().map(Vec::len).sum();
         println!("{}", job.flights.forebay.ask(&["dlq", "replay"])?);
         // All letters are put back, those that the good revision had refused too, which it refuses once more.
-        job.until_so_many_processed(all.len() + refused_again)?;
-        let after = letters(&job)?;
-        ensure!(after[bad.0].len() == bad.1.len(), "the bad revision is at work still");
-        let once = ids_put_out(&job)?;
-        let refused: BTreeSet<&Vec<u8>> = after.iter().filter(|(revision, _)| *revision != bad.0).flat_map(|(_, values)| values).collect();
-        for value in bad.1 {
+        let is_done = |value: &Vec<u8>, refused: &BTreeSet<&Vec<u8>>, once: &BTreeSet<String>| {
             let id = serde_json::from_slice::<serde_json::Value>(value).ok().and_then(|record| record["id"].as_str().map(str::to_owned));
-            let came_out = id.is_some_and(|id| once.contains(&id));
-            ensure!(came_out || refused.contains(value), "lost: {}", String::from_utf8_lossy(value));
-        }
+            refused.contains(value) || id.is_some_and(|id| once.contains(&id))
+        };
+        until("all that was refused has come out", PATIENCE, || {
+            let (after, once) = (letters(&job)?, ids_put_out(&job)?);
+            ensure!(after[bad.0].len() == bad.1.len(), "the bad revision is at work still");
+            let refused = after.iter().filter(|(revision, _)| *revision != bad.0).flat_map(|(_, values)| values).collect();
+            Ok(bad.1.iter().all(|value| is_done(value, &refused, &once)).then_some(()))
+        })?;
         job.delete()
     })
 }

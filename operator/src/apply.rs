@@ -1,9 +1,13 @@
 //! Everything that is written: objects in the cluster, by server-side apply, and assignments, by telling the workers. Decides nothing.
 
+use std::collections::BTreeSet;
+
 use forebay_api::v1;
+use forebay_api::v1::CheckpointRequest;
 use forebay_api::v1::worker_client::WorkerClient;
-use forebay_crds::IngestionJob;
 use forebay_crds::job::IngestionJobStatus;
+use forebay_crds::savepoint::IngestionSavepointStatus;
+use forebay_crds::{IngestionJob, IngestionSavepoint};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -16,7 +20,10 @@ use crate::observe::{Observer, Seen};
 use crate::plan::Action;
 use crate::plan::rollout::Standing;
 use crate::report::News;
-use crate::resources::{Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, disruption_budget, pod, revision, service};
+use crate::resources::revision::Revision;
+use crate::resources::{
+    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, copier, disruption_budget, pod, revision, service,
+};
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
@@ -61,10 +68,7 @@ impl Applier {
             Action::ApplyBudget => self.apply(&disruption_budget::build(blueprint)).await,
             Action::ApplyConfig => self.apply(&config_map::build(blueprint)).await,
             Action::ApplyPod { slot, template } => {
-                let own = (*template == blueprint.template).then_some(&blueprint.revision);
-                let Some(revision) = own.or_else(|| seen.revisions.get(template)) else {
-                    return Err(ApplyError::NoRevision { template: template.clone() });
-                };
+                let revision = revision_of(blueprint, seen, template)?;
                 self.apply(&pod::build(blueprint, (template, revision), *slot)).await
             }
             Action::DeletePod { pod, uid, reason: _ } => {
@@ -74,6 +78,10 @@ impl Applier {
             }
             Action::DeleteConfig(template) => {
                 self.delete::<ConfigMap>(namespace, &blueprint.config_name(template), &DeleteParams::default()).await
+            }
+            Action::Checkpoint(pods) => {
+                self.checkpoint(observer, seen, pods).await;
+                Ok(())
             }
             Action::Mark { template, standing } => self.mark(blueprint, seen, template, standing).await,
             Action::Assign { pod, version, shards } => {
@@ -110,24 +118,65 @@ impl Applier {
         }
     }
 
+    /// Has these workers take checkpoints. One that does not hear it is asked again with the next look.
+    pub async fn checkpoint(&self, observer: &Observer, seen: &Seen, pods: &BTreeSet<String>) {
+        for worker in seen.fleet.workers.iter().filter(|worker| pods.contains(&worker.pod)) {
+            let Some(channel) = observer.channel(&worker.uid) else { continue };
+            if let Err(error) = WorkerClient::new(channel).checkpoint(CheckpointRequest {}).await {
+                tracing::warn!(pod = worker.pod, error = error.message(), "a worker was not asked for checkpoints");
+            }
+        }
+    }
+
+    /// Makes the pod that copies a savepoint to `place`, by the job's revision of this template.
+    pub async fn copy(
+        &self,
+        blueprint: &Blueprint,
+        seen: &Seen,
+        template: &str,
+        savepoint: &IngestionSavepoint,
+        place: &str,
+    ) -> Result<(), ApplyError> {
+        let revision = revision_of(blueprint, seen, template)?;
+        self.apply(&copier::build(blueprint, (template, revision), savepoint, place)).await
+    }
+
+    /// Deletes the pod that copies a savepoint.
+    pub async fn delete_copier(&self, savepoint: &IngestionSavepoint) -> Result<(), ApplyError> {
+        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &copier::name(savepoint), &DeleteParams::default()).await
+    }
+
     /// Writes the status. It is a cache: what fails here is tried again with the next look.
     pub async fn status(&self, job: &IngestionJob, status: &IngestionJobStatus) -> Result<(), ApplyError> {
-        let api: Api<IngestionJob> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
+        self.write_status(job, status).await
+    }
+
+    /// Writes how far a savepoint has come. That it is over is remembered here.
+    pub async fn savepoint_status(&self, savepoint: &IngestionSavepoint, status: &IngestionSavepointStatus) -> Result<(), ApplyError> {
+        self.write_status(savepoint, status).await
+    }
+
+    async fn write_status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let name = object.name_any();
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
         let patch = serde_json::json!({
-            "apiVersion": IngestionJob::api_version(&()), "kind": IngestionJob::kind(&()), "metadata": {"name": job.name_any()}, "status": status,
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "status": status,
         });
-        let done = api.patch_status(&job.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await;
-        done.map(drop).map_err(|source| cluster(format!("write the status of job {}", job.name_any()), source))
+        let done = api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await;
+        done.map(drop).map_err(|source| cluster(format!("write the status of {} {name}", K::kind(&())), source))
     }
 
     /// Tells people. Events are a courtesy: one that is lost is logged and not repeated.
-    pub async fn tell(&self, job: &IngestionJob, news: News) {
-        tracing::info!(job = job.name_any(), reason = news.reason, "{}", news.note);
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, news: News) {
+        tracing::info!(about = about.name_any(), reason = news.reason, "{}", news.note);
         let type_ = if news.is_warning { EventType::Warning } else { EventType::Normal };
         // The API server takes a kilobyte.
         let note = news.note.chars().take(1000).collect();
         let event = Event { type_, reason: news.reason.to_owned(), note: Some(note), action: news.reason.to_owned(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, &job.object_ref(&())).await {
+        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
             tracing::warn!(%error, "an event was not recorded");
         }
     }
@@ -152,6 +201,11 @@ impl Applier {
             done => done.map(drop).map_err(|source| cluster(format!("delete {} {name}", K::kind(&())), source)),
         }
     }
+}
+
+fn revision_of<'a>(blueprint: &'a Blueprint, seen: &'a Seen, template: &str) -> Result<&'a Revision, ApplyError> {
+    let own = (template == blueprint.template).then_some(&blueprint.revision);
+    own.or_else(|| seen.revisions.get(template)).ok_or_else(|| ApplyError::NoRevision { template: template.to_owned() })
 }
 
 /// A worker that does not hear it is told again with the next plan, if it is still there and it is still right.

@@ -8,20 +8,21 @@ mod plan;
 mod reconcile;
 mod report;
 mod resources;
+mod savepoint;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use clap::Parser;
-use forebay_crds::IngestionJob;
+use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::runtime::Controller;
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::{self, Config};
+use kube::runtime::{Controller, controller};
 
-use crate::apply::Applier;
+use crate::apply::{Applier, ApplyError};
 use crate::observe::{Observer, api, own_objects};
 use crate::reconcile::{Context, reconcile, retry};
 
@@ -52,27 +53,34 @@ async fn main() -> anyhow::Result<()> {
     start_logging(arguments.log_json);
     let namespace = arguments.namespace.as_deref();
     let client = Client::try_default().await.context("find the API server; outside of a cluster KUBECONFIG names it")?;
+    let jobs = Controller::new(api::<IngestionJob>(&client, namespace), Config::default());
+    let savepoints = Controller::new(api::<IngestionSavepoint>(&client, namespace), Config::default());
     let context = Arc::new(Context {
         observer: Observer::start(&client, namespace).await.context("watch the operator's own objects")?,
         applier: Applier::new(client.clone(), arguments.name),
+        jobs: jobs.store(),
         worker_image: arguments.worker_image,
         written: Mutex::new(BTreeMap::new()),
     });
     tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
-    Controller::new(api::<IngestionJob>(&client, namespace), Config::default())
-        .owns(api::<Pod>(&client, namespace), own_objects())
-        .shutdown_on_signal()
-        .run(reconcile, retry, context)
-        .for_each(|outcome| async {
-            match outcome {
-                // `retry` has said it; and a job that was deleted meanwhile is no error.
-                Ok(_)
-                | Err(kube::runtime::controller::Error::ReconcilerFailed(..) | kube::runtime::controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, "the watch of jobs is started again"),
-            }
-        })
-        .await;
+    let pods = || api::<Pod>(&client, namespace);
+    let jobs = jobs.owns(pods(), own_objects()).shutdown_on_signal().run(reconcile, retry, context.clone());
+    let savepoints = savepoints.owns(pods(), own_objects()).shutdown_on_signal().run(
+        savepoint::reconcile::reconcile,
+        savepoint::reconcile::retry,
+        context,
+    );
+    futures::join!(jobs.for_each(outcome), savepoints.for_each(outcome));
     Ok(())
+}
+
+/// What comes of one look.
+async fn outcome<T>(outcome: Result<T, controller::Error<ApplyError, watcher::Error>>) {
+    match outcome {
+        // `retry` has said it; and an object that was deleted meanwhile is no error.
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+        Err(error) => tracing::warn!(%error, "a watch is started again"),
+    }
 }
 
 fn start_logging(json: bool) {

@@ -22,8 +22,10 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::plan::rollout::Standing;
 use crate::plan::{Answer, Config, Fleet, PodState, Trouble, Worker};
+use crate::report::stops_for;
 use crate::resources::revision::Revision;
 use crate::resources::{Blueprint, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
+use crate::savepoint::Copier;
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -98,7 +100,8 @@ impl Observer {
         let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
         let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
-        let fleet = Fleet { replicas, template, gate, workers, configs, has_service, has_budget };
+        let stops_for = stops_for(&blueprint.resource, now);
+        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, has_service, has_budget };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
     }
@@ -106,6 +109,18 @@ impl Observer {
     /// How to reach a worker that was seen: for those who tell it something.
     pub fn channel(&self, uid: &str) -> Option<Channel> {
         self.contacts().get(uid).map(|contact| contact.channel.clone())
+    }
+
+    /// The pod that copies the savepoint with this uid.
+    pub fn copier(&self, savepoint: &str) -> Option<Copier> {
+        let pods = self.pods.state_filter(|pod| is_owned_by(pod, savepoint));
+        let pod = pods.first()?;
+        let status = pod.status.as_ref();
+        if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
+            return Some(Copier::Done);
+        }
+        let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+        Some(Copier::Working(containers.map(restarts).sum(), trouble(pod)))
     }
 
     /// Forgets workers whose pods are gone.
@@ -181,7 +196,11 @@ where
 
 /// By the owner's uid: an object of a job that was deleted and made again under its name is not this one's.
 fn is_of<K: Resource>(object: &K, blueprint: &Blueprint) -> bool {
-    object.meta().owner_references.iter().flatten().any(|owner| owner.uid == blueprint.uid())
+    is_owned_by(object, blueprint.uid())
+}
+
+fn is_owned_by<K: Resource>(object: &K, uid: &str) -> bool {
+    object.meta().owner_references.iter().flatten().any(|owner| owner.uid == uid)
 }
 
 fn label<K: Resource>(object: &K, name: &str) -> Option<String> {

@@ -10,7 +10,7 @@ pub mod rollout;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use forebay_api::v1::Description;
+use forebay_api::v1::{Description, Shard};
 use forebay_crds::validate::Upgrade;
 
 use rollout::{Rollout, Standing};
@@ -20,12 +20,16 @@ pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A worker that is silent for so long is replaced: its node may be gone, and nobody might ever say so. Long enough for a container
 /// to be started again, and its shards to be restored on the same volume.
 pub const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For so long the last checkpoints of a job that is to rest are waited for: an object store that is down must not keep it from that.
+const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a plan is made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
     /// How many workers there should be.
     pub replicas: u32,
+    /// For how long it has been on its way to rest, if there should be none.
+    pub stops_for: Duration,
     /// What their pods should be made from, by the manifest: a hash of it, image and resources. Names the config map too.
     pub template: String,
     /// When a change counts as good, and when it is taken back.
@@ -139,6 +143,8 @@ pub enum Action {
         /// What is known.
         standing: Standing,
     },
+    /// Have these pods' workers take checkpoints.
+    Checkpoint(BTreeSet<String>),
     /// Tell a worker which shards are its own.
     Assign {
         /// Its pod.
@@ -163,7 +169,10 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     if fleet.replicas > 0 && !fleet.configs.contains_key(&fleet.template) {
         actions.push(Action::ApplyConfig);
     }
+    let last = last_checkpoints(fleet);
     match rollout.next(fleet) {
+        // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.
+        _ if !last.is_empty() => actions.push(Action::Checkpoint(last)),
         // What it means for the pods shows at the next look, when it is certain.
         Some(standing) => actions.push(Action::Mark { template: fleet.template.clone(), standing }),
         None => actions.extend(pods::plan(fleet, &rollout)),
@@ -177,7 +186,25 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     actions
 }
 
+/// The pods of a job that is to rest whose shards hold what no checkpoint holds.
+fn last_checkpoints(fleet: &Fleet) -> BTreeSet<String> {
+    if fleet.replicas > 0 || fleet.stops_for > LAST_CHECKPOINT_TIMEOUT {
+        return BTreeSet::new();
+    }
+    fleet.stale(fleet.stops_for)
+}
+
 impl Fleet {
+    /// The pods of which a shard runs whose newest checkpoint is older than this, and does not hold everything either.
+    pub fn stale(&self, age: Duration) -> BTreeSet<String> {
+        let is_fresh = |shard: &Shard| {
+            let is_young = shard.checkpoint_age_millis.is_some_and(|millis| Duration::from_millis(millis) < age);
+            is_young || shard.checkpoint_epoch == shard.epoch || shard.phase != "running"
+        };
+        let is_stale = |worker: &&Worker| worker.is_live() && worker.heard().is_some_and(|said| !said.owned.iter().all(is_fresh));
+        self.workers.iter().filter(is_stale).map(|worker| worker.pod.clone()).collect()
+    }
+
     /// How many shards the job has, if any worker has said so.
     pub fn shards(&self) -> Option<u32> {
         self.workers.iter().find_map(|worker| worker.last().map(|said| said.shards))

@@ -9,6 +9,7 @@ use forebay_crds::{Finding, IngestionJob, Path, ValidatedJob, validate};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller;
+use kube::runtime::reflector::Store;
 
 use crate::apply::{Applier, ApplyError};
 use crate::observe::Observer;
@@ -29,6 +30,8 @@ pub struct Context {
     pub observer: Observer,
     /// Every write.
     pub applier: Applier,
+    /// All jobs, as the watch has them.
+    pub jobs: Store<IngestionJob>,
     /// The image of workers whose job names none.
     pub worker_image: String,
     /// When each job's status was last written, by its uid.
@@ -70,7 +73,7 @@ pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, _: Arc<Context>) -
 }
 
 /// What `forebay run` takes from its command line must stand in the manifest of a job in a cluster.
-fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
+pub fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
     let mut findings = Vec::new();
     if job.kafka.is_none() {
         findings.push(Finding::new(&Path::spec(), "the field `kafka` is missing").help("name the brokers as spec.kafka.bootstrapServers"));

@@ -110,7 +110,7 @@ impl Verdict {
             0 => {
                 Self::new(Phase::Suspended, "Suspended", "there are no workers; with spec.suspend set to false it goes on where it stopped")
             }
-            _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers are releasing their shards")),
+            _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers take last checkpoints and release their shards")),
         }
     }
 }
@@ -122,6 +122,14 @@ fn waits(fleet: &Fleet, to: &str) -> String {
         Judgement::Healthy => format!("revision {to}: nothing speaks against it; the other workers follow"),
         Judgement::Bad(reason) => format!("revision {to} is taken back: {reason}"),
     }
+}
+
+/// For how long a job has been on its way to rest, by what was said of it. A status that was deleted costs a few seconds.
+pub fn stops_for(job: &IngestionJob, now: Timestamp) -> Duration {
+    let conditions = job.status.iter().flat_map(|status| &status.conditions);
+    let stops = |condition: &&Condition| condition.type_ == "Reconciling" && condition.status == "True" && condition.reason == "Suspending";
+    let since = conditions.filter(stops).map(|condition| now.duration_since(condition.last_transition_time.0)).next();
+    since.and_then(|since| since.try_into().ok()).unwrap_or_default()
 }
 
 /// The status that a job should have. What has not changed since `job.status` is taken from there, times above all.
@@ -214,7 +222,7 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
                 let note = format!("{pod} has the shards {shards:?} under version {version}");
                 all.push(News { is_warning: false, reason: "ShardsAssigned", note });
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) => {}
+            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) | Action::Checkpoint(_) => {}
         }
     }
     all

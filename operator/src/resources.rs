@@ -1,6 +1,7 @@
 //! What the operator makes in the cluster, one builder per kind: pure, from a job to an object.
 
 pub mod config_map;
+pub mod copier;
 pub mod disruption_budget;
 pub mod pod;
 pub mod revision;

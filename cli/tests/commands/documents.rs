@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::support::World;
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 18] = [
     &[],
     &["run"],
     &["worker"],
@@ -22,6 +22,7 @@ const COMMANDS: [&[&str]; 17] = [
     &["snapshot", "ls"],
     &["snapshot", "inspect"],
     &["snapshot", "verify"],
+    &["savepoint", "take"],
     &["dlq", "ls"],
     &["dlq", "replay"],
     &["books"],

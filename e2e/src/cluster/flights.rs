@@ -43,12 +43,7 @@ impl<'a> FlightsInCluster<'a> {
 
     /// Waits until so many records are processed and committed.
     pub fn until_processed(&self, records: &[Record]) -> Result<()> {
-        self.until_so_many_processed(records.len())
-    }
-
-    /// The same for the records of the input, whoever put them there.
-    pub fn until_so_many_processed(&self, records: usize) -> Result<()> {
-        let wanted = records as u64;
+        let wanted = records.len() as u64;
         let mut seen = 0;
         let waited = until(&format!("{wanted} records are processed"), PATIENCE * 2, || {
             seen = self.flights.processed()?;

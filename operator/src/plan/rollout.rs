@@ -180,7 +180,7 @@ fn too_many_dead_letters(shards: &[&Shard], percent_max: u32) -> Option<String> 
     let (before, rejected_before) = sum(|shard| shard.books_at_start.as_ref());
     let (all, rejected_all) = sum(|shard| shard.books.as_ref());
     let (records, rejected) = (all.saturating_sub(before), rejected_all.saturating_sub(rejected_before));
-    let percent = |rejected: u64, records: u64| if records == 0 { 0 } else { rejected * 100 / records };
+    let percent = |rejected: u64, records: u64| (rejected * 100).checked_div(records).unwrap_or(0);
     let (was, is) = (percent(rejected_before, before), percent(rejected, records));
     (records >= RECORDS_MIN && is > was + u64::from(percent_max))
         .then(|| format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before"))

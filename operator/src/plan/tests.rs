@@ -42,7 +42,7 @@ const GATE: Upgrade = Upgrade { observe: Duration::from_secs(30), deadline: Dura
 /// One whose only revision is in force.
 fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
     let configs = configs(&[("t1", Standing::Good(1))]);
-    Fleet { replicas, template: "t1".into(), gate: GATE, workers, configs, has_service: true, has_budget: true }
+    Fleet { replicas, stops_for: Duration::ZERO, template: "t1".into(), gate: GATE, workers, configs, has_service: true, has_budget: true }
 }
 
 fn configs(all: &[(&str, Standing)]) -> BTreeMap<String, Config> {
@@ -127,6 +127,27 @@ fn a_suspended_job_loses_its_pods_and_nobody_gets_what_they_release() {
     check(&fleet(0, workers(PodState::Ready)), &[delete(0, "0 workers are wanted"), delete(1, "0 workers are wanted")]);
     check(&fleet(0, workers(PodState::Ending)), &[]);
     check(&fleet(0, Vec::new()), &[]);
+}
+
+#[test]
+fn a_job_that_is_to_rest_takes_last_checkpoints_and_does_not_wait_for_them_for_ever() {
+    let shard = |shard, epoch, checkpoint_epoch, seconds: u64| Shard {
+        shard,
+        phase: "running".into(),
+        epoch,
+        checkpoint_epoch,
+        checkpoint_age_millis: Some(seconds * 1000),
+        ..Shard::default()
+    };
+    let said = |owned| Answer::Heard(Description { owned, ..description(1, &[0, 1, 2, 3], &[]) });
+    let stops =
+        |seconds, owned| Fleet { stops_for: Duration::from_secs(seconds), ..fleet(0, vec![worker(0, PodState::Ready, said(owned))]) };
+    let ask = || Action::Checkpoint(["pod-0".to_owned()].into());
+    let go = || delete(0, "0 workers are wanted");
+    check(&stops(0, vec![shard(0, 7, 6, 3), shard(1, 9, 9, 30)]), &[ask()]);
+    check(&stops(4, vec![shard(0, 7, 6, 5), shard(1, 9, 9, 30)]), &[ask()]);
+    check(&stops(6, vec![shard(0, 7, 6, 5), shard(1, 9, 9, 30)]), &[go()]);
+    check(&stops(21, vec![shard(0, 7, 6, 50), shard(1, 9, 9, 30)]), &[go()]);
 }
 
 #[test]
@@ -250,12 +271,12 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
                 let told = toy.workers.iter_mut().find(|worker| worker.pod == pod).expect("only those are told that are there");
                 told.answer = runs(version, &shards);
             }
-            Action::ApplyConfig => drop(toy.configs.extend(configs(&[(&toy.template.clone(), Standing::Untried)]))),
+            Action::ApplyConfig => toy.configs.extend(configs(&[(&toy.template.clone(), Standing::Untried)])),
             Action::DeleteConfig(template) => drop(toy.configs.remove(&template)),
             Action::Mark { template, standing } => {
                 toy.configs.get_mut(&template).expect("only what is there is marked").standing = standing
             }
-            Action::ApplyService | Action::ApplyBudget => panic!("{action:?} was not called for"),
+            Action::ApplyService | Action::ApplyBudget | Action::Checkpoint(_) => panic!("{action:?} was not called for"),
         }
     }
 }

@@ -14,7 +14,8 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let worker = Worker { pod, uid, slot: 0, template, state: PodState::Starting, restarts: 0, trouble, answer };
     let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
     let (configs, workers) = (BTreeMap::new(), vec![worker]);
-    let fleet = Fleet { replicas: 1, template: "t".into(), gate, workers, configs, has_service: true, has_budget: true };
+    let fleet =
+        Fleet { replicas: 1, stops_for: Duration::ZERO, template: "t".into(), gate, workers, configs, has_service: true, has_budget: true };
     Seen { fleet, selector: "a=b".into(), revisions: BTreeMap::new() }
 }
 
@@ -56,7 +57,7 @@ fn the_verdict_names_what_stands_in_the_way() {
     );
     let mut suspended = seen(heard(["running", "running"], ""), None);
     suspended.fleet.replicas = 0;
-    check(&suspended, (Phase::Suspending, "Suspending", "1 workers are releasing their shards"));
+    check(&suspended, (Phase::Suspending, "Suspending", "1 workers take last checkpoints and release their shards"));
     suspended.fleet.workers.clear();
     assert_eq!(Verdict::of(&suspended).phase, Phase::Suspended);
 }
@@ -103,6 +104,17 @@ fn conditions_follow_kstatus_and_keep_the_time_of_their_transition() {
     let times: Vec<_> = changed.conditions.iter().map(|condition| condition.last_transition_time.0).collect();
     assert_eq!(times, [late, late, early]);
     assert!(is_news(Some(&first), &changed) && !is_news(Some(&first), &IngestionJobStatus { lag_records: Some(9), ..first.clone() }));
+}
+
+#[test]
+fn how_long_a_job_has_been_stopping_is_read_off_its_status() {
+    let mut job = IngestionJob::new("flights", flights());
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    assert_eq!(stops_for(&job, at(1000)), Duration::ZERO);
+    let mut stopping = seen(heard(["running", "running"], ""), None);
+    stopping.fleet.replicas = 0;
+    job.status = Some(status(&job, &Verdict::of(&stopping), Some(&stopping), at(1000)));
+    assert_eq!(stops_for(&job, at(1007)), Duration::from_secs(7));
 }
 
 #[test]

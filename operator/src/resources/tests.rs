@@ -94,3 +94,22 @@ fn pods_meet_the_restricted_standard_and_have_no_token() {
     assert_eq!(container["envFrom"], serde_json::json!([{"secretRef": {"name": "s3"}}]));
     assert_eq!(pod["metadata"]["ownerReferences"][0]["uid"], "0f3a9c1e-5a34-4b7e-9d7e-000000000000");
 }
+
+#[test]
+fn the_pod_that_copies_a_savepoint_is_no_worker_of_the_job_to_anybody() {
+    let blueprint = blueprint(|manifest| manifest);
+    let spec = serde_json::from_str(r#"{"job": "flights"}"#).unwrap();
+    let mut savepoint = forebay_crds::IngestionSavepoint::new("before", spec);
+    savepoint.metadata.uid = Some("3f2a9c1e-5a34-4b7e-9d7e-000000000000".into());
+    let pod = copier::build(&blueprint, (&blueprint.template, &blueprint.revision), &savepoint, "before-3f2a9c");
+    let labels = pod.metadata.labels.clone().unwrap();
+    assert!(blueprint.selector().iter().any(|(name, value)| labels.get(name) != Some(value)), "{labels:?}");
+    let pod = serde_json::to_value(pod).unwrap();
+    assert_eq!(
+        (&pod["metadata"]["name"], &pod["metadata"]["ownerReferences"][0]["kind"]),
+        (&"before-3f2a9c".into(), &"IngestionSavepoint".into())
+    );
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["args"], serde_json::json!(["savepoint", "take", "-f", "/etc/forebay/job.json", "--name", "before-3f2a9c"]));
+    assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
+}

@@ -1,0 +1,124 @@
+//! One look at one savepoint: observe, decide, act, report. All reads and writes go through the operator's eyes and hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_crds::savepoint::{IngestionSavepoint, IngestionSavepointStatus, SavepointPhase};
+use forebay_crds::{IngestionJob, validate};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+
+use super::{Progress, Sight, Step, step};
+use crate::apply::ApplyError;
+use crate::observe::Seen;
+use crate::plan::rollout::Rollout;
+use crate::reconcile::{Context, check_for_cluster};
+use crate::report::News;
+use crate::resources::Blueprint;
+
+/// While it is not over.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// One look.
+pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>) -> Result<Action, ApplyError> {
+    if savepoint.metadata.deletion_timestamp.is_some() {
+        // Its pod goes with it; what was copied stays.
+        return Ok(Action::await_change());
+    }
+    let now = Timestamp::now();
+    let job = job_of(&savepoint, &context).await;
+    let sight = Sight {
+        phase: savepoint.status.as_ref().and_then(|status| status.phase),
+        age: savepoint.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default(),
+        deadline: savepoint.spec.deadline(),
+        job: job.as_ref().map(|(_, seen)| seen.fleet.clone()),
+        pod: context.observer.copier(&savepoint.uid().unwrap_or_default()),
+    };
+    let (progress, next) = step(&sight);
+    let mut done = Ok(());
+    match (&next, &job) {
+        (Step::Checkpoint(pods), Some((_, seen))) => context.applier.checkpoint(&context.observer, seen, pods).await,
+        (Step::Copy, Some((blueprint, seen))) => {
+            let template = Rollout::of(&seen.fleet).in_force();
+            done = context.applier.copy(blueprint, seen, template, &savepoint, &name(&savepoint)).await;
+        }
+        (Step::CleanUp, _) => done = context.applier.delete_copier(&savepoint).await,
+        (Step::Wait | Step::Checkpoint(_) | Step::Copy, _) => {}
+    }
+    let Some(progress) = progress else {
+        return done.map(|()| if next == Step::Wait { Action::await_change() } else { Action::requeue(INTERVAL) });
+    };
+    let status = status(&savepoint, &progress, now);
+    if savepoint.status.as_ref() != Some(&status) {
+        if sight.phase != Some(progress.phase) {
+            context.applier.tell(&*savepoint, news(&progress)).await;
+        }
+        context.applier.savepoint_status(&savepoint, &status).await?;
+    }
+    done.map(|()| Action::requeue(INTERVAL))
+}
+
+/// After an error.
+pub fn retry(savepoint: Arc<IngestionSavepoint>, error: &ApplyError, _: Arc<Context>) -> Action {
+    tracing::warn!(savepoint = savepoint.name_any(), %error, "a savepoint is looked at again");
+    Action::requeue(INTERVAL * 2)
+}
+
+async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Blueprint, Seen)> {
+    let name = ObjectRef::<IngestionJob>::new(&savepoint.spec.job).within(&savepoint.namespace()?);
+    let resource = context.jobs.get(&name)?;
+    let job = validate(&resource).and_then(check_for_cluster).ok()?;
+    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
+    let seen = context.observer.look(&blueprint).await;
+    Some((blueprint, seen))
+}
+
+/// Under which it lies in the bucket. Carries a part of the uid: what was copied outlives its object, and another one may come by the same name.
+fn name(savepoint: &IngestionSavepoint) -> String {
+    let name: String = savepoint.name_any().replace('.', "-").chars().take(56).collect();
+    let uid: String = savepoint.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+    format!("{}-{uid}", name.trim_end_matches('-'))
+}
+
+fn news(progress: &Progress) -> News {
+    let (is_warning, reason) = match progress.phase {
+        SavepointPhase::Pending => (false, "SavepointPending"),
+        SavepointPhase::Copying => (false, "SavepointCopying"),
+        SavepointPhase::Completed => (false, "SavepointCompleted"),
+        SavepointPhase::Failed => (true, "SavepointFailed"),
+    };
+    News { is_warning, reason, note: format!("{}: {}", progress.reason, progress.message) }
+}
+
+fn status(savepoint: &IngestionSavepoint, progress: &Progress, now: Timestamp) -> IngestionSavepointStatus {
+    let old = savepoint.status.clone().unwrap_or_default();
+    let generation = savepoint.meta().generation;
+    let condition = |type_: &str, holds: bool| {
+        let status = if holds { "True" } else { "False" };
+        let before = old.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status);
+        Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: progress.reason.to_owned(),
+            message: progress.message.clone(),
+            observed_generation: generation,
+            last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
+        }
+    };
+    let is_complete = progress.phase == SavepointPhase::Completed;
+    let path = || format!("{}/{}/{}", savepoint.namespace().unwrap_or_default(), savepoint.spec.job, name(savepoint));
+    IngestionSavepointStatus {
+        observed_generation: generation,
+        phase: Some(progress.phase),
+        conditions: vec![
+            condition("Ready", is_complete),
+            condition("Reconciling", matches!(progress.phase, SavepointPhase::Pending | SavepointPhase::Copying)),
+            condition("Stalled", progress.phase == SavepointPhase::Failed),
+        ],
+        path: is_complete.then(path),
+        completed: is_complete.then(|| old.completed.unwrap_or(Time(now))),
+    }
+}
