@@ -13,6 +13,12 @@ export CARGO_TARGET_DIR ?= $(FOREBAY_CACHE)/target
 # Where examples and end-to-end tests find the program.
 export FOREBAY_BIN := $(CARGO_TARGET_DIR)/release/forebay
 
+# Cargo takes what was built after a file was last written as built from it, in whatever working copy. With one target folder for all of
+# them, what another copy has built would be run, and would look for its files there. So whoever comes from another copy has all built anew.
+ifneq ($(shell cat $(CARGO_TARGET_DIR)/working-copy 2>&1),$(CURDIR))
+$(shell mkdir -p $(CARGO_TARGET_DIR) && find . -name '*.rs' -exec touch {} + && echo $(CURDIR) > $(CARGO_TARGET_DIR)/working-copy)
+endif
+
 # One profile and one selection of packages for every call: features are resolved for the whole selection, so with -p or
 # --exclude the C and C++ libraries would be compiled once more. What to run is selected by target instead.
 CARGO_FLAGS := --workspace --release --locked
@@ -83,8 +89,9 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 # Without a name cargo would run all tests there are.
 	$(if $(SERVER_TESTS),,$(error no tests that need servers))
 	cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) --no-run
-# One at a time: the servers share the processors with the tests, and a starved broker fences itself.
-	$(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) -- --test-threads=1 $(TEST)
+# The longest go first, and one that fails does not stop the others.
+	$(STACK) with kafka s3 -- make -f e2e/side_by_side.mk --no-print-directory --jobs=3 --keep-going --output-sync=target \
+	  CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)' $(filter outages owners,$(SERVER_TESTS)) $(filter-out outages owners,$(SERVER_TESTS))
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first time (10 minutes) and needs root (TEST=...; or KUBECONFIG)

@@ -341,6 +341,16 @@ fn genesis<L: Log>(log: &Watched<L>, claimed: &Claimed, options: &RuntimeOptions
         positions.extend(all.into_iter().filter(|position| shard_of(position.partition, options.shards) == owner.shard));
     }
     positions.sort();
+    let asked = positions.clone();
+    let own = log.ask("look for offsets that this job has committed", move |log| log.own_positions(&asked))?;
+    if let Some(InputPosition { input, partition, next }) = own.first() {
+        return Err(Failure::Lasting(format!(
+            "shard {}: its journal and its checkpoints are gone: there are none, and yet this job has committed offset {next} of input {input}, \
+             partition {partition}, to its consumer group. Bring the journal topic or the checkpoints back; to begin anew and process the input \
+             again, start the job under another name or delete the consumer group",
+            owner.shard
+        )));
+    }
     Ok(Stamp {
         owner,
         epoch: Epoch::default(),

@@ -75,7 +75,7 @@ impl Admin {
         let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
         let places: Vec<_> = self.options.topics.inputs.iter().map(|topic| (topic.clone(), 0)).collect();
         self.readers.with(Isolation::Uncommitted, |reader| {
-            offsets::committed(reader, &self.heard, action, group, &places, limit)?;
+            offsets::committed(reader, &self.heard, action, group, &places, None, limit)?;
             let found = reader.fetch_group_list(Some(group), limit);
             let found = found.map_err(|e| log_error(action, &format!("group {group}"), &e, &self.heard))?;
             Ok(found.groups().iter().filter(|found| found.name() == group).map(|found| found.members().len()).sum())

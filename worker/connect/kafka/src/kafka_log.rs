@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
-use forebay_engine::log::{Deadlines, InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -17,7 +17,7 @@ use crate::journal::{Isolation, Readers, signed};
 use crate::login::{Login, TOKEN_FILE};
 use crate::native::Described;
 use crate::offsets::{self, Place, Which};
-use crate::options::KafkaOptions;
+use crate::options::{KafkaOptions, offsets_mark};
 use crate::preflight::{self, Finding};
 use crate::producer::{self, KafkaProducer};
 
@@ -95,7 +95,7 @@ impl KafkaLog {
     /// error.
     fn of_group(&self, reader: &BaseConsumer<ClientEvents>, action: &str, places: &[Place]) -> Result<Vec<u64>, LogError> {
         let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
-        let found = offsets::committed(reader, &self.heard, action, group, places, limit)?;
+        let found = offsets::committed(reader, &self.heard, action, group, places, None, limit)?;
         if found.is_empty() && !places.is_empty() {
             return Err(LogError::Missing {
                 action: action.into(),
@@ -157,6 +157,19 @@ impl Log for KafkaLog {
         })?;
         let position = |(partition, next)| InputPosition { input, partition: Partition::new(partition), next: Offset::new(next) };
         Ok((0..count).zip(offsets).map(position).collect())
+    }
+
+    fn own_positions(&self, positions: &[InputPosition]) -> Result<Vec<InputPosition>, LogError> {
+        let JobTopics { inputs, group, .. } = &self.options.topics;
+        let place = |at: &InputPosition| (inputs[usize::from(at.input.get())].clone(), signed(at.partition.get()));
+        let places: Vec<Place> = positions.iter().map(place).collect();
+        let mark = offsets_mark(&self.options.topics.uid);
+        let found = self.readers.with(Isolation::Committed, |reader| {
+            let action = "look for offsets that this job has committed";
+            offsets::committed(reader, &self.heard, action, group, &places, Some(&mark), self.options.request_timeout)
+        })?;
+        let own = |(at, place): (&InputPosition, &Place)| Some(InputPosition { next: Offset::new(*found.get(place)?), ..*at });
+        Ok(positions.iter().zip(&places).filter_map(own).collect())
     }
 
     fn open_producer(&self, incarnation: &Incarnation) -> Result<Self::Producer, LogError> {

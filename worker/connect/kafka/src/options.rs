@@ -208,6 +208,12 @@ pub(crate) fn transactional_id(uid: &str, incarnation: &Incarnation) -> String {
     format!("forebay.{uid}.{incarnation}")
 }
 
+/// What a job's own offsets carry as metadata in its consumer group: it tells them from those of a group that was taken over, and from those of a
+/// job that had this name before.
+pub(crate) fn offsets_mark(uid: &str) -> String {
+    format!("forebay.{uid}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
