@@ -38,8 +38,8 @@ fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
         let ends = flights.broker.ranges(&flights.input())?;
         let others: u64 = (0..).zip(ends).filter(|(partition, _)| partition % SHARDS != 3).map(|(_, (_, end))| end).sum();
         job.wait_until_metric("forebay_records_total", others as f64)?;
-        ensure!(job.metric("forebay_shard_running")? == f64::from(SHARDS - 1), "{} shards run", job.metric("forebay_shard_running")?);
-        ensure!(job.metric("forebay_shard_stalled")? == 1.0, "{} shards are stalled", job.metric("forebay_shard_stalled")?);
+        job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
+        job.wait_until_metric_is("forebay_shard_stalled", 1.0)?;
         job.stop()?;
         let mut to_the_end = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
         let code = to_the_end.exit()?;
@@ -82,7 +82,7 @@ fn an_input_made_anew_under_its_name_stops_its_shards() -> Result<()> {
         flights.feed(&records)?;
         let again = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
         said(&again)?;
-        ensure!(again.metric("forebay_shard_running")? == 0.0, "a shard runs on the new topic");
+        again.wait_until_metric_is("forebay_shard_running", 0.0)?;
         again.stop()?;
         let after = outputs()?;
         ensure!(after == before, "something of the new topic was processed: {after:?}, before {before:?}");
@@ -109,8 +109,7 @@ fn a_journal_made_anew_under_its_name_is_never_taken_for_an_empty_one() -> Resul
                         && line.field("reason").is_some_and(|reason| reason.contains("made anew") && reason.contains("journal"))
                 })?;
             }
-            ensure!(job.metric("forebay_shard_running")? == 0.0, "a shard runs on the new journal");
-            Ok(())
+            job.wait_until_metric_is("forebay_shard_running", 0.0)
         };
 
         let job = start()?;
