@@ -33,6 +33,7 @@ SIM_TESTS := $(call test_targets,worker/sim)
 # They need a cluster besides, and `make e2e-kubernetes`.
 CLUSTER_TESTS := $(filter kubernetes%,$(call test_targets,e2e))
 SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% kubernetes%,$(call test_targets,e2e))
+LONG_TESTS := flights_on_servers outages owners
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
 endif
@@ -89,9 +90,9 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 # Without a name cargo would run all tests there are.
 	$(if $(SERVER_TESTS),,$(error no tests that need servers))
 	cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) --no-run
-# The longest go first, and one that fails does not stop the others.
+# The longest go first. One that fails does not stop the others.
 	$(STACK) with kafka s3 -- make -f e2e/side_by_side.mk --no-print-directory --jobs=3 --keep-going --output-sync=target \
-	  CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)' $(filter outages owners,$(SERVER_TESTS)) $(filter-out outages owners,$(SERVER_TESTS))
+	  CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)' $(filter $(LONG_TESTS),$(SERVER_TESTS)) $(filter-out $(LONG_TESTS),$(SERVER_TESTS))
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first time (10 minutes) and needs root (TEST=...; or KUBECONFIG)
