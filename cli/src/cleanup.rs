@@ -6,11 +6,11 @@ use clap::Args;
 use forebay_engine::store::ObjectStore;
 use serde::Serialize;
 
+use crate::Unusable;
 use crate::job::{self, Loaded};
 use crate::output::Output;
 use crate::places::Places;
 use crate::run::open_kafka;
-use crate::Unusable;
 
 /// Where savepoints lie, below the root of a job that has no uid of the API server.
 const SAVEPOINTS: &str = "savepoints/";
@@ -69,7 +69,10 @@ impl Cleanup {
     fn journal(&self, loaded: &Loaded) -> anyhow::Result<Option<String>> {
         let cluster = self.places.cluster(&loaded.job)?;
         let cluster = cluster.ok_or_else(|| {
-            Unusable("an embedded log is deleted with its working folder; name Kafka's brokers as spec.kafka.bootstrapServers, or by --kafka".into())
+            Unusable(
+                "an embedded log is deleted with its working folder; name Kafka's brokers as spec.kafka.bootstrapServers, or by --kafka"
+                    .into(),
+            )
         })?;
         let topics = loaded.topics(loaded.job.shards.unwrap_or(1));
         let journal = topics.journal.clone();

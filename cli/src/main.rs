@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
 //! is stalled. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
+mod cleanup;
 mod databases;
 mod dlq;
 mod engine;
@@ -81,6 +82,8 @@ enum Command {
     /// Look at dead letters and put them back
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Delete what a job that is over has left in Kafka and in the object store
+    Cleanup(cleanup::Cleanup),
     /// Print a job's books: how many records came in, and what became of them
     Books(state::BooksCommand),
 }
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Command::Dlq(command) => command.execute(output),
         Command::Log(command) => command.execute(output),
         Command::State(command) => command.execute(output),
+        Command::Cleanup(command) => command.execute(output),
         Command::Books(command) => command.execute(output),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };

@@ -5,6 +5,7 @@ use std::fmt;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use forebay_crds::JobIdentity;
+use forebay_engine::ids::ShardId;
 use forebay_engine::store::{Body, ObjectStore, Put};
 use forebay_worker::savepoint::{self, Savepoint};
 use serde::Serialize;
@@ -27,6 +28,11 @@ Examples:
 
 A job whose manifest says `spec.state.fromSavepoint: NAMESPACE/JOB/NAME` begins with it.")]
     Take(Take),
+    /// Delete a savepoint of this job
+    #[command(after_help = "\
+Examples:
+  forebay savepoint delete -f job.yaml --name before-the-change")]
+    Delete(Delete),
 }
 
 #[derive(Args)]
@@ -36,12 +42,25 @@ pub struct Take {
     /// Its name; one that is there already is left as it is
     #[arg(long, value_name = "NAME")]
     name: String,
+    /// Shards, such as 2,5, that are known to have no state, for they have never had a record: there is nothing to copy of them
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    empty: Vec<u32>,
+}
+
+#[derive(Args)]
+pub struct Delete {
+    #[command(flatten)]
+    places: Places,
+    /// Its name
+    #[arg(long, value_name = "NAME")]
+    name: String,
 }
 
 impl SavepointCommand {
     pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         match self {
             Self::Take(command) => command.execute(output),
+            Self::Delete(command) => command.execute(output),
         }
     }
 }
@@ -64,7 +83,7 @@ impl fmt::Display for Taken<'_> {
 
 impl Take {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
-        forebay_crds::validate::check_savepoint_name(&self.name).map_err(|way_out| Unusable(format!("--name {}: {way_out}", self.name)))?;
+        check_name(&self.name)?;
         let loaded = job::load(&self.places.file)?;
         let identity = loaded.identity_or_say(&*loaded.root(&self.places)?)?;
         let path = format!("{}/{}/{}", loaded.job.namespace, loaded.job.name, self.name);
@@ -72,9 +91,37 @@ impl Take {
         let _ = to.put(IDENTITY, &Body::Bytes(identity.encode()))?;
         let scratch = tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")?;
         let from = loaded.store(&self.places)?;
-        let savepoint = savepoint::take(&*from, &*to, &loaded.uid(), identity.shards, scratch.path())?;
+        let shards = (0..identity.shards).filter(|shard| !self.empty.contains(shard)).map(ShardId::new);
+        let savepoint = savepoint::take(&*from, &*to, &loaded.uid(), shards, scratch.path())?;
         output.print(&Taken { path, savepoint: &savepoint })
     }
+}
+
+/// What `savepoint delete` prints.
+#[derive(Serialize)]
+struct Deleted {
+    path: String,
+    objects: usize,
+}
+
+impl fmt::Display for Deleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "savepoint {}: {} objects are deleted", self.path, self.objects)
+    }
+}
+
+impl Delete {
+    fn execute(&self, output: Output) -> anyhow::Result<()> {
+        check_name(&self.name)?;
+        let loaded = job::load(&self.places.file)?;
+        let path = format!("{}/{}/{}", loaded.job.namespace, loaded.job.name, self.name);
+        let objects = savepoint::delete(&*place(&loaded, &self.places, &path)?)?;
+        output.print(&Deleted { path, objects })
+    }
+}
+
+fn check_name(name: &str) -> anyhow::Result<()> {
+    forebay_crds::validate::check_savepoint_name(name).map_err(|way_out| Unusable(format!("--name {name}: {way_out}")).into())
 }
 
 /// Gives a job that has never run, and is to begin with a savepoint, its identity and its first checkpoints. Several processes may do so at once: the

@@ -97,6 +97,20 @@ pub struct IngestionJobSpec {
     /// runs the job all the same.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
+    /// What becomes of the job's journal topic and of its checkpoints when the job is deleted. Savepoints, inputs and outputs stay in any case.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What becomes of what a job leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays.
+    #[default]
+    Retain,
+    /// It is deleted. The job has a finalizer then, which the operator takes away when that is done, or after 5 minutes in vain, or at once when the
+    /// whole namespace is being deleted.
+    Delete,
 }
 
 /// When results become visible.

@@ -41,6 +41,19 @@ pub struct IngestionSavepointSpec {
     /// It fails when it is not complete after so long; `10m` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<TimeSpan>,
+    /// What becomes of the copy when this object is deleted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deletion_policy: SavepointDeletionPolicy,
+}
+
+/// What becomes of the copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SavepointDeletionPolicy {
+    /// It stays in the bucket.
+    #[default]
+    Retain,
+    /// It is deleted, by a pod of the job's image, if the job is still there. The savepoint has a finalizer then, and goes after 5 minutes in any case.
+    Delete,
 }
 
 /// How far it has come. What is complete, or has failed, stays so.
@@ -83,4 +96,8 @@ impl IngestionSavepointSpec {
     pub fn deadline(&self) -> Duration {
         self.deadline.map_or(DEADLINE, TimeSpan::get)
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

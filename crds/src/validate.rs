@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::finding::Finding;
-use crate::job::{CheckpointSpec, CommitSpec, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec, WorkersSpec};
+use crate::job::{
+    CheckpointSpec, CommitSpec, DeletionPolicy, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec, WorkersSpec,
+};
 use crate::names;
 use crate::path::Path;
 use crate::pipeline::Step;
@@ -86,6 +88,8 @@ pub struct ValidatedJob {
     pub upgrade: Upgrade,
     /// Whether there should be no workers for now.
     pub suspend: bool,
+    /// What becomes of journal and checkpoints when it is deleted.
+    pub deletion_policy: DeletionPolicy,
 }
 
 /// One topic to read.
@@ -191,6 +195,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         workers,
         upgrade,
         suspend: spec.suspend,
+        deletion_policy: spec.deletion_policy,
     })
 }
 

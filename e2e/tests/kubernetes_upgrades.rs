@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::flights::{records, replaced};
+use forebay_e2e::s3::S3;
 use forebay_e2e::{PATIENCE, in_folder, until};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
@@ -57,6 +58,20 @@ fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -
             ensure!(events.contains(reason), "no event {reason}:\n{events}");
         }
         println!("{events}");
+        let savepoints = format!("forebay.dev/job-uid={}", job.uid);
+        let taken = cluster.ask(&["get", "isp", "-l", &savepoints, "-o", "jsonpath={.items[*].status.phase}"])?;
+        ensure!(taken == "Completed", "before the change these savepoints were taken: {taken:?}");
+        // The next change has a savepoint of its own, and the first one goes with all that it holds.
+        let s3 = S3::of_environment()?;
+        let kept = || s3.list(&format!("{0}/default/{0}/savepoints/", job.flights.name));
+        let first = kept()?;
+        apply_changed(&cluster, &job, "max: 3000}", "max: 3002}")?;
+        until("the first savepoint is gone", PATIENCE, || {
+            let (left, names) = (kept()?, cluster.ask(&["get", "isp", "-l", &savepoints, "-o", "name"])?);
+            Ok((names.lines().count() == 1 && !left.iter().any(|key| first.contains(key))).then_some(()))
+        })?;
+        job.until_status("the second change is in force", |status| status["phase"] == "Running")?;
+        cluster.ask(&["delete", "isp", "-l", &savepoints, "--timeout=120s"])?;
         job.delete_and_check(&all)
     })
 }

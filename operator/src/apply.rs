@@ -6,7 +6,7 @@ use forebay_api::v1;
 use forebay_api::v1::CheckpointRequest;
 use forebay_api::v1::worker_client::WorkerClient;
 use forebay_crds::job::IngestionJobStatus;
-use forebay_crds::savepoint::IngestionSavepointStatus;
+use forebay_crds::savepoint::{IngestionSavepointStatus, SavepointDeletionPolicy};
 use forebay_crds::{IngestionJob, IngestionSavepoint};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -18,11 +18,11 @@ use serde::de::DeserializeOwned;
 
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
-use crate::plan::rollout::Standing;
+use crate::plan::rollout::{Rollout, Standing};
 use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
-    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, copier, disruption_budget, pod, revision, service,
+    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, disruption_budget, pod, revision, savepoint, service, task,
 };
 
 /// By this name the API server knows which fields are the operator's.
@@ -39,6 +39,9 @@ pub enum ApplyError {
         /// Why it failed.
         source: Box<kube::Error>,
     },
+    /// The namespace is being deleted: nothing can be made in it.
+    #[error("the namespace is being deleted, and nothing can be made in it")]
+    NamespaceEnds,
     /// Pods of a revision are to be made, and its config map does not say how.
     #[error("make a pod of revision {template}: its config map has no {FILE} that can be read; change the job's manifest, and the new revision is taken", FILE = revision::FILE)]
     NoRevision {
@@ -79,6 +82,9 @@ impl Applier {
             Action::DeleteConfig(template) => {
                 self.delete::<ConfigMap>(namespace, &blueprint.config_name(template), &DeleteParams::default()).await
             }
+            Action::ApplySavepoint => self.apply(&savepoint::build(blueprint)).await,
+            Action::DoomSavepoint(name) => self.doom(namespace, name).await,
+            Action::DeleteSavepoint(name) => self.delete::<IngestionSavepoint>(namespace, name, &DeleteParams::default()).await,
             Action::Checkpoint(pods) => {
                 self.checkpoint(observer, seen, pods).await;
                 Ok(())
@@ -135,15 +141,76 @@ impl Applier {
         seen: &Seen,
         template: &str,
         savepoint: &IngestionSavepoint,
+        (place, empty): (&str, &BTreeSet<u32>),
+    ) -> Result<(), ApplyError> {
+        let revision = revision_of(blueprint, seen, template)?;
+        self.apply(&task::copier(blueprint, (template, revision), savepoint, place, empty)).await
+    }
+
+    /// Makes the pod that deletes what a savepoint holds. `NamespaceEnds`: nothing can be made in there any more.
+    pub async fn erase(
+        &self,
+        blueprint: &Blueprint,
+        seen: &Seen,
+        template: &str,
+        savepoint: &IngestionSavepoint,
         place: &str,
     ) -> Result<(), ApplyError> {
         let revision = revision_of(blueprint, seen, template)?;
-        self.apply(&copier::build(blueprint, (template, revision), savepoint, place)).await
+        unless_namespace_ends(self.apply(&task::eraser(blueprint, (template, revision), savepoint, place)).await)
+    }
+
+    /// Deletes that pod.
+    pub async fn delete_eraser(&self, savepoint: &IngestionSavepoint) -> Result<(), ApplyError> {
+        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &task::eraser_name(savepoint), &DeleteParams::default()).await
+    }
+
+    async fn doom(&self, namespace: &str, name: &str) -> Result<(), ApplyError> {
+        let api: Api<IngestionSavepoint> = Api::namespaced(self.client.clone(), namespace);
+        let patch = serde_json::json!({"spec": {"deletionPolicy": SavepointDeletionPolicy::Delete}});
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            done => done.map(drop).map_err(|source| cluster(format!("change the deletion policy of savepoint {name}"), source)),
+        }
     }
 
     /// Deletes the pod that copies a savepoint.
     pub async fn delete_copier(&self, savepoint: &IngestionSavepoint) -> Result<(), ApplyError> {
-        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &copier::name(savepoint), &DeleteParams::default()).await
+        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &task::copier_name(savepoint), &DeleteParams::default()).await
+    }
+
+    /// Makes the pod that cleans up behind a job, by the revision that was in force last. `NamespaceEnds`: nothing can be made in there any more.
+    pub async fn clean(&self, blueprint: &Blueprint, seen: &Seen) -> Result<(), ApplyError> {
+        let revision = seen.revisions.get(Rollout::of(&seen.fleet).in_force()).unwrap_or(&blueprint.revision);
+        let done = match self.apply(&config_map::for_cleaner(blueprint)).await {
+            Ok(()) => self.apply(&task::cleaner(blueprint, revision)).await,
+            refused => refused,
+        };
+        unless_namespace_ends(done)
+    }
+
+    /// Deletes that pod and its config map.
+    pub async fn delete_cleaner(&self, blueprint: &Blueprint) -> Result<(), ApplyError> {
+        let (namespace, name) = (&blueprint.job.namespace, task::cleaner_name(blueprint));
+        self.delete::<Pod>(namespace, &name, &DeleteParams::default()).await?;
+        self.delete::<ConfigMap>(namespace, &name, &DeleteParams::default()).await
+    }
+
+    /// Gives an object a finalizer, or takes it away, if nobody has changed the object meanwhile.
+    pub async fn finalizer<K>(&self, object: &K, finalizer: &str, wanted: bool) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let name = object.name_any();
+        let mut all: Vec<&str> = object.finalizers().iter().map(String::as_str).filter(|other| *other != finalizer).collect();
+        all.extend(wanted.then_some(finalizer));
+        let patch = serde_json::json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": all}});
+        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            // It is looked at again when its change is seen.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            done => done.map(drop).map_err(|source| cluster(format!("change the finalizers of {} {name}", K::kind(&())), source)),
+        }
     }
 
     /// Writes the status. It is a cache: what fails here is tried again with the next look.
@@ -216,6 +283,19 @@ async fn assign(observer: &Observer, seen: &Seen, pod: &str, assignment: v1::Ass
     if let Err(error) = WorkerClient::new(channel).assign(assignment).await {
         tracing::warn!(pod, error = error.message(), "a worker did not take its assignment");
     }
+}
+
+fn unless_namespace_ends(done: Result<(), ApplyError>) -> Result<(), ApplyError> {
+    match done {
+        Err(ApplyError::Cluster { source, .. }) if matches!(&*source, kube::Error::Api(status) if is_namespace_end(status)) => {
+            Err(ApplyError::NamespaceEnds)
+        }
+        done => done,
+    }
+}
+
+fn is_namespace_end(status: &kube::core::Status) -> bool {
+    status.code == 403 && status.message.contains("being terminated")
 }
 
 fn cluster(action: String, source: kube::Error) -> ApplyError {

@@ -9,6 +9,7 @@ mod reconcile;
 mod report;
 mod resources;
 mod savepoint;
+mod teardown;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use forebay_api::v1::worker_client::WorkerClient;
 use forebay_api::v1::{DescribeRequest, Description};
+use forebay_crds::IngestionSavepoint;
 use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Service};
@@ -21,11 +22,11 @@ use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::plan::rollout::Standing;
-use crate::plan::{Answer, Config, Fleet, PodState, Trouble, Worker};
+use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Trouble, Worker};
 use crate::report::stops_for;
 use crate::resources::revision::Revision;
-use crate::resources::{Blueprint, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
-use crate::savepoint::Copier;
+use crate::resources::task::CLEANUP_LABEL;
+use crate::resources::{Blueprint, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -47,6 +48,8 @@ pub struct Observer {
     configs: Store<ConfigMap>,
     services: Store<Service>,
     budgets: Store<PodDisruptionBudget>,
+    /// Those that the operator has made before changes.
+    savepoints: Store<IngestionSavepoint>,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
 }
@@ -80,16 +83,18 @@ impl Observer {
     pub async fn start(client: &Client, namespace: Option<&str>) -> anyhow::Result<Self> {
         let (pods, configs, services, budgets) =
             (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
+        let savepoints = watch(client, namespace);
         pods.wait_until_ready().await?;
+        savepoints.wait_until_ready().await?;
         configs.wait_until_ready().await?;
         services.wait_until_ready().await?;
         budgets.wait_until_ready().await?;
-        Ok(Self { pods, configs, services, budgets, contacts: Mutex::default() })
+        Ok(Self { pods, configs, services, budgets, savepoints, contacts: Mutex::default() })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
     pub async fn look(&self, blueprint: &Blueprint) -> Seen {
-        let pods = self.pods.state_filter(|pod| is_of(pod, blueprint));
+        let pods = self.pods.state_filter(|pod| is_of(pod, blueprint) && pod.labels().contains_key(SLOT_LABEL));
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
         let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer)).collect();
         let maps = self.configs.state_filter(|config| is_of(config, blueprint));
@@ -100,8 +105,10 @@ impl Observer {
         let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
         let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
+        let savepoints = self.savepoints.state_filter(|savepoint| label(savepoint, JOB_UID_LABEL).as_deref() == Some(blueprint.uid()));
+        let savepoints = savepoints.iter().filter_map(|savepoint| Some((label(&**savepoint, TEMPLATE_LABEL)?, saved(savepoint)))).collect();
         let stops_for = stops_for(&blueprint.resource, now);
-        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, has_service, has_budget };
+        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, has_service, has_budget };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
     }
@@ -112,15 +119,24 @@ impl Observer {
     }
 
     /// The pod that copies the savepoint with this uid.
-    pub fn copier(&self, savepoint: &str) -> Option<Copier> {
-        let pods = self.pods.state_filter(|pod| is_owned_by(pod, savepoint));
+    pub fn copier(&self, savepoint: &str) -> Option<Task> {
+        self.task(|pod| is_owned_by(pod, savepoint))
+    }
+
+    /// The pod that cleans up behind the job or savepoint with this uid.
+    pub fn cleaner(&self, of: &str) -> Option<Task> {
+        self.task(|pod| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of))
+    }
+
+    fn task(&self, is_it: impl Fn(&Pod) -> bool) -> Option<Task> {
+        let pods = self.pods.state_filter(is_it);
         let pod = pods.first()?;
         let status = pod.status.as_ref();
         if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
-            return Some(Copier::Done);
+            return Some(Task::Done);
         }
         let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
-        Some(Copier::Working(containers.map(restarts).sum(), trouble(pod)))
+        Some(Task::Working(containers.map(restarts).sum(), trouble(pod)))
     }
 
     /// Forgets workers whose pods are gone.
@@ -229,6 +245,11 @@ fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
         trouble: trouble(pod),
         answer,
     }
+}
+
+fn saved(savepoint: &IngestionSavepoint) -> Saved {
+    let phase = savepoint.status.as_ref().and_then(|status| status.phase);
+    Saved { name: savepoint.name_any(), phase, takes_all: !savepoint.finalizers().is_empty() }
 }
 
 fn restarts(container: &ContainerStatus) -> u32 {

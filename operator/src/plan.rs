@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use forebay_api::v1::{Description, Shard};
+use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 
 use rollout::{Rollout, Standing};
@@ -38,6 +39,8 @@ pub struct Fleet {
     pub workers: Vec<Worker>,
     /// The config maps that there are, by the template that they are for.
     pub configs: BTreeMap<String, Config>,
+    /// The savepoints that were taken before changes, by the template that was to come.
+    pub savepoints: BTreeMap<String, Saved>,
     /// Whether the service is there.
     pub has_service: bool,
     /// Whether the disruption budget is there.
@@ -62,6 +65,26 @@ pub struct Trouble {
     pub reason: String,
     /// The whole story.
     pub message: String,
+}
+
+/// A savepoint that was taken before a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The object's name.
+    pub name: String,
+    /// How far it has come.
+    pub phase: Option<SavepointPhase>,
+    /// Whether what was copied goes when the object is deleted.
+    pub takes_all: bool,
+}
+
+/// A pod that does one thing and ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// At work, or on its way; started anew so many times, and what is wrong with it.
+    Working(u32, Option<Trouble>),
+    /// Done.
+    Done,
 }
 
 /// One pod, and what its worker says.
@@ -143,6 +166,12 @@ pub enum Action {
         /// What is known.
         standing: Standing,
     },
+    /// Have a savepoint taken before the change to the manifest's revision.
+    ApplySavepoint,
+    /// See to it that what was copied goes with this savepoint.
+    DoomSavepoint(String),
+    /// Delete it.
+    DeleteSavepoint(String),
     /// Have these pods' workers take checkpoints.
     Checkpoint(BTreeSet<String>),
     /// Tell a worker which shards are its own.
@@ -169,6 +198,9 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     if fleet.replicas > 0 && !fleet.configs.contains_key(&fleet.template) {
         actions.push(Action::ApplyConfig);
     }
+    if matches!(rollout, Rollout::Save { .. }) && fleet.replicas > 0 && !fleet.savepoints.contains_key(&fleet.template) {
+        actions.push(Action::ApplySavepoint);
+    }
     let last = last_checkpoints(fleet);
     match rollout.next(fleet) {
         // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.
@@ -182,6 +214,11 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     let workers: Vec<Worker> = fleet.workers.iter().map(|worker| Worker { state: state(worker), ..worker.clone() }).collect();
     actions.extend(assignment::plan(&workers, rollout.canary()));
     let in_use = |template: &str| rollout.needs(template, fleet) || fleet.workers.iter().any(|worker| worker.template == template);
+    let of_earlier_changes = fleet.savepoints.iter().filter(|(template, _)| **template != fleet.template);
+    actions.extend(of_earlier_changes.map(|(_, saved)| match saved.takes_all {
+        true => Action::DeleteSavepoint(saved.name.clone()),
+        false => Action::DoomSavepoint(saved.name.clone()),
+    }));
     actions.extend(fleet.configs.keys().filter(|template| !in_use(template)).cloned().map(Action::DeleteConfig));
     actions
 }
@@ -199,10 +236,17 @@ impl Fleet {
     pub fn stale(&self, age: Duration) -> BTreeSet<String> {
         let is_fresh = |shard: &Shard| {
             let is_young = shard.checkpoint_age_millis.is_some_and(|millis| Duration::from_millis(millis) < age);
+            // At epoch 0 both are 0: it has never had a record.
             is_young || shard.checkpoint_epoch == shard.epoch || shard.phase != "running"
         };
         let is_stale = |worker: &&Worker| worker.is_live() && worker.heard().is_some_and(|said| !said.owned.iter().all(is_fresh));
         self.workers.iter().filter(is_stale).map(|worker| worker.pod.clone()).collect()
+    }
+
+    /// The shards that run and have never committed an epoch.
+    pub fn empty(&self) -> BTreeSet<u32> {
+        let owned = self.workers.iter().filter_map(Worker::heard).flat_map(|said| &said.owned);
+        owned.filter(|shard| shard.phase == "running" && shard.epoch == 0).map(|shard| shard.shard).collect()
     }
 
     /// How many shards the job has, if any worker has said so.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_crds::job::StoreSpec;
+use forebay_crds::job::{DeletionPolicy, StoreSpec};
 use forebay_crds::{Finding, IngestionJob, Path, ValidatedJob, validate};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -16,6 +16,8 @@ use crate::observe::Observer;
 use crate::plan::plan;
 use crate::report::{self, Verdict};
 use crate::resources::Blueprint;
+use crate::teardown;
+use crate::teardown::reconcile::FINALIZER;
 
 /// How often workers are heard: several times within the time after which a silent one counts as lost.
 const HEARING_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,8 +43,7 @@ pub struct Context {
 /// One look at one job.
 pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<controller::Action, ApplyError> {
     if resource.metadata.deletion_timestamp.is_some() {
-        // All that was made for it has it as its owner, and goes with it.
-        return Ok(controller::Action::await_change());
+        return teardown::reconcile::reconcile(resource, context).await;
     }
     let job = match validate(&resource).and_then(check_for_cluster) {
         Ok(job) => job,
@@ -53,6 +54,10 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
             return Ok(controller::Action::await_change());
         }
     };
+    let is_cleaned_up = job.deletion_policy == DeletionPolicy::Delete;
+    if is_cleaned_up != resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        context.applier.finalizer(&*resource, FINALIZER, is_cleaned_up).await?;
+    }
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     context.observer.forget_gone();
     let seen = context.observer.look(&blueprint).await;

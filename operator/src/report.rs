@@ -56,6 +56,9 @@ impl Verdict {
         }
         let verdict = Self::of_workers(fleet);
         match (Rollout::of(fleet), verdict.phase) {
+            (Rollout::Save { to, .. }, Phase::Running | Phase::Starting) => {
+                Self::new(Phase::Upgrading, "SavepointFirst", format!("revision {to}: a savepoint is taken before anything changes"))
+            }
             (Rollout::Canary { to, .. }, Phase::Running | Phase::Starting) => {
                 Self::new(Phase::Upgrading, "CanaryObserved", waits(fleet, to))
             }
@@ -222,7 +225,14 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
                 let note = format!("{pod} has the shards {shards:?} under version {version}");
                 all.push(News { is_warning: false, reason: "ShardsAssigned", note });
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) | Action::Checkpoint(_) => {}
+            Action::ApplyService
+            | Action::ApplyBudget
+            | Action::ApplyConfig
+            | Action::DeleteConfig(_)
+            | Action::ApplySavepoint
+            | Action::DoomSavepoint(_)
+            | Action::DeleteSavepoint(_)
+            | Action::Checkpoint(_) => {}
         }
     }
     all

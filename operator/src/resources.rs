@@ -1,11 +1,12 @@
 //! What the operator makes in the cluster, one builder per kind: pure, from a job to an object.
 
 pub mod config_map;
-pub mod copier;
 pub mod disruption_budget;
 pub mod pod;
 pub mod revision;
+pub mod savepoint;
 pub mod service;
+pub mod task;
 
 use std::collections::BTreeMap;
 
@@ -28,6 +29,8 @@ pub const STANDING_LABEL: &str = "forebay.dev/standing";
 pub const NUMBER_LABEL: &str = "forebay.dev/good-number";
 /// See [`STANDING_LABEL`].
 pub const REASON_ANNOTATION: &str = "forebay.dev/reason";
+/// On what belongs to a job and does not go with it: the job's uid.
+pub const JOB_UID_LABEL: &str = "forebay.dev/job-uid";
 /// A pod's place among the job's pods.
 pub const SLOT_LABEL: &str = "forebay.dev/slot";
 

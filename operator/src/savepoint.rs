@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use forebay_crds::savepoint::SavepointPhase;
 
-use crate::plan::{Fleet, Trouble};
+use crate::plan::{Fleet, Task};
 
 /// A pod that failed so often will not do better.
 const RESTARTS_MAX: u32 = 5;
+
+/// Shards that are restored after a loss process again within this; those of a job that does not run at all must not keep it from being changed.
+const AILING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is seen of a savepoint.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,19 +25,12 @@ pub struct Sight {
     pub age: Duration,
     /// After so long it has failed.
     pub deadline: Duration,
+    /// Whether a change of the job waits for it.
+    pub is_waited_for: bool,
     /// Its job; `None` while there is none.
     pub job: Option<Fleet>,
     /// The pod that copies.
-    pub pod: Option<Copier>,
-}
-
-/// The pod that copies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Copier {
-    /// At work, or on its way; started so many times, and what is wrong with it.
-    Working(u32, Option<Trouble>),
-    /// Done: the savepoint is there.
-    Done,
+    pub pod: Option<Task>,
 }
 
 /// What to do.
@@ -44,8 +40,8 @@ pub enum Step {
     Wait,
     /// Have these workers take checkpoints, by the names of their pods.
     Checkpoint(BTreeSet<String>),
-    /// Make the pod that copies.
-    Copy,
+    /// Make the pod that copies; these shards have nothing to be copied.
+    Copy(BTreeSet<u32>),
     /// Delete it.
     CleanUp,
 }
@@ -69,10 +65,10 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
     }
     let progress = |phase, reason, message: String| Some(Progress { phase, reason, message });
     let (reason, message, next) = match (&sight.pod, &sight.job) {
-        (Some(Copier::Done), _) => {
+        (Some(Task::Done), _) => {
             return (progress(SavepointPhase::Completed, "Completed", "the state of all shards is copied".to_owned()), Step::Wait);
         }
-        (Some(Copier::Working(restarts, trouble)), _) => {
+        (Some(Task::Working(restarts, trouble)), _) => {
             let message = trouble.as_ref().map_or("the checkpoints are being copied".to_owned(), |trouble| trouble.message.clone());
             if *restarts >= RESTARTS_MAX && trouble.is_some() {
                 return (progress(SavepointPhase::Failed, "CopyFailed", message), Step::CleanUp);
@@ -82,11 +78,15 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
         (None, None) => ("NoSuchJob", "there is no such job in this namespace, or its manifest cannot work".to_owned(), Step::Wait),
         (None, Some(job)) => waits_for(job, sight.age),
     };
+    if sight.is_waited_for && reason == "ShardsStarting" && sight.age > AILING_TIMEOUT {
+        let message = format!("{message}, and the change that waits for it may be what repairs them");
+        return (progress(SavepointPhase::Failed, "JobAils", message), clean_up);
+    }
     if sight.age > sight.deadline {
         let message = format!("it is not complete after {} s: {message}", sight.deadline.as_secs());
         return (progress(SavepointPhase::Failed, "DeadlineExceeded", message), clean_up);
     }
-    let phase = if sight.pod.is_some() || next == Step::Copy { SavepointPhase::Copying } else { SavepointPhase::Pending };
+    let phase = if sight.pod.is_some() || matches!(next, Step::Copy(_)) { SavepointPhase::Copying } else { SavepointPhase::Pending };
     (progress(phase, reason, message), next)
 }
 
@@ -94,7 +94,7 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
 fn waits_for(job: &Fleet, age: Duration) -> (&'static str, String, Step) {
     if job.replicas == 0 {
         return match job.workers.len() {
-            0 => ("Copying", "the checkpoints are copied".to_owned(), Step::Copy),
+            0 => ("Copying", "the checkpoints are copied".to_owned(), Step::Copy(BTreeSet::new())),
             pods => ("JobStops", format!("{pods} workers are releasing their shards"), Step::Wait),
         };
     }
@@ -103,7 +103,7 @@ fn waits_for(job: &Fleet, age: Duration) -> (&'static str, String, Step) {
     }
     let stale = job.stale(age);
     match stale.len() {
-        0 => ("Copying", "the checkpoints are copied".to_owned(), Step::Copy),
+        0 => ("Copying", "the checkpoints are copied".to_owned(), Step::Copy(job.empty())),
         _ => ("TakingCheckpoints", "shards are taking checkpoints of what they hold now".to_owned(), Step::Checkpoint(stale)),
     }
 }

@@ -1,10 +1,11 @@
 //! The end of a job whose `deletionPolicy` is `Delete`: what is to be done, from what is seen. Pure. The job has a finalizer then, and it goes in any
 //! case, soon: no live worker is needed, a lost node holds up nothing, and a namespace that is being deleted is let go at once.
 
+pub mod reconcile;
+
 use std::time::Duration;
 
-use crate::plan::Trouble;
-use crate::savepoint::Copier;
+use crate::plan::{Task, Trouble};
 
 /// A pod that is stuck for so long is on a lost node: what it may still do to the job's journal hurts nobody.
 const PODS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -21,7 +22,7 @@ pub struct Sight {
     /// Whether any pod of it is there.
     pub has_pods: bool,
     /// The pod that cleans up.
-    pub cleaner: Option<Copier>,
+    pub cleaner: Option<Task>,
 }
 
 /// What to do.
@@ -40,8 +41,8 @@ pub enum Step {
 /// What to do.
 pub fn step(sight: &Sight) -> Step {
     let trouble = match &sight.cleaner {
-        Some(Copier::Done) => return Step::Release(None),
-        Some(Copier::Working(_, trouble)) => trouble.clone(),
+        Some(Task::Done) => return Step::Release(None),
+        Some(Task::Working(_, trouble)) => trouble.clone(),
         None => None,
     };
     if sight.age > DEADLINE {
@@ -63,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    fn check(age: u64, workers: &[&str], has_pods: bool, cleaner: Option<Copier>, expected: &Step) {
+    fn check(age: u64, workers: &[&str], has_pods: bool, cleaner: Option<Task>, expected: &Step) {
         let workers = workers.iter().map(|pod| (*pod).to_owned()).collect();
         assert_eq!(step(&Sight { age: Duration::from_secs(age), workers, has_pods, cleaner }), *expected);
     }
@@ -74,8 +75,8 @@ mod tests {
         check(5, &[], true, None, &Step::Wait);
         check(61, &[], true, None, &Step::Clean);
         check(5, &[], false, None, &Step::Clean);
-        check(9, &[], false, Some(Copier::Working(0, None)), &Step::Wait);
-        check(9, &[], false, Some(Copier::Done), &Step::Release(None));
+        check(9, &[], false, Some(Task::Working(0, None)), &Step::Wait);
+        check(9, &[], false, Some(Task::Done), &Step::Release(None));
     }
 
     #[test]
@@ -83,7 +84,7 @@ mod tests {
         let late = |why: &str| Step::Release(Some(format!("cleaning up took more than 300 s{why}")));
         let trouble = Trouble { reason: "Error".into(), message: "no broker".into() };
         check(301, &["a"], true, None, &late(""));
-        check(301, &[], false, Some(Copier::Working(3, Some(trouble))), &late(": no broker"));
-        check(301, &[], false, Some(Copier::Done), &Step::Release(None));
+        check(301, &[], false, Some(Task::Working(3, Some(trouble))), &late(": no broker"));
+        check(301, &[], false, Some(Task::Done), &Step::Release(None));
     }
 }

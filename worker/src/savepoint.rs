@@ -25,6 +25,8 @@ use crate::restorer::{checksum, newest_manifest};
 pub const FORMAT: u32 = 1;
 /// The object that makes a savepoint of what lies beside it.
 const MANIFEST: &str = "savepoint.json";
+/// What one request of S3 deletes at most.
+const DELETED_AT_ONCE: usize = 1000;
 /// What the first owner of a new job's shards calls itself: it is nobody, and is barred at no cost.
 const SEEDER: &str = "savepoint";
 
@@ -38,7 +40,7 @@ pub struct Savepoint {
     pub engine: String,
     /// The uid of the job that it is of.
     pub job: String,
-    /// One checkpoint of each shard, in their order. They are of different moments: without loops between shards that is no matter.
+    /// One checkpoint of each shard that has any state, in their order. They are of different moments: without loops between shards that is no matter.
     pub shards: Vec<SavedShard>,
 }
 
@@ -118,13 +120,19 @@ pub fn read(store: &dyn ObjectStore) -> Result<Option<Savepoint>, SavepointError
     Ok(Some(savepoint))
 }
 
-/// Copies the newest checkpoint of each shard from a job's store to `to`, by way of files in `scratch`. One that is there already is returned as it is:
-/// a savepoint never changes.
-pub fn take(from: &dyn ObjectStore, to: &dyn ObjectStore, job: &str, shards: u32, scratch: &Path) -> Result<Savepoint, SavepointError> {
+/// Copies the newest checkpoint of each of these shards from a job's store to `to`, by way of files in `scratch`. One that is there already is returned as it
+/// is: a savepoint never changes. Only a shard that has never committed an epoch may be left out.
+pub fn take(
+    from: &dyn ObjectStore,
+    to: &dyn ObjectStore,
+    job: &str,
+    shards: impl Iterator<Item = ShardId>,
+    scratch: &Path,
+) -> Result<Savepoint, SavepointError> {
     if let Some(savepoint) = read(to)? {
         return Ok(savepoint);
     }
-    let shards = (0..shards).map(|shard| copy(from, to, ShardId::new(shard), scratch)).collect::<Result<_, _>>()?;
+    let shards = shards.map(|shard| copy(from, to, shard, scratch)).collect::<Result<_, _>>()?;
     let savepoint = Savepoint { format: FORMAT, engine: env!("CARGO_PKG_VERSION").to_owned(), job: job.to_owned(), shards };
     let bytes = serde_json::to_vec_pretty(&savepoint).expect("a savepoint has string keys only");
     match to.put(MANIFEST, &Body::Bytes(bytes))? {
@@ -132,6 +140,16 @@ pub fn take(from: &dyn ObjectStore, to: &dyn ObjectStore, job: &str, shards: u32
         // Somebody else was faster, or the first reply was lost.
         Put::AlreadyThere => Ok(read(to)?.unwrap_or(savepoint)),
     }
+}
+
+/// Deletes a savepoint, its manifest first: what is left of one that is half gone is none. Returns how many objects there were.
+pub fn delete(store: &dyn ObjectStore) -> Result<usize, SavepointError> {
+    store.delete(&[MANIFEST.to_owned()])?;
+    let keys: Vec<String> = store.list("")?.into_iter().map(|object| object.key).collect();
+    for some in keys.chunks(DELETED_AT_ONCE) {
+        store.delete(some)?;
+    }
+    Ok(keys.len())
 }
 
 /// Makes a shard's first checkpoint in a new job's store out of the one in a savepoint. The same positions, books and state; another owner and journal.
@@ -291,10 +309,10 @@ mod tests {
         encode_key(TableId::new(0), Partition::new(0), b"n1", &mut key);
         let (from, head) = job(&key);
         let (saved, to, scratch) = (Objects::default(), Objects::default(), tempfile::tempdir().unwrap());
-        let savepoint = take(&from, &saved, "uid", 1, scratch.path()).unwrap();
+        let savepoint = take(&from, &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap();
         assert_eq!(read(&saved).unwrap(), Some(savepoint.clone()));
         // Taken again it is the same one, though the job has gone on.
-        assert_eq!(take(&Objects::default(), &saved, "uid", 1, scratch.path()).unwrap(), savepoint);
+        assert_eq!(take(&Objects::default(), &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap(), savepoint);
 
         let by = seeder();
         seed(&saved, &savepoint.shards[0], &to, &by, scratch.path()).unwrap();
@@ -343,7 +361,7 @@ mod tests {
     #[test]
     fn what_is_not_whole_is_no_savepoint() {
         let (saved, scratch) = (Objects::default(), tempfile::tempdir().unwrap());
-        let missing = take(&Objects::default(), &saved, "uid", 1, scratch.path()).unwrap_err();
+        let missing = take(&Objects::default(), &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap_err();
         assert!(missing.to_string().contains("shard 0 has no checkpoint yet"), "{missing}");
         assert_eq!(read(&saved).unwrap(), None);
         saved.put(MANIFEST, &Body::Bytes(br#"{"format": 2, "engine": "", "job": "", "shards": []}"#.to_vec())).unwrap();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::support::World;
 
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 20] = [
     &[],
     &["run"],
     &["worker"],
@@ -23,8 +23,10 @@ const COMMANDS: [&[&str]; 18] = [
     &["snapshot", "inspect"],
     &["snapshot", "verify"],
     &["savepoint", "take"],
+    &["savepoint", "delete"],
     &["dlq", "ls"],
     &["dlq", "replay"],
+    &["cleanup"],
     &["books"],
 ];
 

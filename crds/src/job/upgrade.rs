@@ -12,7 +12,7 @@ pub struct UpgradeSpec {
     /// For how long shards must process under the new revision before it counts as good; `30s` by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observe: Option<TimeSpan>,
-    /// A change that is not in force after so long is taken back; `10m` by default.
+    /// A change whose first shard does not process well after so long is taken back; `10m` by default. Each worker that follows has as long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<TimeSpan>,
     /// A change is taken back when the share of records that become dead letters grows by more than so many percent of all records; 10 by

@@ -19,7 +19,9 @@ pub(super) fn plan(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
     }
     stay.sort_by_key(|worker| worker.slot);
     let missing = match rollout {
-        Rollout::First { template } | Rollout::Steady { template } => one_revision(fleet, template, stay, false, &mut actions),
+        Rollout::First { template } | Rollout::Steady { template } | Rollout::Save { from: template, .. } => {
+            one_revision(fleet, template, stay, false, &mut actions)
+        }
         Rollout::RolledBack { template, .. } => one_revision(fleet, template, stay, true, &mut actions),
         Rollout::Canary { to, .. } | Rollout::Switch { to, .. } if fleet.replicas == 0 => {
             one_revision(fleet, to, stay, false, &mut actions)

@@ -1,13 +1,14 @@
 //! How a change of a job goes into force, and when it is taken back: a state machine. Where it stands is written on the config maps of the
 //! revisions, one word each; all else is seen anew at each look, so an operator may end between any two actions.
 //!
-//! First a canary: one worker more, which gets one shard. When that has processed for a while and nothing speaks against it, the change is proven
+//! First a savepoint, then a canary: one worker more, which gets one shard. When that has processed for a while and nothing speaks against it, the change is proven
 //! and the other workers follow, one by one. A change that crashes, stalls, makes dead letters or takes too long is bad for good: what ran before
 //! goes on at the next epoch, with the state as it is.
 
 use std::time::Duration;
 
 use forebay_api::v1::{Books, Shard};
+use forebay_crds::savepoint::SavepointPhase;
 
 use super::{Fleet, Worker};
 
@@ -41,6 +42,13 @@ pub enum Rollout<'a> {
     Steady {
         /// What that is.
         template: &'a str,
+    },
+    /// The state is copied before anything changes.
+    Save {
+        /// What runs.
+        from: &'a str,
+        /// What the manifest asks for.
+        to: &'a str,
     },
     /// One worker more tries the change on one shard.
     Canary {
@@ -85,7 +93,8 @@ impl<'a> Rollout<'a> {
             _ if from == template => Self::Steady { template },
             Some(Standing::Bad(reason)) => Self::RolledBack { template: from, reason },
             Some(Standing::Proven) => Self::Switch { from, to: template },
-            Some(Standing::Untried | Standing::Good(_)) | None => Self::Canary { from, to: template },
+            Some(Standing::Untried | Standing::Good(_)) | None if is_saved(fleet) => Self::Canary { from, to: template },
+            Some(Standing::Untried | Standing::Good(_)) | None => Self::Save { from, to: template },
         }
     }
 
@@ -100,7 +109,7 @@ impl<'a> Rollout<'a> {
         };
         match self {
             Self::First { .. } => is_everywhere().then_some(Standing::Good(1)),
-            Self::Steady { .. } | Self::RolledBack { .. } => None,
+            Self::Steady { .. } | Self::Save { .. } | Self::RolledBack { .. } => None,
             Self::Canary { .. } | Self::Switch { .. } => match (self, judge(fleet)) {
                 (_, Judgement::Bad(reason)) => Some(Standing::Bad(reason)),
                 (Self::Canary { .. }, Judgement::Healthy) => Some(Standing::Proven),
@@ -114,7 +123,7 @@ impl<'a> Rollout<'a> {
     pub fn canary(&self) -> Option<&'a str> {
         match self {
             Self::Canary { to, .. } => Some(to),
-            Self::First { .. } | Self::Steady { .. } | Self::Switch { .. } | Self::RolledBack { .. } => None,
+            Self::First { .. } | Self::Steady { .. } | Self::Save { .. } | Self::Switch { .. } | Self::RolledBack { .. } => None,
         }
     }
 
@@ -122,7 +131,7 @@ impl<'a> Rollout<'a> {
     pub fn in_force(&self) -> &'a str {
         match self {
             Self::First { template } | Self::Steady { template } | Self::RolledBack { template, .. } => template,
-            Self::Canary { from, .. } | Self::Switch { from, .. } => from,
+            Self::Save { from, .. } | Self::Canary { from, .. } | Self::Switch { from, .. } => from,
         }
     }
 
@@ -155,8 +164,11 @@ pub fn judge(fleet: &Fleet) -> Judgement {
         (None, Some(waits)) => waits,
         (None, None) => return Judgement::Healthy,
     };
-    let deadline = fleet.gate.deadline;
-    match fleet.configs.get(to) {
+    let config = fleet.configs.get(to);
+    // The canary has one share of time, and each worker that follows another one.
+    let shares = if config.is_some_and(|config| config.standing == Standing::Proven) { 1 + fleet.replicas } else { 1 };
+    let deadline = fleet.gate.deadline * shares;
+    match config {
         Some(config) if config.age > deadline => Judgement::Bad(format!("it is not in force after {} s: {waits}", deadline.as_secs())),
         Some(_) | None => Judgement::Waiting(waits),
     }
@@ -169,6 +181,12 @@ fn good(fleet: &Fleet) -> Option<(&str, u64)> {
     };
     let (number, template) = fleet.configs.iter().filter_map(number).max()?;
     fleet.configs.get_key_value(&template).map(|(template, _)| (template.as_str(), number))
+}
+
+/// One that failed is said to have, and holds up no change: it may be what repairs the object store's settings.
+fn is_saved(fleet: &Fleet) -> bool {
+    let phase = fleet.savepoints.get(&fleet.template).and_then(|saved| saved.phase);
+    matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed))
 }
 
 /// Compared with all that was before, because some records may have always been bad.

@@ -42,12 +42,26 @@ const GATE: Upgrade = Upgrade { observe: Duration::from_secs(30), deadline: Dura
 /// One whose only revision is in force.
 fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
     let configs = configs(&[("t1", Standing::Good(1))]);
-    Fleet { replicas, stops_for: Duration::ZERO, template: "t1".into(), gate: GATE, workers, configs, has_service: true, has_budget: true }
+    Fleet {
+        replicas,
+        stops_for: Duration::ZERO,
+        template: "t1".into(),
+        gate: GATE,
+        workers,
+        configs,
+        savepoints: BTreeMap::new(),
+        has_service: true,
+        has_budget: true,
+    }
 }
 
 fn configs(all: &[(&str, Standing)]) -> BTreeMap<String, Config> {
     let config = |standing: &Standing| Config { standing: standing.clone(), version: None, age: Duration::ZERO };
     all.iter().map(|(template, standing)| ((*template).to_owned(), config(standing))).collect()
+}
+
+fn saved(template: &str, phase: SavepointPhase) -> Saved {
+    Saved { name: format!("job-{template}"), phase: Some(phase), takes_all: false }
 }
 
 fn make(slot: u32, template: &str) -> Action {
@@ -272,6 +286,15 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
                 told.answer = runs(version, &shards);
             }
             Action::ApplyConfig => toy.configs.extend(configs(&[(&toy.template.clone(), Standing::Untried)])),
+            Action::ApplySavepoint => {
+                let template = toy.template.clone();
+                toy.savepoints.insert(template.clone(), saved(&template, SavepointPhase::Completed));
+            }
+            Action::DoomSavepoint(name) => {
+                let doomed = toy.savepoints.values_mut().find(|saved| saved.name == name);
+                doomed.expect("only what is there is doomed").takes_all = true;
+            }
+            Action::DeleteSavepoint(name) => toy.savepoints.retain(|_, saved| saved.name != name),
             Action::DeleteConfig(template) => drop(toy.configs.remove(&template)),
             Action::Mark { template, standing } => {
                 toy.configs.get_mut(&template).expect("only what is there is marked").standing = standing

@@ -4,18 +4,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forebay_api::v1::{Description, Shard};
+use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 
 use super::*;
-use crate::plan::{Answer, Config, Fleet, Trouble, Worker};
+use crate::plan::{Answer, Config, Fleet, Saved, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
     let worker = Worker { pod, uid, slot: 0, template, state: PodState::Starting, restarts: 0, trouble, answer };
     let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
     let (configs, workers) = (BTreeMap::new(), vec![worker]);
-    let fleet =
-        Fleet { replicas: 1, stops_for: Duration::ZERO, template: "t".into(), gate, workers, configs, has_service: true, has_budget: true };
+    let fleet = Fleet {
+        replicas: 1,
+        stops_for: Duration::ZERO,
+        template: "t".into(),
+        gate,
+        workers,
+        configs,
+        savepoints: BTreeMap::new(),
+        has_service: true,
+        has_budget: true,
+    };
     Seen { fleet, selector: "a=b".into(), revisions: BTreeMap::new() }
 }
 
@@ -68,6 +78,9 @@ fn a_change_and_what_became_of_it_is_told() {
     let mut changed = seen(heard(["running", "running"], ""), None);
     changed.fleet.template = "u".into();
     changed.fleet.configs = [("t".to_owned(), config(Standing::Good(1)))].into();
+    check(&changed, (Phase::Upgrading, "SavepointFirst", "revision u: a savepoint is taken before anything changes"));
+    let before = Saved { name: "s".into(), phase: Some(SavepointPhase::Completed), takes_all: false };
+    changed.fleet.savepoints.insert("u".into(), before);
     check(&changed, (Phase::Upgrading, "CanaryObserved", "revision u: its worker has no shard yet"));
     changed.fleet.configs.insert("u".into(), config(Standing::Proven));
     check(&changed, (Phase::Upgrading, "WorkersFollow", "revision u: its worker has no shard yet"));

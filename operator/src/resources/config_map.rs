@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use forebay_crds::IngestionJob;
-use forebay_crds::job::{PropertySource, SecretKey, UpgradeSpec, WorkersSpec};
+use forebay_crds::job::{DeletionPolicy, PropertySource, SecretKey, UpgradeSpec, WorkersSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
 
-use super::{Blueprint, TEMPLATE_LABEL, revision};
+use super::{Blueprint, TEMPLATE_LABEL, revision, task};
 
 /// The file in the config map.
 pub const FILE: &str = "job.json";
@@ -22,6 +22,11 @@ pub fn build(blueprint: &Blueprint) -> ConfigMap {
     }
 }
 
+/// The one for the pod that cleans up behind a job that is being deleted. It has no owner, or it would go before the pod has read it.
+pub fn for_cleaner(blueprint: &Blueprint) -> ConfigMap {
+    ConfigMap { metadata: task::metadata_of_cleaner(blueprint), ..build(blueprint) }
+}
+
 /// The manifest as workers read it, as JSON, and the variables that it counts on. Of the metadata name, namespace and uid; of the spec all but the
 /// workers: how many there are, or whether any, is no business of theirs. References to secrets become names of environment variables.
 pub fn worker_manifest(resource: &IngestionJob) -> (String, BTreeMap<String, SecretKey>) {
@@ -29,6 +34,7 @@ pub fn worker_manifest(resource: &IngestionJob) -> (String, BTreeMap<String, Sec
     spec.workers = WorkersSpec::default();
     spec.upgrade = UpgradeSpec::default();
     spec.suspend = false;
+    spec.deletion_policy = DeletionPolicy::default();
     let mut secrets = BTreeMap::new();
     for (number, source) in spec.kafka.iter_mut().flat_map(|kafka| kafka.properties_from.values_mut()).enumerate() {
         if let PropertySource::SecretKeyRef(secret) = source {

@@ -101,7 +101,7 @@ fn the_pod_that_copies_a_savepoint_is_no_worker_of_the_job_to_anybody() {
     let spec = serde_json::from_str(r#"{"job": "flights"}"#).unwrap();
     let mut savepoint = forebay_crds::IngestionSavepoint::new("before", spec);
     savepoint.metadata.uid = Some("3f2a9c1e-5a34-4b7e-9d7e-000000000000".into());
-    let pod = copier::build(&blueprint, (&blueprint.template, &blueprint.revision), &savepoint, "before-3f2a9c");
+    let pod = task::copier(&blueprint, (&blueprint.template, &blueprint.revision), &savepoint, "before-3f2a9c", &[2, 3].into());
     let labels = pod.metadata.labels.clone().unwrap();
     assert!(blueprint.selector().iter().any(|(name, value)| labels.get(name) != Some(value)), "{labels:?}");
     let pod = serde_json::to_value(pod).unwrap();
@@ -110,6 +110,21 @@ fn the_pod_that_copies_a_savepoint_is_no_worker_of_the_job_to_anybody() {
         (&"before-3f2a9c".into(), &"IngestionSavepoint".into())
     );
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(container["args"], serde_json::json!(["savepoint", "take", "-f", "/etc/forebay/job.json", "--name", "before-3f2a9c"]));
+    assert_eq!(
+        container["args"],
+        serde_json::json!(["savepoint", "take", "--name", "before-3f2a9c", "--empty", "2,3", "-f", "/etc/forebay/job.json"])
+    );
     assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
+}
+
+#[test]
+fn the_pod_that_cleans_up_outlives_its_job_and_reads_a_config_map_of_its_own() {
+    let blueprint = blueprint(|manifest| manifest);
+    let (pod, config) = (task::cleaner(&blueprint, &blueprint.revision), config_map::for_cleaner(&blueprint));
+    assert!(pod.metadata.owner_references.is_none() && config.metadata.owner_references.is_none());
+    let pod = serde_json::to_value(pod).unwrap();
+    assert_eq!(pod["spec"]["volumes"][0]["configMap"]["name"], "flights-0f3a9c-cleanup");
+    assert_eq!(config.metadata.name.as_deref(), Some("flights-0f3a9c-cleanup"));
+    assert_eq!(pod["spec"]["containers"][0]["args"], serde_json::json!(["cleanup", "--delete", "-f", "/etc/forebay/job.json"]));
+    assert!(config.data.unwrap().contains_key(FILE_NAME));
 }

@@ -28,7 +28,8 @@ fn says(version: u64, shards: Vec<Shard>) -> Answer {
 fn trial(canary: Worker) -> Fleet {
     let workers = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2])), of("t2", canary)];
     let configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
-    Fleet { template: "t2".into(), configs, ..fleet(2, workers) }
+    let savepoints = [("t2".to_owned(), saved("t2", SavepointPhase::Completed))].into();
+    Fleet { template: "t2".into(), configs, savepoints, ..fleet(2, workers) }
 }
 
 fn check_judgement(canary: Worker, age_seconds: u64, expected: Judgement) {
@@ -52,6 +53,13 @@ fn a_change_is_judged_by_what_its_workers_do() {
     let late = "it is not in force after 600 s: shard 3 has not committed any of its records under it";
     check_judgement(healthy(stuck), 601, bad(late));
 
+    let mut following = trial(healthy(processes(3, 29, (0, 0), (5, 0))));
+    let proven = following.configs.get_mut("t2").unwrap();
+    (proven.standing, proven.age) = (Standing::Proven, Duration::from_secs(1800));
+    assert_eq!(judge(&following), waiting("shard 3 is observed for 30 s"), "two workers that follow have two more shares of time");
+    following.configs.get_mut("t2").unwrap().age = Duration::from_secs(1801);
+    assert_eq!(judge(&following), bad("it is not in force after 1800 s: shard 3 is observed for 30 s"));
+
     let letters = "of 20 records that it has processed 13 became dead letters, 65 % where it was 50 % before";
     check_judgement(healthy(processes(3, 1, (10, 5), (29, 18))), 5, waiting("shard 3 is observed for 30 s"));
     check_judgement(healthy(processes(3, 1, (10, 5), (30, 18))), 5, bad(letters));
@@ -73,8 +81,21 @@ fn a_change_is_judged_by_what_its_workers_do() {
 #[test]
 fn a_canary_comes_beside_the_others_and_gets_one_shard() {
     let before = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2, 3]))];
-    let changed = Fleet { template: "t2".into(), ..fleet(2, before.clone()) };
-    check(&changed, &[Action::ApplyConfig, make(2, "t2")]);
+    let mut changed = Fleet { template: "t2".into(), ..fleet(2, before.clone()) };
+    // One savepoint is kept, that of the last change; its predecessor takes with it what it holds.
+    changed.savepoints = [("t1".to_owned(), saved("t1", SavepointPhase::Completed))].into();
+    check(&changed, &[Action::ApplyConfig, Action::ApplySavepoint, Action::DoomSavepoint("job-t1".into())]);
+    changed.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
+    changed.savepoints.get_mut("t1").unwrap().takes_all = true;
+    changed.savepoints.insert("t2".into(), saved("t2", SavepointPhase::Copying));
+    check(&changed, &[Action::DeleteSavepoint("job-t1".into())]);
+    changed.savepoints.remove("t1");
+    check(&changed, &[]);
+    // One that fails holds up no change: the change may be what repairs it.
+    for phase in [SavepointPhase::Completed, SavepointPhase::Failed] {
+        changed.savepoints.insert("t2".into(), saved("t2", phase));
+        check(&changed, &[make(2, "t2")]);
+    }
 
     let mut idle_canary = trial(worker(2, PodState::Ready, idle()));
     idle_canary.workers[1] = before[1].clone();

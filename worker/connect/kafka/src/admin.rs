@@ -109,6 +109,27 @@ impl Admin {
         self.check_journal(&action)
     }
 
+    /// Whether there is a journal topic.
+    pub(crate) fn has_journal(&self) -> Result<bool, LogError> {
+        let topic = &self.options.topics.journal;
+        Ok(self.partitions(&format!("look for the journal topic {topic}"), topic)?.is_some())
+    }
+
+    /// Deletes the journal topic. False when there is none.
+    pub(crate) fn delete_journal(&self) -> Result<bool, LogError> {
+        let topic = &self.options.topics.journal;
+        let action = format!("delete the journal topic {topic}");
+        let client = self.client()?;
+        for result in self.wait(&action, client.delete_topics(&[topic], &self.limits()))? {
+            match result {
+                Ok(_) => {}
+                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => return Ok(false),
+                Err((name, code)) => return Err(from_code(&action, &format!("topic {name}"), code, &code.to_string(), &self.heard)),
+            }
+        }
+        Ok(true)
+    }
+
     /// Makes every output topic that is missing; those that are there stay as they are.
     pub(crate) fn ensure_outputs(&self, partitions: u32) -> Result<(), LogError> {
         let action = "make the output topics";

@@ -52,6 +52,16 @@ impl KafkaLog {
         self.admin.ensure_outputs(partitions)
     }
 
+    /// Whether the job's journal topic is there.
+    pub fn has_journal(&self) -> Result<bool, LogError> {
+        self.admin.has_journal()
+    }
+
+    /// Deletes the job's journal topic, with all that the job's checkpoints do not hold. False when there is none.
+    pub fn delete_journal(&self) -> Result<bool, LogError> {
+        self.admin.delete_journal()
+    }
+
     /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too. It opens a
     /// transactional producer under an id of the job that no worker has, and nothing by it.
     pub fn preflight(&self) -> Vec<Finding> {
