@@ -150,9 +150,7 @@ impl Comparison {
 
 fn equal(left: &Operand<'_>, right: &Operand<'_>) -> bool {
     match (left, right) {
-        (Operand::Item(_) | Operand::Made(_), Operand::Item(_) | Operand::Made(_)) => {
-            left.clone().into_value() == right.clone().into_value()
-        }
+        (Operand::Item(_) | Operand::Made(_), Operand::Item(_) | Operand::Made(_)) => left.is_same(right),
         (Operand::Null, Operand::Null) => true,
         (Operand::Bool(left), Operand::Bool(right)) => left == right,
         _ => compare(left, right) == Some(Ordering::Equal),
