@@ -76,10 +76,10 @@ impl KafkaOptions {
         }
     }
 
-    /// The same for a process that may use so much memory: a sixteenth of it for inputs, an eighth for outputs, and never more than pays.
+    /// The same for a process that may use so much memory: a thirty-second of it for inputs, an eighth for outputs, and never more than pays.
     #[must_use]
     pub fn memory(mut self, bytes: usize) -> Self {
-        self.prefetch_bytes = (bytes / 16).min(self.prefetch_bytes);
+        self.prefetch_bytes = (bytes / 32).min(self.prefetch_bytes);
         self.produce_bytes = (bytes / 8).min(self.produce_bytes);
         self
     }
