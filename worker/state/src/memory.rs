@@ -23,7 +23,7 @@ pub const MEMORY_BYTES_MIN: usize = 4 << 20;
 const WRITE_SHARE: usize = 2;
 
 /// Of all write buffers, the most that one shard may fill before it flushes, so that one busy shard does not make all others flush small.
-const SHARD_WRITE_SHARE: usize = 4;
+const SHARD_WRITE_SHARE: usize = 8;
 
 /// Past 16 MiB a memtable's skip list costs every read more than larger table files save.
 const SHARD_WRITE_BYTES_MAX: usize = 16 << 20;

@@ -181,6 +181,8 @@ impl KafkaOptions {
         config.set("client.id", &self.client_id);
         config.set("socket.keepalive.enable", "true");
         config.set("reconnect.backoff.max.ms", "2000");
+        // It reads the clock and takes a lock for each record, for figures that few brokers collect.
+        config.set("enable.metrics.push", "false");
         for (name, value) in defaults {
             config.set(*name, value);
         }

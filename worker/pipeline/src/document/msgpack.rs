@@ -171,31 +171,37 @@ pub(super) fn end_of(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The same for long strings and for containers.
+/// The same for long strings and for containers: passes over what is inside.
 fn end_of_long(bytes: &[u8], mut at: usize) -> usize {
-    // Values that are still to be passed over.
     let mut left = 1;
     while left > 0 {
-        left -= 1;
         let marker = bytes[at];
-        at += usize::from(SIZES[usize::from(marker)]).max(1);
-        match marker {
-            0x80..=0x8f => left += 2 * usize::from(marker & 15),
-            0x90..=0x9f => left += usize::from(marker & 15),
-            0xd9..=0xdb => {
-                let (len, width) = length(bytes, at, marker - 0xd9);
-                at += width + len;
-            }
-            0xdc..=0xdf => {
-                let (len, width) = length(bytes, at, (marker & 1) + 1);
-                at += width;
-                left += if marker < 0xde { len } else { 2 * len };
-            }
-            // Its size says it all.
-            _ => {}
+        let size = SIZES[usize::from(marker)];
+        at += usize::from(size);
+        left -= 1;
+        if size == 0 {
+            let inside;
+            (at, inside) = step_into(bytes, at + 1, marker);
+            left += inside;
         }
     }
     at
+}
+
+/// Behind the head of a long string or of a container, whose marker was just before `at`; and how many values are inside.
+fn step_into(bytes: &[u8], at: usize, marker: u8) -> (usize, usize) {
+    match marker {
+        0x80..=0x8f => (at, 2 * usize::from(marker & 15)),
+        0x90..=0x9f => (at, usize::from(marker & 15)),
+        0xd9..=0xdb => {
+            let (len, width) = length(bytes, at, marker - 0xd9);
+            (at + width + len, 0)
+        }
+        _ => {
+            let (len, width) = length(bytes, at, (marker & 1) + 1);
+            (at + width, if marker < 0xde { len } else { 2 * len })
+        }
+    }
 }
 
 /// What lies in the bytes of one value. They were checked before.
