@@ -132,7 +132,8 @@ fn a_journal_made_anew_under_its_name_is_never_taken_for_an_empty_one() -> Resul
     })
 }
 
-/// Method: a job that takes no checkpoint loses its journal topic and its disk. What is left of it is its consumer group.
+/// Method: a job that takes no checkpoint loses its journal topic and its disk. What is left of it is its consumer group. Then what it left is deleted,
+/// as the message says: it begins anew under its name, and all comes out once more.
 #[test]
 fn a_job_that_lost_its_journal_before_its_first_checkpoint_is_never_taken_for_a_new_one() -> Result<()> {
     in_folder("lost", |folder| {
@@ -149,6 +150,13 @@ fn a_job_that_lost_its_journal_before_its_first_checkpoint_is_never_taken_for_a_
         ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", again.tail());
         ensure!(again.tail().contains("its journal and its checkpoints are gone"), "it does not say why:\n{}", again.tail());
         ensure!(flights.counts()? == before, "something was processed: {:?}, before {before:?}", flights.counts()?);
+
+        flights.forebay.ask(&["cleanup", "--delete"])?;
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        flights.run_until_end("one")?;
+        let twice =
+            before.iter().map(|(topic, count)| (topic.clone(), if *topic == flights.input() { *count } else { 2 * count })).collect();
+        ensure!(flights.counts()? == twice, "after a new beginning: {:?}, before {before:?}", flights.counts()?);
         Ok(())
     })
 }

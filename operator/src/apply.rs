@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use forebay_api::v1;
 use forebay_api::v1::CheckpointRequest;
 use forebay_api::v1::worker_client::WorkerClient;
-use forebay_crds::job::IngestionJobStatus;
-use forebay_crds::savepoint::{IngestionSavepointStatus, SavepointDeletionPolicy};
-use forebay_crds::{IngestionJob, IngestionSavepoint};
+use forebay_crds::IngestionSavepoint;
+use forebay_crds::savepoint::SavepointDeletionPolicy;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -213,17 +212,8 @@ impl Applier {
         }
     }
 
-    /// Writes the status. It is a cache: what fails here is tried again with the next look.
-    pub async fn status(&self, job: &IngestionJob, status: &IngestionJobStatus) -> Result<(), ApplyError> {
-        self.write_status(job, status).await
-    }
-
-    /// Writes how far a savepoint has come. That it is over is remembered here.
-    pub async fn savepoint_status(&self, savepoint: &IngestionSavepoint, status: &IngestionSavepointStatus) -> Result<(), ApplyError> {
-        self.write_status(savepoint, status).await
-    }
-
-    async fn write_status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
+    /// Writes the status of a job or a savepoint. What fails here is tried again with the next look.
+    pub async fn status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     {

@@ -135,22 +135,31 @@ pub fn stops_for(job: &IngestionJob, now: Timestamp) -> Duration {
     since.and_then(|since| since.try_into().ok()).unwrap_or_default()
 }
 
+/// One of an object's conditions. If it has not changed since `old`, neither has its time.
+pub fn condition(
+    old: &[Condition],
+    generation: Option<i64>,
+    (type_, holds): (&str, bool),
+    (reason, message): (&str, &str),
+    now: Timestamp,
+) -> Condition {
+    let status = if holds { "True" } else { "False" };
+    let before = old.iter().find(|condition| condition.type_ == type_ && condition.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
+    }
+}
+
 /// The status that a job should have. What has not changed since `job.status` is taken from there, times above all.
 pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: Timestamp) -> IngestionJobStatus {
     let old = job.status.clone().unwrap_or_default();
     let generation = job.metadata.generation;
-    let condition = |type_: &str, holds: bool| {
-        let status = if holds { "True" } else { "False" };
-        let before = old.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status);
-        Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: verdict.reason.clone(),
-            message: verdict.message.clone(),
-            observed_generation: generation,
-            last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
-        }
-    };
+    let condition = |type_: &str, holds| condition(&old.conditions, generation, (type_, holds), (&verdict.reason, &verdict.message), now);
     let conditions = vec![
         // The job is as its manifest wants it: that includes one that is to rest.
         condition("Ready", matches!(verdict.phase, Phase::Running | Phase::Suspended)),

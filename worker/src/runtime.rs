@@ -349,7 +349,7 @@ fn genesis<L: Log>(log: &Watched<L>, claimed: &Claimed, options: &RuntimeOptions
         return Err(Failure::Lasting(format!(
             "shard {}: its journal and its checkpoints are gone: there are none, and yet this job has committed offset {next} of input {input}, \
              partition {partition}, to its consumer group. Bring the journal topic or the checkpoints back; to begin anew and process the input \
-             again, start the job under another name or delete the consumer group",
+             again, stop the job and call `forebay cleanup --delete`",
             owner.shard
         )));
     }

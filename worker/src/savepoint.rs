@@ -4,13 +4,11 @@
 //! A savepoint is laid out as a job's own prefix is, and its manifest, `savepoint.json`, is written last, create-only: without it there is none.
 //! Whoever makes it reads what the object store has and asks no worker, so it can be made of a job that rests.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use forebay_engine::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, Timeline, WorkerName};
 use forebay_engine::journal::{Owner, Stamp};
-use forebay_engine::manifest::{Manifest, ManifestFile, RetainedCheckpoint, manifest_key};
+use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key};
 use forebay_engine::restore::ImportError;
 use forebay_engine::snapshot::{ChecksumFile, KnownFiles, PACKED_BYTES_MAX, SnapshotError, Upload};
 use forebay_engine::state::{StateBatch, StateError, StateStore};
@@ -18,15 +16,13 @@ use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
 use forebay_state::{MEMORY_BYTES_MIN, RocksState, SharedMemory};
 use serde::{Deserialize, Serialize};
 
-use crate::fetch::fetch_all;
+use crate::fetch::{fetch_all, fetch_object};
 use crate::restorer::{checksum, newest_manifest};
 
 /// The format that this version writes, and the only one that it reads.
 pub const FORMAT: u32 = 1;
 /// The object that makes a savepoint of what lies beside it.
 const MANIFEST: &str = "savepoint.json";
-/// What one request of S3 deletes at most.
-const DELETED_AT_ONCE: usize = 1000;
 /// What the first owner of a new job's shards calls itself: it is nobody, and is barred at no cost.
 const SEEDER: &str = "savepoint";
 
@@ -73,10 +69,10 @@ pub enum SavepointError {
         shard: ShardId,
     },
     /// An object is not what its manifest says.
-    #[error("object {object} is damaged; `forebay snapshot verify` lists all that are. Try again after the next checkpoint")]
+    #[error("{reason}; `forebay snapshot verify` lists all that is damaged. Try again after the next checkpoint")]
     Damaged {
-        /// The object.
-        object: String,
+        /// Which, and what is wrong with it.
+        reason: String,
     },
     /// There is no savepoint, or it cannot be read.
     #[error("read the savepoint: {reason}")]
@@ -146,9 +142,7 @@ pub fn take(
 pub fn delete(store: &dyn ObjectStore) -> Result<usize, SavepointError> {
     store.delete(&[MANIFEST.to_owned()])?;
     let keys: Vec<String> = store.list("")?.into_iter().map(|object| object.key).collect();
-    for some in keys.chunks(DELETED_AT_ONCE) {
-        store.delete(some)?;
-    }
+    store.delete(&keys)?;
     Ok(keys.len())
 }
 
@@ -209,9 +203,10 @@ fn copy(from: &dyn ObjectStore, to: &dyn ObjectStore, shard: ShardId, scratch: &
     let manifest = newest_manifest(from, shard)?.ok_or(SavepointError::NoCheckpoint { shard })?;
     let file = scratch.join("object");
     for (object, files) in manifest.objects() {
-        from.download(object, &file)?;
-        if !is_whole(&file, &files).map_err(disk("read a downloaded file"))? {
-            return Err(SavepointError::Damaged { object: object.to_owned() });
+        match fetch_object(from, object, &files, &file) {
+            Ok(_) => {}
+            Err(ImportError::Damaged(reason)) => return Err(SavepointError::Damaged { reason }),
+            Err(error) => return Err(error.into()),
         }
         to.put(object, &Body::File(file.clone()))?;
         std::fs::remove_file(&file).map_err(disk("remove a downloaded file"))?;
@@ -224,28 +219,6 @@ fn copy(from: &dyn ObjectStore, to: &dyn ObjectStore, shard: ShardId, scratch: &
         records_in: manifest.stamp.books.records_in,
         bytes: manifest.files.iter().map(|file| file.size).sum(),
     })
-}
-
-fn is_whole(path: &Path, files: &[&ManifestFile]) -> std::io::Result<bool> {
-    let mut object = File::open(path)?;
-    for file in files {
-        object.seek(SeekFrom::Start(file.offset.unwrap_or(0)))?;
-        let mut hasher = crc32fast::Hasher::new();
-        let (mut rest, mut buffer) = (file.size, vec![0; 256 << 10]);
-        while rest > 0 {
-            let part = buffer.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
-            let read = object.read(&mut buffer[..part])?;
-            if read == 0 {
-                return Ok(false);
-            }
-            hasher.update(&buffer[..read]);
-            rest -= read as u64;
-        }
-        if hasher.finalize() != file.crc32 {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 fn decode(store: &dyn ObjectStore, key: &str) -> Result<Manifest, SavepointError> {

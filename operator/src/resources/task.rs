@@ -17,8 +17,13 @@ pub const CLEANUP_LABEL: &str = "forebay.dev/cleanup";
 
 /// The name of a savepoint's pod.
 pub fn copier_name(savepoint: &IngestionSavepoint) -> String {
+    unique_name(savepoint, 44)
+}
+
+/// Its name, of which so many characters are kept, with a part of its uid: another one may come by the same name.
+pub fn unique_name(savepoint: &IngestionSavepoint, kept: usize) -> String {
     let uid: String = savepoint.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(6).collect();
-    let name: String = savepoint.name_any().replace('.', "-").chars().take(44).collect();
+    let name: String = savepoint.name_any().replace('.', "-").chars().take(kept).collect();
     format!("{}-{uid}", name.trim_end_matches('-'))
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use forebay_crds::savepoint::{IngestionSavepoint, IngestionSavepointStatus, SavepointDeletionPolicy, SavepointPhase};
 use forebay_crds::{IngestionJob, validate};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -16,8 +16,8 @@ use crate::apply::ApplyError;
 use crate::observe::Seen;
 use crate::plan::rollout::Rollout;
 use crate::reconcile::{Context, check_for_cluster};
-use crate::report::News;
-use crate::resources::{Blueprint, JOB_UID_LABEL};
+use crate::report::{News, condition};
+use crate::resources::{Blueprint, JOB_UID_LABEL, task};
 use crate::teardown;
 use crate::teardown::reconcile::FINALIZER;
 
@@ -62,7 +62,7 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
         if sight.phase != Some(progress.phase) {
             context.applier.tell(&*savepoint, news(&progress)).await;
         }
-        context.applier.savepoint_status(&savepoint, &status).await?;
+        context.applier.status(&*savepoint, &status).await?;
     }
     done.map(|()| Action::requeue(INTERVAL))
 }
@@ -125,11 +125,9 @@ async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Bl
     Some((blueprint, seen))
 }
 
-/// Under which it lies in the bucket. Carries a part of the uid: what was copied outlives its object, and another one may come by the same name.
+/// Under which it lies in the bucket: what was copied outlives its object, and another one may come by the same name.
 fn name(savepoint: &IngestionSavepoint) -> String {
-    let name: String = savepoint.name_any().replace('.', "-").chars().take(56).collect();
-    let uid: String = savepoint.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(6).collect();
-    format!("{}-{uid}", name.trim_end_matches('-'))
+    task::unique_name(savepoint, 56)
 }
 
 fn news(progress: &Progress) -> News {
@@ -145,18 +143,7 @@ fn news(progress: &Progress) -> News {
 fn status(savepoint: &IngestionSavepoint, progress: &Progress, now: Timestamp) -> IngestionSavepointStatus {
     let old = savepoint.status.clone().unwrap_or_default();
     let generation = savepoint.meta().generation;
-    let condition = |type_: &str, holds: bool| {
-        let status = if holds { "True" } else { "False" };
-        let before = old.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status);
-        Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: progress.reason.to_owned(),
-            message: progress.message.clone(),
-            observed_generation: generation,
-            last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
-        }
-    };
+    let condition = |type_: &str, holds| condition(&old.conditions, generation, (type_, holds), (progress.reason, &progress.message), now);
     let is_complete = progress.phase == SavepointPhase::Completed;
     let path = || format!("{}/{}/{}", savepoint.namespace().unwrap_or_default(), savepoint.spec.job, name(savepoint));
     IngestionSavepointStatus {

@@ -130,6 +130,20 @@ impl Admin {
         Ok(true)
     }
 
+    /// Deletes the job's consumer group, with all its offsets.
+    pub(crate) fn delete_group(&self) -> Result<(), LogError> {
+        let group = &self.options.topics.group;
+        let action = format!("delete the consumer group {group}");
+        let client = self.client()?;
+        for result in self.wait(&action, client.delete_groups(&[group], &self.limits()))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
+                Err((name, code)) => return Err(from_code(&action, &format!("group {name}"), code, &code.to_string(), &self.heard)),
+            }
+        }
+        Ok(())
+    }
+
     /// Makes every output topic that is missing; those that are there stay as they are.
     pub(crate) fn ensure_outputs(&self, partitions: u32) -> Result<(), LogError> {
         let action = "make the output topics";

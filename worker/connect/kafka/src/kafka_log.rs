@@ -62,6 +62,25 @@ impl KafkaLog {
         self.admin.delete_journal()
     }
 
+    /// Whether the job has committed offsets to its consumer group: a new one of the same uid takes them for a sign that its journal was lost.
+    pub fn has_offsets(&self) -> Result<bool, LogError> {
+        let mut positions = Vec::new();
+        for (input, topic) in (0..).map(InputId::new).zip(&self.options.topics.inputs) {
+            let count = self.admin.partitions(&format!("look for the input {topic}"), topic)?.unwrap_or(0);
+            positions.extend((0..count).map(|partition| InputPosition {
+                input,
+                partition: Partition::new(partition),
+                next: Offset::new(0),
+            }));
+        }
+        Ok(!self.own_positions(&positions)?.is_empty())
+    }
+
+    /// Deletes the job's consumer group, with the offsets that others have committed to it.
+    pub fn delete_group(&self) -> Result<(), LogError> {
+        self.admin.delete_group()
+    }
+
     /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too. It opens a
     /// transactional producer under an id of the job that no worker has, and nothing by it.
     pub fn preflight(&self) -> Vec<Finding> {

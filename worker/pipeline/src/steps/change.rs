@@ -176,7 +176,7 @@ impl Change {
     }
 
     fn add_to_set(&self, operand: &Operand<'_>, edit: &mut Edit<'_, '_>) -> Result<(), String> {
-        let mut added = Members::default();
+        let mut added = Told::default();
         self.for_each_member(
             operand,
             edit,
@@ -196,7 +196,7 @@ impl Change {
     }
 
     fn remove_from_set(&self, operand: &Operand<'_>, edit: &mut Edit<'_, '_>) -> Result<(), String> {
-        let mut removed = Members::default();
+        let mut removed = Told::default();
         self.for_each_member(
             operand,
             edit,
@@ -265,11 +265,11 @@ fn shape_at(fields: &Fields, place: Option<Place>) -> Shape<'_> {
 
 /// The list of members in a delta's part; opened by the first.
 #[derive(Default)]
-struct Members {
+struct Told {
     open: bool,
 }
 
-impl Members {
+impl Told {
     fn write(&mut self, member: Value<'_>, part: Part, name_json: &[u8], delta: &mut Delta<'_>) {
         let bytes = if self.open {
             let bytes = delta.bytes();
