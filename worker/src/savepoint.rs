@@ -229,7 +229,8 @@ fn disk(action: &'static str) -> impl Fn(std::io::Error) -> SavepointError {
     move |error| SavepointError::Disk { action, reason: error.to_string() }
 }
 
-struct Checksums;
+/// Of files that nobody has read before.
+pub(crate) struct Checksums;
 
 impl ChecksumFile for Checksums {
     fn crc32(&mut self, path: &Path) -> Result<u32, String> {
@@ -329,6 +330,16 @@ mod tests {
         store.put(MANIFEST, &Body::Bytes(GOLDEN.into())).unwrap();
         assert_eq!(read(&store).unwrap().as_ref(), Some(&savepoint));
         assert_eq!(serde_json::to_string_pretty(&savepoint).unwrap(), GOLDEN);
+    }
+
+    #[test]
+    fn what_is_damaged_is_not_copied_and_makes_no_savepoint() {
+        let (from, _) = job(b"key");
+        from.damage("files/");
+        let (saved, scratch) = (Objects::default(), tempfile::tempdir().unwrap());
+        let damaged = take(&from, &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap_err();
+        assert!(matches!(damaged, SavepointError::Damaged { .. }) && damaged.to_string().contains("checksum"), "{damaged}");
+        assert_eq!(saved.list("").unwrap(), []);
     }
 
     #[test]
