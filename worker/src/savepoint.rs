@@ -249,8 +249,14 @@ mod tests {
     use super::*;
     use crate::fetch::tests::{Objects, stamp};
 
+    fn key() -> Vec<u8> {
+        let mut key = Vec::new();
+        encode_key(TableId::new(0), Partition::new(0), b"n1", &mut key);
+        key
+    }
+
     /// A job's store with one checkpoint of shard 0, which holds one entity.
-    fn job(key: &[u8]) -> (Objects, Stamp) {
+    fn job() -> (Objects, Stamp) {
         let (store, dir) = (Objects::default(), tempfile::tempdir().unwrap());
         let mut head = stamp(Epoch::new(7));
         head.journal = JournalOffset::new(99);
@@ -259,7 +265,7 @@ mod tests {
         let memory = SharedMemory::new(MEMORY_BYTES_MIN, 2).unwrap();
         let mut state = RocksState::create(&dir.path().join("database"), &memory).unwrap();
         let mut batch = StateBatch::default();
-        batch.put(key, b"entity");
+        batch.put(&key(), b"entity");
         state.apply(&batch, &head).unwrap();
         let folder = dir.path().join("checkpoint");
         let checkpoint = state.checkpointer()(&folder).unwrap();
@@ -279,9 +285,7 @@ mod tests {
 
     #[test]
     fn a_new_job_begins_with_the_state_and_positions_of_a_savepoint() {
-        let mut key = Vec::new();
-        encode_key(TableId::new(0), Partition::new(0), b"n1", &mut key);
-        let (from, head) = job(&key);
+        let (from, head) = job();
         let (saved, to, scratch) = (Objects::default(), Objects::default(), tempfile::tempdir().unwrap());
         let savepoint = take(&from, &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap();
         assert_eq!(read(&saved).unwrap(), Some(savepoint.clone()));
@@ -301,7 +305,7 @@ mod tests {
         fetch_all(&to, &first, &folder).unwrap();
         let state = RocksState::open(&folder, &SharedMemory::new(MEMORY_BYTES_MIN, 2).unwrap()).unwrap().unwrap();
         let mut value = Vec::new();
-        assert!(state.get(&key, &mut value).unwrap() && value == b"entity");
+        assert!(state.get(&key(), &mut value).unwrap() && value == b"entity");
         assert_eq!(state.stamp().unwrap(), Some(first.stamp));
     }
 
@@ -334,7 +338,7 @@ mod tests {
 
     #[test]
     fn what_is_damaged_is_not_copied_and_makes_no_savepoint() {
-        let (from, _) = job(b"key");
+        let (from, _) = job();
         from.damage("files/");
         let (saved, scratch) = (Objects::default(), tempfile::tempdir().unwrap());
         let damaged = take(&from, &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap_err();
