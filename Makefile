@@ -33,7 +33,9 @@ SIM_TESTS := $(call test_targets,worker/sim)
 # They need a cluster besides, and `make e2e-kubernetes`.
 CLUSTER_TESTS := $(filter kubernetes%,$(call test_targets,e2e))
 SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% kubernetes%,$(call test_targets,e2e))
-LONG_TESTS := flights_on_servers outages owners
+# The longest go first.
+LONG_TESTS := flights_on_servers owners outages real_broker
+SERVER_TESTS := $(filter $(SERVER_TESTS),$(LONG_TESTS)) $(filter-out $(LONG_TESTS),$(SERVER_TESTS))
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
 endif
@@ -52,7 +54,10 @@ run: bootstrap-build build ## build, and run the flights example: a year of flig
 	examples/flights/run.sh $(ARGS)
 
 .PHONY: test
-test: bootstrap build unit e2e ## build and run all tests: unit, simulation, end to end on real servers
+test: bootstrap build ## build and run all tests: unit, simulation, end to end on real servers
+	cargo test $(CARGO_FLAGS) --lib --bins $(UNIT_TESTS:%=--test %) $(SERVER_TESTS:%=--test %) --no-run
+# The unit tests take what processor time the others leave.
+	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=4 unit $(SERVER_TESTS)
 
 .PHONY: bootstrap
 bootstrap: ## install the system packages that building and testing need, if any are missing
@@ -90,9 +95,10 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 # Without a name cargo would run all tests there are.
 	$(if $(SERVER_TESTS),,$(error no tests that need servers))
 	cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) --no-run
-# The longest go first. One that fails does not stop the others.
-	$(STACK) with kafka s3 -- make -f e2e/side_by_side.mk --no-print-directory --jobs=3 --keep-going --output-sync=target \
-	  CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)' $(filter $(LONG_TESTS),$(SERVER_TESTS)) $(filter-out $(LONG_TESTS),$(SERVER_TESTS))
+	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=3 $(SERVER_TESTS)
+
+# One that fails does not stop the others.
+SIDE_BY_SIDE = make -f e2e/side_by_side.mk --no-print-directory --keep-going --output-sync=target CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)'
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first time (10 minutes) and needs root (TEST=...; or KUBECONFIG)
