@@ -13,6 +13,12 @@ export CARGO_TARGET_DIR ?= $(FOREBAY_CACHE)/target
 # Where examples and end-to-end tests find the program.
 export FOREBAY_BIN := $(CARGO_TARGET_DIR)/release/forebay
 
+# Cargo takes what was built after a file was last written as built from it, in whatever working copy. With one target folder for all of
+# them, what another copy has built would be run, and would look for its files there. So whoever comes from another copy has all built anew.
+ifneq ($(shell cat $(CARGO_TARGET_DIR)/working-copy 2>&1),$(CURDIR))
+$(shell mkdir -p $(CARGO_TARGET_DIR) && find . -name '*.rs' -exec touch {} + && echo $(CURDIR) > $(CARGO_TARGET_DIR)/working-copy)
+endif
+
 # One profile and one selection of packages for every call: features are resolved for the whole selection, so with -p or
 # --exclude the C and C++ libraries would be compiled once more. What to run is selected by target instead.
 CARGO_FLAGS := --workspace --release --locked
@@ -27,6 +33,9 @@ SIM_TESTS := $(call test_targets,worker/sim)
 # They need a cluster besides, and `make e2e-kubernetes`.
 CLUSTER_TESTS := $(filter kubernetes%,$(call test_targets,e2e))
 SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% kubernetes%,$(call test_targets,e2e))
+# The longest go first.
+LONG_TESTS := flights_on_servers owners outages real_broker
+SERVER_TESTS := $(filter $(SERVER_TESTS),$(LONG_TESTS)) $(filter-out $(LONG_TESTS),$(SERVER_TESTS))
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
 endif
@@ -45,7 +54,10 @@ run: bootstrap-build build ## build, and run the flights example: a year of flig
 	examples/flights/run.sh $(ARGS)
 
 .PHONY: test
-test: bootstrap build unit e2e ## build and run all tests: unit, simulation, end to end on real servers
+test: bootstrap build ## build and run all tests: unit, simulation, end to end on real servers
+	cargo test $(CARGO_FLAGS) --lib --bins $(UNIT_TESTS:%=--test %) $(SERVER_TESTS:%=--test %) --no-run
+# The unit tests take what processor time the others leave.
+	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=4 unit $(SERVER_TESTS)
 
 .PHONY: bootstrap
 bootstrap: ## install the system packages that building and testing need, if any are missing
@@ -83,8 +95,10 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 # Without a name cargo would run all tests there are.
 	$(if $(SERVER_TESTS),,$(error no tests that need servers))
 	cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) --no-run
-# One at a time: the servers share the processors with the tests, and a starved broker fences itself.
-	$(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) $(SERVER_TESTS:%=--test %) -- --test-threads=1 $(TEST)
+	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=3 $(SERVER_TESTS)
+
+# One that fails does not stop the others.
+SIDE_BY_SIDE = make -f e2e/side_by_side.mk --no-print-directory --keep-going --output-sync=target CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)'
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first time (10 minutes) and needs root (TEST=...; or KUBECONFIG)

@@ -125,7 +125,8 @@ impl Loaded {
         Ok(())
     }
 
-    fn refuse_changes(&self, identity: &JobIdentity) -> anyhow::Result<()> {
+    /// Refuses a manifest that contradicts the state.
+    pub fn refuse_changes(&self, identity: &JobIdentity) -> anyhow::Result<()> {
         let mut findings = changed(identity, &self.job);
         if findings.is_empty() {
             return Ok(());

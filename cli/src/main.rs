@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
 //! is stalled. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
+mod cleanup;
 mod databases;
 mod dlq;
 mod engine;
@@ -14,6 +15,7 @@ mod places;
 mod progress;
 mod records;
 mod run;
+mod savepoint;
 mod snapshot;
 mod state;
 mod worker;
@@ -74,9 +76,14 @@ enum Command {
     /// Look at the checkpoints of a job
     #[command(subcommand)]
     Snapshot(snapshot::SnapshotCommand),
+    /// Copy a job's state to where it outlives the job
+    #[command(subcommand)]
+    Savepoint(savepoint::SavepointCommand),
     /// Look at dead letters and put them back
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Delete what a job that is over has left in Kafka and in the object store
+    Cleanup(cleanup::Cleanup),
     /// Print a job's books: how many records came in, and what became of them
     Books(state::BooksCommand),
 }
@@ -118,9 +125,11 @@ fn main() -> ExitCode {
         Command::Validate(command) => command.execute(output),
         Command::Test(command) => command.execute(output),
         Command::Snapshot(command) => command.execute(output),
+        Command::Savepoint(command) => command.execute(output),
         Command::Dlq(command) => command.execute(output),
         Command::Log(command) => command.execute(output),
         Command::State(command) => command.execute(output),
+        Command::Cleanup(command) => command.execute(output),
         Command::Books(command) => command.execute(output),
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
@@ -149,7 +158,7 @@ fn start_logging(command: &Command) {
         _ => ("warn", false),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual.into());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     if json { builder.json().init() } else { builder.init() }
 }
 

@@ -19,6 +19,7 @@ use crate::engine::{self, Means};
 use crate::job::{self, Loaded};
 use crate::output::Output;
 use crate::places::{Cluster, Places};
+use crate::savepoint;
 use watch::{Ending, Goal, watch};
 
 /// What `forebay run` is told. Every flag has an environment variable.
@@ -78,6 +79,7 @@ pub struct Run {
 impl Run {
     pub fn execute(&self, output: Output) -> anyhow::Result<()> {
         let mut loaded = job::load(&self.places.file)?;
+        savepoint::begin(&loaded, &self.places)?;
         loaded.order_inputs(&self.places)?;
         match self.places.cluster(&loaded.job)? {
             Some(cluster) => {

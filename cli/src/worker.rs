@@ -16,7 +16,7 @@ use forebay_worker::{Runtime, http};
 use crate::engine::{self, Means};
 use crate::places::Places;
 use crate::run::{check_kafka, open_kafka};
-use crate::{Unusable, job};
+use crate::{Unusable, job, savepoint};
 
 /// What `forebay worker` is told. Every flag has an environment variable.
 #[derive(Args)]
@@ -59,6 +59,7 @@ impl Worker {
         // From the start: without a handler the first process of a container does not hear the signal that asks it to end.
         let stop = stop_flag()?;
         let mut loaded = job::load(&self.places.file)?;
+        savepoint::begin(&loaded, &self.places)?;
         loaded.order_inputs(&self.places)?;
         let cluster = self.places.cluster(&loaded.job)?;
         let cluster = cluster.ok_or_else(|| Unusable("workers need Kafka: name the brokers as spec.kafka.bootstrapServers".into()))?;
@@ -75,7 +76,7 @@ impl Worker {
         };
         let runtime = Runtime::start(engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());
-        let control = Arc::new(Control::resume(facts, runtime.status().clone(), runtime.assigner(), file)?);
+        let control = Arc::new(Control::resume(facts, runtime.status().clone(), (runtime.assigner(), runtime.checkpointer()), file)?);
         control::serve(self.control, control.clone()).with_context(|| format!("answer the operator on {}", self.control))?;
         let _metrics = self.metrics.map(|address| http::serve(address, runtime.status().clone())).transpose().context("serve metrics")?;
         watch(runtime, &control, &stop)

@@ -90,6 +90,11 @@ impl JobIdentity {
         Ok(identity)
     }
 
+    /// The identity of another job that goes on with this one's state.
+    pub fn of_heir(self, uid: &str, job: &ValidatedJob) -> Self {
+        Self { uid: uid.to_owned(), name: job.name.clone(), namespace: job.namespace.clone(), ..self }
+    }
+
     /// Gives each of the job's tables that has no id the next one. `true`: the identity has changed and must be stored before any state
     /// is written under the new ids.
     pub fn assign_tables(&mut self, job: &ValidatedJob) -> Result<bool, IdentityError> {

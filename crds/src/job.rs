@@ -6,6 +6,7 @@
 mod connection;
 mod input;
 mod status;
+mod upgrade;
 mod workers;
 
 use kube::{CustomResource, KubeSchema};
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use status::{IngestionJobStatus, Phase};
+pub use upgrade::UpgradeSpec;
 pub use workers::{EnvSource, ResourcesSpec, SecretName, WorkersSpec};
 
 use crate::pipeline::Step;
@@ -88,10 +90,27 @@ pub struct IngestionJobSpec {
     // The scale subresource finds nothing at its path otherwise.
     #[schemars(extend("default" = serde_json::json!({})))]
     pub workers: WorkersSpec,
+    /// How a change of the pipeline, the image or the resources goes into force, and when it is taken back.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub upgrade: UpgradeSpec,
     /// Stops the job: its worker pods go, its state, its journal and its offsets stay. Without it, it goes on where it stopped. `forebay run`
     /// runs the job all the same.
     #[serde(default, skip_serializing_if = "is_default")]
     pub suspend: bool,
+    /// What becomes of the job's journal topic and of its checkpoints when the job is deleted. Savepoints, inputs and outputs stay in any case.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub deletion_policy: DeletionPolicy,
+}
+
+/// What becomes of what a job leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// It stays.
+    #[default]
+    Retain,
+    /// It is deleted. The job has a finalizer then, which the operator takes away when that is done, or after 5 minutes in vain, or at once when the
+    /// whole namespace is being deleted.
+    Delete,
 }
 
 /// When results become visible.

@@ -53,6 +53,13 @@ impl TimeSpan {
     }
 }
 
+impl From<Duration> for TimeSpan {
+    /// Less than a millisecond is left out.
+    fn from(span: Duration) -> Self {
+        Self::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
 impl ByteSize {
     /// That many bytes.
     pub const fn from_bytes(bytes: u64) -> Self {

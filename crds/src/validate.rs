@@ -4,18 +4,22 @@
 mod connection;
 mod tables;
 mod topics;
+mod upgrade;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::finding::Finding;
-use crate::job::{CheckpointSpec, CommitSpec, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec, WorkersSpec};
+use crate::job::{
+    CheckpointSpec, CommitSpec, DeletionPolicy, IngestionJob, InputPartitioner, InputSpec, StartFrom, StoreSpec, WorkersSpec,
+};
 use crate::names;
 use crate::path::Path;
 use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
-pub use connection::{Kafka, Property};
+pub use connection::{Kafka, Property, check_savepoint_name};
+pub use upgrade::Upgrade;
 
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
 const COMMIT_INTERVAL: TimeSpan = TimeSpan::from_millis(100);
@@ -63,6 +67,8 @@ pub struct ValidatedJob {
     pub checkpoint: Checkpoint,
     /// Where snapshots go; `None`: named by whoever runs the job.
     pub store: Option<StoreSpec>,
+    /// The savepoint that a job without state begins with: namespace, job and name, with `/` between them.
+    pub from_savepoint: Option<String>,
     /// Bytes of memory for the state of one worker; `None`: derived from the container's limit.
     pub state_memory_bytes: Option<u64>,
     /// The topic of dead letters.
@@ -78,8 +84,12 @@ pub struct ValidatedJob {
     pub table_ttls: BTreeMap<String, Duration>,
     /// The worker pods.
     pub workers: Workers,
+    /// How a change goes into force.
+    pub upgrade: Upgrade,
     /// Whether there should be no workers for now.
     pub suspend: bool,
+    /// What becomes of journal and checkpoints when it is deleted.
+    pub deletion_policy: DeletionPolicy,
 }
 
 /// One topic to read.
@@ -150,11 +160,15 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
     if let Some(store) = &spec.state.store {
         connection::check_store(store, &at.key("state").key("store"), &mut findings);
     }
+    if let Some(path) = &spec.state.from_savepoint {
+        connection::check_savepoint(path, &at.key("state").key("fromSavepoint"), &mut findings);
+    }
     if let Some(memory) = spec.state.memory {
         check_range(memory, STATE_MEMORY_RANGE, &at.key("state").key("memory"), &mut findings);
     }
     let table_ttls = tables::check_ttls(spec, &at.key("state").key("tables"), &mut findings);
     let workers = check_workers(&spec.workers, &at.key("workers"), &mut findings);
+    let upgrade = upgrade::check_upgrade(&spec.upgrade, &at.key("upgrade"), &mut findings);
     check_pipeline(&spec.pipeline, &at.key("pipeline"), &mut findings);
     let output_topics = topics::check_topics(spec, &mut findings);
     if !findings.is_empty() {
@@ -171,6 +185,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         commit,
         checkpoint,
         store: spec.state.store.clone(),
+        from_savepoint: spec.state.from_savepoint.clone(),
         state_memory_bytes: spec.state.memory.map(ByteSize::get),
         dead_letter: spec.dead_letter.topic.clone(),
         pipeline: spec.pipeline.clone(),
@@ -178,7 +193,9 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
         table_ttls,
         workers,
+        upgrade,
         suspend: spec.suspend,
+        deletion_policy: spec.deletion_policy,
     })
 }
 

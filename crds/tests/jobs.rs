@@ -201,3 +201,23 @@ fn aliases_are_read_and_bombs_are_not() {
     let findings = parse(&bomb, "job.yaml").unwrap_err();
     assert!(findings[0].message.contains("aliases make this manifest too large"), "{findings:?}");
 }
+
+#[test]
+fn the_example_of_a_savepoint_is_one() {
+    let yaml = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/savepoint.yaml")).unwrap();
+    let savepoint: forebay_crds::IngestionSavepoint = serde_saphyr::from_str(&yaml).unwrap();
+    assert_eq!((savepoint.spec.job.as_str(), savepoint.spec.deadline().as_secs()), ("flights", 600));
+}
+
+#[test]
+fn a_savepoint_to_begin_with_is_named_by_namespace_job_and_name() {
+    let with = |path: &str| flights().replace("  shards: 4\n", &format!("  shards: 4\n  state: {{fromSavepoint: {path}}}\n"));
+    assert_eq!(validated(&with("default/flights.eu/before-3f2a9c")).from_savepoint.as_deref(), Some("default/flights.eu/before-3f2a9c"));
+    for wrong in ["before", "default/flights", "default/flights/a/b", "default/flights/A", "default//a"] {
+        let job = parse(&with(wrong), "job.yaml").unwrap();
+        let findings = validate(&job).unwrap_err();
+        assert!(findings[0].to_string().contains("write NAMESPACE/JOB/NAME"), "{findings:?}");
+    }
+    // It decides where the state begins, and no result after that.
+    assert_eq!(revision(&validated(&with("default/flights/a"))), revision(&validated(&flights())));
+}

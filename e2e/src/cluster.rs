@@ -33,7 +33,13 @@ impl Cluster {
     pub fn install(&self) -> Result<()> {
         let base = crate::repository().join("kustomize/base");
         self.ask(&["apply", "--server-side", "--force-conflicts", "-k", &base.to_string_lossy()])?;
-        self.ask(&["wait", "--for=condition=Established", "crd/ingestionjobs.forebay.dev", "--timeout=60s"])?;
+        self.ask(&[
+            "wait",
+            "--for=condition=Established",
+            "crd/ingestionjobs.forebay.dev",
+            "crd/ingestionsavepoints.forebay.dev",
+            "--timeout=60s",
+        ])?;
         // Then a pod that does not meet the standard is refused.
         self.ask(&["label", "--overwrite", "namespace", "default", "pod-security.kubernetes.io/enforce=restricted"])?;
         self.ask(&["-n", SYSTEM, "rollout", "status", "deployment/forebay-operator", "--timeout=120s"])?;

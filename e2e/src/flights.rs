@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::job::Forebay;
+use crate::job::{Forebay, Process};
 use crate::kafka::{Broker, Feeder, Record};
 use crate::s3::{BUCKET, S3};
+use crate::{PATIENCE, until};
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 12;
@@ -110,6 +111,19 @@ impl Flights {
             thread::sleep(TICK);
         }
         Ok(fed)
+    }
+
+    /// Puts the records in, a hundredth at a time, until a metric of `job` is high enough; then the rest at once.
+    pub fn feed_until(&self, job: &Process, records: &[Record], metric: &str, at_least: f64) -> Result<()> {
+        let feeder = Feeder::new(&self.broker, &self.input())?;
+        let mut chunks = records.chunks(records.len().div_ceil(100));
+        until(&format!("{metric} is {at_least}"), PATIENCE, || {
+            if let Some(chunk) = chunks.next() {
+                feeder.feed(chunk)?;
+            }
+            Ok((job.metric(metric)? >= at_least).then_some(()))
+        })?;
+        chunks.try_for_each(|chunk| feeder.feed(chunk))
     }
 
     /// Runs the job in one process to the end of its input.
@@ -259,6 +273,11 @@ fn renamed(example: &str, name: &str) -> Result<String> {
         text = replaced(text, from, to)?;
     }
     Ok(text)
+}
+
+/// The example's manifest with a checkpoint every second.
+pub fn every_second(manifest: String) -> Result<String> {
+    replaced(manifest, "interval: 30s", "interval: 1s")
 }
 
 /// A manifest with one place of its text replaced; `Err` unless there is exactly one.

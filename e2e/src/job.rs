@@ -160,9 +160,18 @@ impl Process {
 
     /// Waits until a metric, summed over its labels, is at least so much; returns it.
     pub fn wait_until_metric(&self, name: &str, at_least: f64) -> Result<f64> {
-        until(&format!("{name} of {} is {at_least}", self.name), PATIENCE, || {
+        self.wait_for_metric(name, &format!("at least {at_least}"), |value| value >= at_least)
+    }
+
+    /// The same, until it is just that.
+    pub fn wait_until_metric_is(&self, name: &str, wanted: f64) -> Result<()> {
+        self.wait_for_metric(name, &wanted.to_string(), |value| value == wanted).map(drop)
+    }
+
+    fn wait_for_metric(&self, name: &str, what: &str, is_wanted: impl Fn(f64) -> bool) -> Result<f64> {
+        until(&format!("{name} of {} is {what}", self.name), PATIENCE, || {
             self.check_alive()?;
-            Ok(self.metric(name).ok().filter(|value| *value >= at_least))
+            Ok(self.metric(name).ok().filter(|value| is_wanted(*value)))
         })
     }
 

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
-use forebay_e2e::flights::{Flights, records, replaced};
+use forebay_e2e::flights::{Flights, every_second, records};
 use forebay_e2e::in_folder;
 use forebay_e2e::job::Line;
 use forebay_e2e::kafka::Broker;
@@ -25,7 +25,6 @@ const PHASES: [&str; 4] = ["commit", "claim", "restore", "checkpoint"];
 fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
     in_folder("kills", |folder| {
         let s3 = S3::of_environment()?;
-        let every_second = |manifest| replaced(manifest, "interval: 30s", "interval: 1s");
         let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
         let records = records(336_776)?;
         let workers = [("a", "0-1"), ("b", "2-3")];

@@ -1,19 +1,14 @@
-//! Promise: while a broker or the object store is away nothing is lost; damaged checkpoints are survived; what is gone for good is said, never
-//! skipped.
+//! Promise: while a broker or the object store is away nothing is lost, and work goes on by itself when it is back.
 
-use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
-use forebay_e2e::flights::{Flights, SHARDS, records, replaced};
+use anyhow::Result;
+use forebay_e2e::flights::{Flights, SHARDS, every_second, records};
+use forebay_e2e::in_folder;
 use forebay_e2e::job::Process;
-use forebay_e2e::kafka::{Broker, Feeder, Record};
+use forebay_e2e::kafka::Broker;
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
-use forebay_e2e::{PATIENCE, in_folder, until};
-
-/// The exit code of a process that was to work all off, and a shard of which needs help.
-const STALLED: Option<i32> = Some(4);
 
 /// Method: a broker of the test's own is killed in the middle of a commit, and started again on its data.
 #[test]
@@ -70,222 +65,17 @@ fn work_goes_on_while_the_object_store_is_down() -> Result<()> {
         flights.feed(&records[..20_000])?;
         let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
         wait_until_worked_off(&job, 20_000)?;
-        feed_until(&flights, &job, &records[20_000..30_000], "forebay_checkpoints_total", f64::from(SHARDS))?;
+        flights.feed_until(&job, &records[20_000..30_000], "forebay_checkpoints_total", f64::from(SHARDS))?;
         server.kill()?;
-        feed_until(&flights, &job, &records[30_000..40_000], "forebay_checkpoint_failures_total", 1.0)?;
+        flights.feed_until(&job, &records[30_000..40_000], "forebay_checkpoint_failures_total", 1.0)?;
         wait_until_worked_off(&job, 40_000)?;
         server.start()?;
         let before = job.metric("forebay_checkpoints_total")?;
-        feed_until(&flights, &job, &records[40_000..], "forebay_checkpoints_total", before + f64::from(SHARDS))?;
+        flights.feed_until(&job, &records[40_000..], "forebay_checkpoints_total", before + f64::from(SHARDS))?;
         wait_until_worked_off(&job, records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
-}
-
-/// Method: records that the job has not read yet are deleted from one partition.
-#[test]
-fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
-    in_folder("deleted", |folder| {
-        let (flights, _s3) = Flights::on_shared_servers(folder)?;
-        let records = records(20_000)?;
-        flights.feed(&records[..10_000])?;
-        flights.run_until_end("one")?;
-        let before = flights.shards(&flights.state_dir("one"))?;
-        let position = flights.broker.ranges(&flights.input())?[3].1;
-        flights.feed(&records[10_000..])?;
-        let end = flights.broker.ranges(&flights.input())?[3].1;
-        ensure!(end > position + 10, "too few records for this test: {position} to {end}");
-        flights.broker.delete_records(&flights.input(), 3, position + 10)?;
-
-        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        let said = job.wait_for("the shard's failure", |line| line.message() == "shard is stalled: it needs help")?;
-        let reason = said.field("reason").unwrap_or_default().to_owned();
-        for needed in [format!("{}-3", flights.input()), position.to_string(), (position + 10).to_string()] {
-            ensure!(reason.contains(&needed), "{needed} is not named: {reason}");
-        }
-        // The other shards are held up by nothing.
-        let ends = flights.broker.ranges(&flights.input())?;
-        let others: u64 = (0..).zip(ends).filter(|(partition, _)| partition % SHARDS != 3).map(|(_, (_, end))| end).sum();
-        job.wait_until_metric("forebay_records_total", others as f64)?;
-        ensure!(job.metric("forebay_shard_running")? == f64::from(SHARDS - 1), "{} shards run", job.metric("forebay_shard_running")?);
-        ensure!(job.metric("forebay_shard_stalled")? == 1.0, "{} shards are stalled", job.metric("forebay_shard_stalled")?);
-        job.stop()?;
-        let mut to_the_end = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
-        let code = to_the_end.exit()?;
-        ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", to_the_end.tail());
-        ensure!(to_the_end.tail().contains(&reason), "its last words do not name the reason: {}", to_the_end.tail());
-        let after = flights.shards(&flights.state_dir("one"))?;
-        ensure!(after.get(&3) == before.get(&3), "shard 3 went on: {:?}, before {:?}", after.get(&3), before.get(&3));
-        ensure!((0..3).all(|shard| after.get(&shard) != before.get(&shard)), "a shard did not go on: {after:?}, before {before:?}");
-        Ok(())
-    })
-}
-
-/// Method: while the job runs the input is deleted and made anew under its name. Then the same records are put in, so that the offsets at which the
-/// job stands are there again, and it is started once more.
-#[test]
-fn an_input_made_anew_under_its_name_stops_its_shards() -> Result<()> {
-    in_folder("remade", |folder| {
-        let (flights, _s3) = Flights::on_shared_servers(folder)?;
-        let records = records(10_000)?;
-        flights.feed(&records)?;
-        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        wait_until_worked_off(&job, records.len())?;
-        let outputs = || -> Result<BTreeMap<String, u64>> {
-            let counts = flights.counts()?.into_iter();
-            Ok(counts.filter(|(topic, _)| *topic != flights.input()).collect())
-        };
-        let before = outputs()?;
-        let partitions = u32::try_from(flights.broker.ranges(&flights.input())?.len())?;
-        flights.broker.remake_topic(&flights.input(), partitions)?;
-        let said = |job: &Process| -> Result<String> {
-            let line = job.wait_for("a shard that stops over it", |line| {
-                line.message() == "shard is stalled: it needs help"
-                    && line.field("reason").is_some_and(|reason| reason.contains("made anew"))
-            })?;
-            Ok(line.field("reason").unwrap_or_default().to_owned())
-        };
-        let reason = said(&job)?;
-        ensure!(reason.contains(&flights.input()), "the topic is not named: {reason}");
-        job.stop()?;
-        flights.feed(&records)?;
-        let again = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        said(&again)?;
-        ensure!(again.metric("forebay_shard_running")? == 0.0, "a shard runs on the new topic");
-        again.stop()?;
-        let after = outputs()?;
-        ensure!(after == before, "something of the new topic was processed: {after:?}, before {before:?}");
-        Ok(())
-    })
-}
-
-/// Method: the journal is deleted and made anew under a job that runs; then deleted under one that is stopped, which makes it anew when it is
-/// started: once with its database on disk, once with nothing but its checkpoints.
-#[test]
-fn a_journal_made_anew_under_its_name_is_never_taken_for_an_empty_one() -> Result<()> {
-    in_folder("journal", |folder| {
-        let (flights, _s3) = Flights::on_shared_servers(folder)?;
-        let records = records(10_000)?;
-        flights.feed(&records)?;
-        flights.forebay.run("one", &flights.state_dir("one"), &["--until-end", "--checkpoint-on-stop"])?.success()?;
-        let before = flights.counts()?;
-        let start = || flights.forebay.run("one", &flights.state_dir("one"), &[]);
-        let stalled = |job: &Process, shards: u32| -> Result<()> {
-            for shard in 0..shards {
-                job.wait_for(&format!("shard {shard} that stops over it"), |line| {
-                    line.message() == "shard is stalled: it needs help"
-                        && line.field("shard").is_some_and(|found| found == shard.to_string())
-                        && line.field("reason").is_some_and(|reason| reason.contains("made anew") && reason.contains("journal"))
-                })?;
-            }
-            ensure!(job.metric("forebay_shard_running")? == 0.0, "a shard runs on the new journal");
-            Ok(())
-        };
-
-        let job = start()?;
-        job.wait_until_running(SHARDS as usize)?;
-        flights.broker.remake_topic(&flights.journal(), SHARDS)?;
-        stalled(&job, SHARDS)?;
-        job.stop()?;
-
-        flights.broker.delete_topic(&flights.journal())?;
-        let job = start()?;
-        stalled(&job, SHARDS)?;
-        job.stop()?;
-
-        fs::remove_dir_all(flights.state_dir("one"))?;
-        let mut to_the_end = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
-        let code = to_the_end.exit()?;
-        ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", to_the_end.tail());
-        ensure!(flights.counts()? == before, "something was processed: {:?}, before {before:?}", flights.counts()?);
-        Ok(())
-    })
-}
-
-/// Method: of each shard's newest checkpoint that counts a file that no earlier one names is overwritten, and the local disk is lost.
-#[test]
-fn a_damaged_checkpoint_has_a_predecessor() -> Result<()> {
-    in_folder("damaged", |folder| {
-        let s3 = S3::of_environment()?;
-        let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
-        let records = records(40_000)?;
-        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        job.wait_until_running(SHARDS as usize)?;
-        feed_until(&flights, &job, &records[..30_000], "forebay_checkpoints_total", f64::from(3 * SHARDS))?;
-        job.stop()?;
-        for (shard, newest) in newest_that_count(&flights)? {
-            damage(&flights, &s3, shard, newest)?;
-        }
-        let verdict = flights.forebay.call(&["snapshot", "verify"])?;
-        ensure!(verdict.status.code() == Some(1), "`snapshot verify` found nothing: {}", String::from_utf8_lossy(&verdict.stdout));
-
-        fs::remove_dir_all(flights.state_dir("one"))?;
-        flights.feed(&records[30_000..])?;
-        let mut again = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
-        again.success()?;
-        let said = |message: &str| again.lines().iter().filter(|line| line.message() == message).count();
-        let fell_back = said("checkpoint cannot be used; falling back to the one before");
-        ensure!(fell_back == SHARDS as usize, "{fell_back} shards fell back to an earlier checkpoint");
-        ensure!(said("restored from a checkpoint") == SHARDS as usize, "not all shards were restored from a checkpoint");
-        flights.check(&records, &["one"])
-    })
-}
-
-/// Puts the records in, a hundredth at a time, until a metric is high enough; then the rest at once.
-fn feed_until(flights: &Flights, job: &Process, records: &[Record], metric: &str, at_least: f64) -> Result<()> {
-    let feeder = Feeder::new(&flights.broker, &flights.input())?;
-    let mut chunks = records.chunks(records.len().div_ceil(100));
-    until(&format!("{metric} is {at_least}"), PATIENCE, || {
-        if let Some(chunk) = chunks.next() {
-            feeder.feed(chunk)?;
-        }
-        Ok((job.metric(metric)? >= at_least).then_some(()))
-    })?;
-    chunks.try_for_each(|chunk| feeder.feed(chunk))
-}
-
-/// Shard and epoch of its newest checkpoint that counts. One that was uploaded last may not: the epoch that says so was never committed.
-fn newest_that_count(flights: &Flights) -> Result<BTreeMap<u64, u64>> {
-    let forebay = flights.forebay.clone().with("FOREBAY_STATE_DIR", flights.state_dir("one").to_string_lossy());
-    let mut newest = BTreeMap::new();
-    for line in forebay.ask(&["state", "ls", "-o", "json"])?.lines() {
-        let row: serde_json::Value = serde_json::from_str(line)?;
-        if let (Some(shard), Some(epochs)) = (row["shard"].as_u64(), row["checkpoints"].as_array()) {
-            let epoch = epochs.last().and_then(serde_json::Value::as_u64).with_context(|| format!("shard {shard} has no checkpoint"))?;
-            newest.insert(shard, epoch);
-        }
-    }
-    ensure!(newest.len() == SHARDS as usize, "`state ls` shows these shards only: {newest:?}");
-    Ok(newest)
-}
-
-fn damage(flights: &Flights, s3: &S3, shard: u64, newest: u64) -> Result<()> {
-    let keys = s3.list(&flights.prefix())?;
-    let last = format!("/checkpoints/{shard}/{newest:020}");
-    let counts = |key: &&String| key.find(&format!("/checkpoints/{shard}/")).is_some_and(|at| key[at..] <= *format!("{last}~"));
-    let manifests: Vec<&String> = keys.iter().filter(counts).collect();
-    ensure!(manifests.len() >= 2, "shard {shard} has these checkpoints only: {manifests:?}; all keys: {keys:?}");
-    let mut files = Vec::new();
-    for manifest in &manifests {
-        let parsed: serde_json::Value = serde_json::from_slice(&s3.get(manifest)?)?;
-        let named = parsed["files"].as_array().with_context(|| format!("{manifest} names no files"))?;
-        let sizes = named.iter().filter_map(|file| Some((file["object"].as_str()?.to_owned(), file["size"].as_u64()?)));
-        files.push(sizes.collect::<BTreeMap<_, _>>());
-    }
-    let newest = files.pop().unwrap_or_default();
-    let own = newest.iter().filter(|(object, _)| !files.iter().any(|others| others.contains_key(*object)));
-    let (own, _) = own.max_by_key(|(_, size)| **size).context("it shares all its files")?;
-    let root = manifests[0].split("checkpoints/").next().unwrap_or_default();
-    let key = format!("{root}{own}");
-    let mut bytes = s3.get(&key)?;
-    let middle = bytes.len() / 2;
-    *bytes.get_mut(middle).with_context(|| format!("{key} is empty"))? ^= 0x40;
-    s3.put(&key, bytes)
-}
-
-fn every_second(manifest: String) -> Result<String> {
-    replaced(manifest, "interval: 30s", "interval: 1s")
 }
 
 fn wait_until_worked_off(job: &Process, records: usize) -> Result<()> {

@@ -4,7 +4,7 @@
 #
 #   examples/flights/run.sh [--dir DIR] [--seed N] [--malformed N] [--limit N]
 #
-#   --dir DIR   where the run goes; must be empty or absent (default: a new folder in the cache)
+#   --dir DIR   where the run goes; must be empty or absent (default: a folder in the cache, instead of the last run)
 #   --limit N   only the first N flights of the year, for a quick look; --seed, --malformed: see prepare.py
 #
 # FOREBAY_BIN names the forebay to run (default: the release build), FOREBAY_CACHE the cache, PYTHON the Python (3.9+).
@@ -34,8 +34,10 @@ done
 
 command -v "$forebay" >/dev/null || die "no forebay at $forebay; build it (cargo build --release) or set FOREBAY_BIN"
 if [[ -z $dir ]]; then
-    mkdir -p "$cache/flights"
-    dir=$(mktemp -d "$cache/flights/run.XXXXXX")
+    dir=$cache/flights/run
+    # 700 MB.
+    rm -rf "$dir"
+    mkdir -p "$dir"
 else
     mkdir -p "$dir"
     [[ -z $(ls -A "$dir") ]] || die "$dir is not empty; name another folder or remove it"

@@ -1,12 +1,14 @@
 //! Everything that is written: objects in the cluster, by server-side apply, and assignments, by telling the workers. Decides nothing, and does
 //! nothing unless this operator leads for certain.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use forebay_api::v1;
+use forebay_api::v1::CheckpointRequest;
 use forebay_api::v1::worker_client::WorkerClient;
-use forebay_crds::IngestionJob;
-use forebay_crds::job::IngestionJobStatus;
+use forebay_crds::IngestionSavepoint;
+use forebay_crds::savepoint::SavepointDeletionPolicy;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
@@ -18,8 +20,12 @@ use serde::de::DeserializeOwned;
 use crate::leader::Leadership;
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
+use crate::plan::rollout::{Rollout, Standing};
 use crate::report::News;
-use crate::resources::{Blueprint, config_map, disruption_budget, pod, service};
+use crate::resources::revision::Revision;
+use crate::resources::{
+    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, disruption_budget, pod, revision, savepoint, service, task,
+};
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
@@ -38,6 +44,15 @@ pub enum ApplyError {
     /// Another operator may lead by now.
     #[error("nothing is done: the lease was not renewed in time, and another operator may have it")]
     NotLeading,
+    /// The namespace is being deleted: nothing can be made in it.
+    #[error("the namespace is being deleted, and nothing can be made in it")]
+    NamespaceEnds,
+    /// Pods of a revision are to be made, and its config map does not say how.
+    #[error("make a pod of revision {template}: its config map has no {FILE} that can be read; change the job's manifest, and the new revision is taken", FILE = revision::FILE)]
+    NoRevision {
+        /// The revision.
+        template: String,
+    },
 }
 
 /// The hands of the operator.
@@ -56,23 +71,34 @@ impl Applier {
 
     /// Does one thing of a plan.
     pub async fn act(&self, blueprint: &Blueprint, observer: &Observer, seen: &Seen, action: &Action) -> Result<(), ApplyError> {
-        self.check_lead()?;
         let namespace = &blueprint.job.namespace;
         match action {
             Action::ApplyService => self.apply(&service::build(blueprint)).await,
             Action::ApplyBudget => self.apply(&disruption_budget::build(blueprint)).await,
             Action::ApplyConfig => self.apply(&config_map::build(blueprint)).await,
-            Action::ApplyPod(slot) => self.apply(&pod::build(blueprint, *slot)).await,
+            Action::ApplyPod { slot, template } => {
+                let revision = revision_of(blueprint, seen, template)?;
+                self.apply(&pod::build(blueprint, (template, revision), *slot)).await
+            }
             Action::DeletePod { pod, uid, reason: _ } => {
                 let only_this = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
                 let parameters = DeleteParams { preconditions: Some(only_this), ..DeleteParams::default() };
                 self.delete::<Pod>(namespace, pod, &parameters).await
             }
             Action::DeleteConfig(template) => {
-                let name = format!("{}-{template}", blueprint.prefix());
-                self.delete::<ConfigMap>(namespace, &name, &DeleteParams::default()).await
+                self.delete::<ConfigMap>(namespace, &blueprint.config_name(template), &DeleteParams::default()).await
             }
+            Action::ApplySavepoint => self.apply(&savepoint::build(blueprint)).await,
+            Action::DoomSavepoint(name) => self.doom(namespace, name).await,
+            Action::DeleteSavepoint(name) => self.delete::<IngestionSavepoint>(namespace, name, &DeleteParams::default()).await,
+            Action::Checkpoint(pods) => {
+                self.check_lead()?;
+                self.checkpoint(observer, seen, pods).await;
+                Ok(())
+            }
+            Action::Mark { template, standing } => self.mark(blueprint, seen, template, standing).await,
             Action::Assign { pod, version, shards } => {
+                self.check_lead()?;
                 let assignment =
                     v1::Assignment { job: blueprint.uid().to_owned(), version: *version, shards: shards.iter().copied().collect() };
                 assign(observer, seen, pod, assignment).await;
@@ -81,30 +107,156 @@ impl Applier {
         }
     }
 
-    /// Writes the status. It is a cache: what fails here is tried again with the next look.
-    pub async fn status(&self, job: &IngestionJob, status: &IngestionJobStatus) -> Result<(), ApplyError> {
-        self.check_lead()?;
-        let api: Api<IngestionJob> = Api::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
+    /// Only if nobody has written to it since it was seen: what is thought of a revision may be out of date by then.
+    async fn mark(&self, blueprint: &Blueprint, seen: &Seen, template: &str, standing: &Standing) -> Result<(), ApplyError> {
+        let (word, number, reason) = match standing {
+            Standing::Untried => ("untried", None, None),
+            Standing::Proven => ("proven", None, None),
+            Standing::Good(number) => ("good", Some(number.to_string()), None),
+            Standing::Bad(reason) => ("bad", None, Some(reason)),
+        };
+        let patch = serde_json::json!({"metadata": {
+            "resourceVersion": seen.fleet.configs.get(template).and_then(|config| config.version.clone()),
+            "labels": {STANDING_LABEL: word, NUMBER_LABEL: number},
+            "annotations": {REASON_ANNOTATION: reason},
+        }});
+        let name = blueprint.config_name(template);
+        let api = self.api::<ConfigMap>(&blueprint.job.namespace)?;
+        match api
+            .patch(&name, &PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }, &Patch::Merge(patch))
+            .await
+        {
+            // It is seen anew and judged anew.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            done => done.map(drop).map_err(|source| cluster(format!("mark ConfigMap {name} as {word}"), source)),
+        }
+    }
+
+    /// Has these workers take checkpoints. One that does not hear it is asked again with the next look.
+    pub async fn checkpoint(&self, observer: &Observer, seen: &Seen, pods: &BTreeSet<String>) {
+        for worker in seen.fleet.workers.iter().filter(|worker| pods.contains(&worker.pod)) {
+            let Some(channel) = observer.channel(&worker.uid) else { continue };
+            if let Err(error) = WorkerClient::new(channel).checkpoint(CheckpointRequest {}).await {
+                tracing::warn!(pod = worker.pod, error = error.message(), "a worker was not asked for checkpoints");
+            }
+        }
+    }
+
+    /// Makes the pod that copies a savepoint to `place`, by the job's revision of this template.
+    pub async fn copy(
+        &self,
+        blueprint: &Blueprint,
+        seen: &Seen,
+        template: &str,
+        savepoint: &IngestionSavepoint,
+        (place, empty): (&str, &BTreeSet<u32>),
+    ) -> Result<(), ApplyError> {
+        let revision = revision_of(blueprint, seen, template)?;
+        self.apply(&task::copier(blueprint, (template, revision), savepoint, place, empty)).await
+    }
+
+    /// Makes the pod that deletes what a savepoint holds. `NamespaceEnds`: nothing can be made in there any more.
+    pub async fn erase(
+        &self,
+        blueprint: &Blueprint,
+        seen: &Seen,
+        template: &str,
+        savepoint: &IngestionSavepoint,
+        place: &str,
+    ) -> Result<(), ApplyError> {
+        let revision = revision_of(blueprint, seen, template)?;
+        unless_namespace_ends(self.apply(&task::eraser(blueprint, (template, revision), savepoint, place)).await)
+    }
+
+    /// Deletes that pod.
+    pub async fn delete_eraser(&self, savepoint: &IngestionSavepoint) -> Result<(), ApplyError> {
+        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &task::eraser_name(savepoint), &DeleteParams::default()).await
+    }
+
+    async fn doom(&self, namespace: &str, name: &str) -> Result<(), ApplyError> {
+        let api = self.api::<IngestionSavepoint>(namespace)?;
+        let patch = serde_json::json!({"spec": {"deletionPolicy": SavepointDeletionPolicy::Delete}});
+        match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            done => done.map(drop).map_err(|source| cluster(format!("change the deletion policy of savepoint {name}"), source)),
+        }
+    }
+
+    /// Deletes the pod that copies a savepoint.
+    pub async fn delete_copier(&self, savepoint: &IngestionSavepoint) -> Result<(), ApplyError> {
+        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &task::copier_name(savepoint), &DeleteParams::default()).await
+    }
+
+    /// Makes the pod that cleans up behind a job, by the revision that was in force last. `NamespaceEnds`: nothing can be made in there any more.
+    pub async fn clean(&self, blueprint: &Blueprint, seen: &Seen) -> Result<(), ApplyError> {
+        let revision = seen.revisions.get(Rollout::of(&seen.fleet).in_force()).unwrap_or(&blueprint.revision);
+        let done = match self.apply(&config_map::for_cleaner(blueprint)).await {
+            Ok(()) => self.apply(&task::cleaner(blueprint, revision)).await,
+            refused => refused,
+        };
+        unless_namespace_ends(done)
+    }
+
+    /// Deletes that pod and its config map.
+    pub async fn delete_cleaner(&self, blueprint: &Blueprint) -> Result<(), ApplyError> {
+        let (namespace, name) = (&blueprint.job.namespace, task::cleaner_name(blueprint));
+        self.delete::<Pod>(namespace, &name, &DeleteParams::default()).await?;
+        self.delete::<ConfigMap>(namespace, &name, &DeleteParams::default()).await
+    }
+
+    /// Gives an object a finalizer, or takes it away, if nobody has changed the object meanwhile.
+    pub async fn finalizer<K>(&self, object: &K, finalizer: &str, wanted: bool) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let name = object.name_any();
+        let mut all: Vec<&str> = object.finalizers().iter().map(String::as_str).filter(|other| *other != finalizer).collect();
+        all.extend(wanted.then_some(finalizer));
+        let patch = serde_json::json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": all}});
+        let api = self.api::<K>(&object.namespace().unwrap_or_default())?;
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            // It is looked at again when its change is seen.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            done => done.map(drop).map_err(|source| cluster(format!("change the finalizers of {} {name}", K::kind(&())), source)),
+        }
+    }
+
+    /// Writes the status of a job or a savepoint. What fails here is tried again with the next look.
+    pub async fn status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
+    {
+        let name = object.name_any();
+        let api = self.api::<K>(&object.namespace().unwrap_or_default())?;
         let patch = serde_json::json!({
-            "apiVersion": IngestionJob::api_version(&()), "kind": IngestionJob::kind(&()), "metadata": {"name": job.name_any()}, "status": status,
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "status": status,
         });
-        let done = api.patch_status(&job.name_any(), &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await;
-        done.map(drop).map_err(|source| cluster(format!("write the status of job {}", job.name_any()), source))
+        let done = api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await;
+        done.map(drop).map_err(|source| cluster(format!("write the status of {} {name}", K::kind(&())), source))
     }
 
     /// Tells people. Events are a courtesy: one that is lost is logged and not repeated.
-    pub async fn tell(&self, job: &IngestionJob, news: News) {
+    pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, news: News) {
         if self.check_lead().is_err() {
             return;
         }
-        tracing::info!(job = job.name_any(), reason = news.reason, "{}", news.note);
+        tracing::info!(about = about.name_any(), reason = news.reason, "{}", news.note);
         let type_ = if news.is_warning { EventType::Warning } else { EventType::Normal };
         // The API server takes a kilobyte.
         let note = news.note.chars().take(1000).collect();
         let event = Event { type_, reason: news.reason.to_owned(), note: Some(note), action: news.reason.to_owned(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, &job.object_ref(&())).await {
+        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
             tracing::warn!(%error, "an event was not recorded");
         }
+    }
+
+    /// All that is written to the cluster goes through this.
+    fn api<K>(&self, namespace: &str) -> Result<Api<K>, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        self.check_lead()?;
+        Ok(Api::namespaced(self.client.clone(), namespace))
     }
 
     fn check_lead(&self) -> Result<(), ApplyError> {
@@ -116,7 +268,7 @@ impl Applier {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
     {
         let name = object.name_any();
-        let api: Api<K> = Api::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        let api = self.api::<K>(&object.namespace().unwrap_or_default())?;
         let done = api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await;
         done.map(drop).map_err(|source| cluster(format!("apply {} {name}", K::kind(&())), source))
     }
@@ -125,12 +277,17 @@ impl Applier {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     {
-        match Api::<K>::namespaced(self.client.clone(), namespace).delete(name, parameters).await {
+        match self.api::<K>(namespace)?.delete(name, parameters).await {
             // It is gone already, or another one bears its name.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             done => done.map(drop).map_err(|source| cluster(format!("delete {} {name}", K::kind(&())), source)),
         }
     }
+}
+
+fn revision_of<'a>(blueprint: &'a Blueprint, seen: &'a Seen, template: &str) -> Result<&'a Revision, ApplyError> {
+    let own = (template == blueprint.template).then_some(&blueprint.revision);
+    own.or_else(|| seen.revisions.get(template)).ok_or_else(|| ApplyError::NoRevision { template: template.to_owned() })
 }
 
 /// A worker that does not hear it is told again with the next plan, if it is still there and it is still right.
@@ -141,6 +298,19 @@ async fn assign(observer: &Observer, seen: &Seen, pod: &str, assignment: v1::Ass
     if let Err(error) = WorkerClient::new(channel).assign(assignment).await {
         tracing::warn!(pod, error = error.message(), "a worker did not take its assignment");
     }
+}
+
+fn unless_namespace_ends(done: Result<(), ApplyError>) -> Result<(), ApplyError> {
+    match done {
+        Err(ApplyError::Cluster { source, .. }) if matches!(&*source, kube::Error::Api(status) if is_namespace_end(status)) => {
+            Err(ApplyError::NamespaceEnds)
+        }
+        done => done,
+    }
+}
+
+fn is_namespace_end(status: &kube::core::Status) -> bool {
+    status.code == 403 && status.message.contains("being terminated")
 }
 
 fn cluster(action: String, source: kube::Error) -> ApplyError {

@@ -11,23 +11,26 @@ mod plan;
 mod reconcile;
 mod report;
 mod resources;
+mod savepoint;
+mod teardown;
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser;
-use forebay_crds::IngestionJob;
+use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::runtime::Controller;
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::{self, Config};
+use kube::runtime::{Controller, controller};
 
-use crate::apply::Applier;
+use crate::apply::{Applier, ApplyError};
 use crate::http::Metrics;
 use crate::leader::Leadership;
 use crate::observe::{Observer, api, own_objects};
@@ -83,35 +86,32 @@ async fn look_after_jobs(
     name: String,
     leadership: Arc<Leadership>,
     metrics: Arc<Metrics>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let namespace = arguments.namespace.as_deref();
+    let jobs = Controller::new(api::<IngestionJob>(client, namespace), Config::default());
+    let savepoints = Controller::new(api::<IngestionSavepoint>(client, namespace), Config::default());
+    metrics.see_jobs(jobs.store());
     let context = Arc::new(Context {
         observer: Observer::start(client, namespace).await.context("watch the operator's own objects")?,
         applier: Applier::new(client.clone(), name, leadership),
+        jobs: jobs.store(),
         worker_image: arguments.worker_image.clone(),
         written: Mutex::new(BTreeMap::new()),
     });
     tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
-    let controller = Controller::new(api::<IngestionJob>(client, namespace), Config::default());
-    metrics.see_jobs(controller.store());
     let counted = move |job, context| {
         let (metrics, begin) = (metrics.clone(), Instant::now());
         reconcile(job, context).inspect(move |outcome| metrics.count(begin.elapsed(), outcome.is_err()))
     };
-    controller
-        .owns(api::<Pod>(client, namespace), own_objects())
-        .graceful_shutdown_on(stop)
-        .run(counted, retry, context)
-        .for_each(|outcome| async {
-            match outcome {
-                // `retry` has said it; and a job that was deleted meanwhile is no error.
-                Ok(_)
-                | Err(kube::runtime::controller::Error::ReconcilerFailed(..) | kube::runtime::controller::Error::ObjectNotFound(_)) => {}
-                Err(error) => tracing::warn!(%error, "the watch of jobs is started again"),
-            }
-        })
-        .await;
+    let pods = || api::<Pod>(client, namespace);
+    let jobs = jobs.owns(pods(), own_objects()).graceful_shutdown_on(stop.clone()).run(counted, retry, context.clone());
+    let savepoints = savepoints.owns(pods(), own_objects()).graceful_shutdown_on(stop).run(
+        savepoint::reconcile::reconcile,
+        savepoint::reconcile::retry,
+        context,
+    );
+    futures::join!(jobs.for_each(outcome), savepoints.for_each(outcome));
     Ok(())
 }
 
@@ -128,8 +128,17 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + Sync + 's
     })
 }
 
+/// What comes of one look.
+async fn outcome<T>(outcome: Result<T, controller::Error<ApplyError, watcher::Error>>) {
+    match outcome {
+        // `retry` has said it; and an object that was deleted meanwhile is no error.
+        Ok(_) | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+        Err(error) => tracing::warn!(%error, "a watch is started again"),
+    }
+}
+
 fn start_logging(json: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     if json { builder.json().init() } else { builder.init() }
 }

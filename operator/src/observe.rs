@@ -8,19 +8,25 @@ use std::time::{Duration, Instant};
 
 use forebay_api::v1::worker_client::WorkerClient;
 use forebay_api::v1::{DescribeRequest, Description};
+use forebay_crds::IngestionSavepoint;
 use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
-use kube::runtime::watcher::Config;
+use kube::runtime::watcher::Config as WatchConfig;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::plan::{Answer, Fleet, PodState, Worker};
-use crate::resources::{Blueprint, MANAGED_BY, SLOT_LABEL, TEMPLATE_LABEL};
+use crate::plan::rollout::Standing;
+use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Trouble, Worker};
+use crate::report::stops_for;
+use crate::resources::revision::Revision;
+use crate::resources::task::CLEANUP_LABEL;
+use crate::resources::{Blueprint, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,17 +38,8 @@ pub struct Seen {
     pub fleet: Fleet,
     /// The labels of the job's pods, as a selector.
     pub selector: String,
-    /// Why pods do not come up, as Kubernetes tells it: by pod.
-    pub troubles: BTreeMap<String, Trouble>,
-}
-
-/// Why a pod does not come up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
-    pub reason: String,
-    /// The whole story.
-    pub message: String,
+    /// What the revisions' pods are made from, by template.
+    pub revisions: BTreeMap<String, Revision>,
 }
 
 /// The eyes of the operator.
@@ -51,6 +48,8 @@ pub struct Observer {
     configs: Store<ConfigMap>,
     services: Store<Service>,
     budgets: Store<PodDisruptionBudget>,
+    /// Those that the operator has made before changes.
+    savepoints: Store<IngestionSavepoint>,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
 }
@@ -75,8 +74,8 @@ where
 }
 
 /// The operator's own objects.
-pub fn own_objects() -> Config {
-    Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
+pub fn own_objects() -> WatchConfig {
+    WatchConfig::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
 }
 
 impl Observer {
@@ -84,36 +83,60 @@ impl Observer {
     pub async fn start(client: &Client, namespace: Option<&str>) -> anyhow::Result<Self> {
         let (pods, configs, services, budgets) =
             (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
+        let savepoints = watch(client, namespace);
         pods.wait_until_ready().await?;
+        savepoints.wait_until_ready().await?;
         configs.wait_until_ready().await?;
         services.wait_until_ready().await?;
         budgets.wait_until_ready().await?;
-        Ok(Self { pods, configs, services, budgets, contacts: Mutex::default() })
+        Ok(Self { pods, configs, services, budgets, savepoints, contacts: Mutex::default() })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
     pub async fn look(&self, blueprint: &Blueprint) -> Seen {
-        let pods = self.pods.state_filter(|pod| is_of(pod, blueprint));
+        let pods = self.pods.state_filter(|pod| is_of(pod, blueprint) && pod.labels().contains_key(SLOT_LABEL));
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
         let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer)).collect();
-        let configs: BTreeSet<String> = self
-            .configs
-            .state_filter(|config| is_of(config, blueprint))
-            .iter()
-            .filter_map(|config| label(&**config, TEMPLATE_LABEL))
-            .collect();
+        let maps = self.configs.state_filter(|config| is_of(config, blueprint));
+        let maps: Vec<(String, &ConfigMap)> = maps.iter().filter_map(|map| Some((label(&**map, TEMPLATE_LABEL)?, &**map))).collect();
+        let now = Timestamp::now();
+        let configs = maps.iter().map(|(template, map)| (template.clone(), config(map, now))).collect();
+        let revisions = maps.iter().filter_map(|(template, map)| Some((template.clone(), Revision::read(map)?))).collect();
         let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
-        let troubles = pods.iter().filter_map(|pod| Some((pod.name_any(), trouble(pod)?))).collect();
-        let (replicas, template) = (blueprint.replicas(), blueprint.template.clone());
-        let fleet = Fleet { replicas, template, workers, configs, has_service, has_budget };
+        let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
+        let savepoints = self.savepoints.state_filter(|savepoint| label(savepoint, JOB_UID_LABEL).as_deref() == Some(blueprint.uid()));
+        let savepoints = savepoints.iter().filter_map(|savepoint| Some((label(&**savepoint, TEMPLATE_LABEL)?, saved(savepoint)))).collect();
+        let stops_for = stops_for(&blueprint.resource, now);
+        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, has_service, has_budget };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        Seen { fleet, selector: selector.join(","), troubles }
+        Seen { fleet, selector: selector.join(","), revisions }
     }
 
     /// How to reach a worker that was seen: for those who tell it something.
     pub fn channel(&self, uid: &str) -> Option<Channel> {
         self.contacts().get(uid).map(|contact| contact.channel.clone())
+    }
+
+    /// The pod that copies the savepoint with this uid.
+    pub fn copier(&self, savepoint: &str) -> Option<Task> {
+        self.task(|pod| is_owned_by(pod, savepoint))
+    }
+
+    /// The pod that cleans up behind the job or savepoint with this uid.
+    pub fn cleaner(&self, of: &str) -> Option<Task> {
+        self.task(|pod| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of))
+    }
+
+    fn task(&self, is_it: impl Fn(&Pod) -> bool) -> Option<Task> {
+        let pods = self.pods.state_filter(is_it);
+        let pod = pods.first()?;
+        let status = pod.status.as_ref();
+        if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
+            return Some(Task::Done);
+        }
+        let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+        Some(Task::Working(containers.map(restarts).sum(), trouble(pod)))
     }
 
     /// Forgets workers whose pods are gone.
@@ -189,7 +212,11 @@ where
 
 /// By the owner's uid: an object of a job that was deleted and made again under its name is not this one's.
 fn is_of<K: Resource>(object: &K, blueprint: &Blueprint) -> bool {
-    object.meta().owner_references.iter().flatten().any(|owner| owner.uid == blueprint.uid())
+    is_owned_by(object, blueprint.uid())
+}
+
+fn is_owned_by<K: Resource>(object: &K, uid: &str) -> bool {
+    object.meta().owner_references.iter().flatten().any(|owner| owner.uid == uid)
 }
 
 fn label<K: Resource>(object: &K, name: &str) -> Option<String> {
@@ -214,8 +241,33 @@ fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
         slot: label(&**pod, SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(u32::MAX),
         template: label(&**pod, TEMPLATE_LABEL).unwrap_or_default(),
         state,
+        restarts: status.into_iter().flat_map(|status| status.container_statuses.iter().flatten()).map(restarts).sum(),
+        trouble: trouble(pod),
         answer,
     }
+}
+
+fn saved(savepoint: &IngestionSavepoint) -> Saved {
+    let phase = savepoint.status.as_ref().and_then(|status| status.phase);
+    Saved { name: savepoint.name_any(), phase, takes_all: !savepoint.finalizers().is_empty() }
+}
+
+fn restarts(container: &ContainerStatus) -> u32 {
+    u32::try_from(container.restart_count).unwrap_or(0)
+}
+
+fn config(map: &ConfigMap, now: Timestamp) -> Config {
+    let number = label(map, NUMBER_LABEL).and_then(|number| number.parse().ok());
+    let standing = match label(map, STANDING_LABEL).as_deref() {
+        Some("good") => Standing::Good(number.unwrap_or(1)),
+        Some("proven") => Standing::Proven,
+        Some("bad") => Standing::Bad(map.annotations().get(REASON_ANNOTATION).cloned().unwrap_or_default()),
+        // Another word is of another version, or a user's: it is tried again.
+        Some(_) | None => Standing::Untried,
+    };
+    let made = map.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+    let age = now.duration_since(made).try_into().unwrap_or_default();
+    Config { standing, version: map.resource_version(), age }
 }
 
 /// Only what does not go away by waiting a moment.

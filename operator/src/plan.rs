@@ -5,33 +5,86 @@
 
 mod assignment;
 mod pods;
+pub mod rollout;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use forebay_api::v1::Description;
+use forebay_api::v1::{Description, Shard};
+use forebay_crds::savepoint::SavepointPhase;
+use forebay_crds::validate::Upgrade;
+
+use rollout::{Rollout, Standing};
 
 /// A worker that is silent for so long loses its shards to others, long before Kubernetes takes its node for lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A worker that is silent for so long is replaced: its node may be gone, and nobody might ever say so. Long enough for a container
 /// to be started again, and its shards to be restored on the same volume.
 pub const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
+/// For so long the last checkpoints of a job that is to rest are waited for: an object store that is down must not keep it from that.
+const LAST_CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What a plan is made from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fleet {
     /// How many workers there should be.
     pub replicas: u32,
-    /// What their pods should be made from: a hash of image, manifest and resources. Names the config map too.
+    /// For how long it has been on its way to rest, if there should be none.
+    pub stops_for: Duration,
+    /// What their pods should be made from, by the manifest: a hash of it, image and resources. Names the config map too.
     pub template: String,
+    /// When a change counts as good, and when it is taken back.
+    pub gate: Upgrade,
     /// The pods that there are, by name.
     pub workers: Vec<Worker>,
     /// The config maps that there are, by the template that they are for.
-    pub configs: BTreeSet<String>,
+    pub configs: BTreeMap<String, Config>,
+    /// The savepoints that were taken before changes, by the template that was to come.
+    pub savepoints: BTreeMap<String, Saved>,
     /// Whether the service is there.
     pub has_service: bool,
     /// Whether the disruption budget is there.
     pub has_budget: bool,
+}
+
+/// A config map: it holds all that a revision's pods are made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// What is known of the revision.
+    pub standing: Standing,
+    /// The object's version: what it is known by is written only if nothing else was written meanwhile.
+    pub version: Option<String>,
+    /// For how long it has been there.
+    pub age: Duration,
+}
+
+/// Why a pod does not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
+    pub reason: String,
+    /// The whole story.
+    pub message: String,
+}
+
+/// A savepoint that was taken before a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// The object's name.
+    pub name: String,
+    /// How far it has come.
+    pub phase: Option<SavepointPhase>,
+    /// Whether what was copied goes when the object is deleted.
+    pub takes_all: bool,
+}
+
+/// A pod that does one thing and ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// At work, or on its way; started anew so many times, and what is wrong with it.
+    Working(u32, Option<Trouble>),
+    /// Done.
+    Done,
 }
 
 /// One pod, and what its worker says.
@@ -47,6 +100,10 @@ pub struct Worker {
     pub template: String,
     /// What Kubernetes knows of it.
     pub state: PodState,
+    /// How often its container was started again.
+    pub restarts: u32,
+    /// Why it does not come up, as Kubernetes tells it.
+    pub trouble: Option<Trouble>,
     /// What the worker in it says.
     pub answer: Answer,
 }
@@ -84,8 +141,13 @@ pub enum Action {
     ApplyBudget,
     /// Make the config map of the current template.
     ApplyConfig,
-    /// Make a pod of the current template in this slot.
-    ApplyPod(u32),
+    /// Make a pod of this template in this slot.
+    ApplyPod {
+        /// Its place.
+        slot: u32,
+        /// What it is made from.
+        template: String,
+    },
     /// Delete a pod.
     DeletePod {
         /// Its name.
@@ -97,6 +159,21 @@ pub enum Action {
     },
     /// Delete the config map of a template that no pod is made from any more.
     DeleteConfig(String),
+    /// Write down what is known of a revision now, on its config map.
+    Mark {
+        /// The revision.
+        template: String,
+        /// What is known.
+        standing: Standing,
+    },
+    /// Have a savepoint taken before the change to the manifest's revision.
+    ApplySavepoint,
+    /// See to it that what was copied goes with this savepoint.
+    DoomSavepoint(String),
+    /// Delete it.
+    DeleteSavepoint(String),
+    /// Have these pods' workers take checkpoints.
+    Checkpoint(BTreeSet<String>),
     /// Tell a worker which shards are its own.
     Assign {
         /// Its pod.
@@ -110,6 +187,7 @@ pub enum Action {
 
 /// What is to be done, in this order.
 pub fn plan(fleet: &Fleet) -> Vec<Action> {
+    let rollout = Rollout::of(fleet);
     let mut actions = Vec::new();
     if !fleet.has_service {
         actions.push(Action::ApplyService);
@@ -117,17 +195,60 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     if !fleet.has_budget {
         actions.push(Action::ApplyBudget);
     }
-    if !fleet.configs.contains(&fleet.template) {
+    if fleet.replicas > 0 && !fleet.configs.contains_key(&fleet.template) {
         actions.push(Action::ApplyConfig);
     }
-    actions.extend(pods::plan(fleet));
-    actions.extend(assignment::plan(&fleet.workers));
-    let in_use = |config: &String| *config == fleet.template || fleet.workers.iter().any(|worker| worker.template == *config);
-    actions.extend(fleet.configs.iter().filter(|config| !in_use(config)).cloned().map(Action::DeleteConfig));
+    if matches!(rollout, Rollout::Save { .. }) && fleet.replicas > 0 && !fleet.savepoints.contains_key(&fleet.template) {
+        actions.push(Action::ApplySavepoint);
+    }
+    let last = last_checkpoints(fleet);
+    match rollout.next(fleet) {
+        // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.
+        _ if !last.is_empty() => actions.push(Action::Checkpoint(last)),
+        // What it means for the pods shows at the next look, when it is certain.
+        Some(standing) => actions.push(Action::Mark { template: fleet.template.clone(), standing }),
+        None => actions.extend(pods::plan(fleet, &rollout)),
+    }
+    let going = |worker: &Worker| actions.iter().any(|action| matches!(action, Action::DeletePod { uid, .. } if *uid == worker.uid));
+    let state = |worker: &Worker| if going(worker) { PodState::Ending } else { worker.state };
+    let workers: Vec<Worker> = fleet.workers.iter().map(|worker| Worker { state: state(worker), ..worker.clone() }).collect();
+    actions.extend(assignment::plan(&workers, rollout.canary()));
+    let in_use = |template: &str| rollout.needs(template, fleet) || fleet.workers.iter().any(|worker| worker.template == template);
+    let of_earlier_changes = fleet.savepoints.iter().filter(|(template, _)| **template != fleet.template);
+    actions.extend(of_earlier_changes.map(|(_, saved)| match saved.takes_all {
+        true => Action::DeleteSavepoint(saved.name.clone()),
+        false => Action::DoomSavepoint(saved.name.clone()),
+    }));
+    actions.extend(fleet.configs.keys().filter(|template| !in_use(template)).cloned().map(Action::DeleteConfig));
     actions
 }
 
+/// The pods of a job that is to rest whose shards hold what no checkpoint holds.
+fn last_checkpoints(fleet: &Fleet) -> BTreeSet<String> {
+    if fleet.replicas > 0 || fleet.stops_for > LAST_CHECKPOINT_TIMEOUT {
+        return BTreeSet::new();
+    }
+    fleet.stale(fleet.stops_for)
+}
+
 impl Fleet {
+    /// The pods of which a shard runs whose newest checkpoint is older than this, and does not hold everything either.
+    pub fn stale(&self, age: Duration) -> BTreeSet<String> {
+        let is_fresh = |shard: &Shard| {
+            let is_young = shard.checkpoint_age_millis.is_some_and(|millis| Duration::from_millis(millis) < age);
+            // At epoch 0 both are 0: it has never had a record.
+            is_young || shard.checkpoint_epoch == shard.epoch || shard.phase != "running"
+        };
+        let is_stale = |worker: &&Worker| worker.is_live() && worker.heard().is_some_and(|said| !said.owned.iter().all(is_fresh));
+        self.workers.iter().filter(is_stale).map(|worker| worker.pod.clone()).collect()
+    }
+
+    /// The shards that run and have never committed an epoch.
+    pub fn empty(&self) -> BTreeSet<u32> {
+        let owned = self.workers.iter().filter_map(Worker::heard).flat_map(|said| &said.owned);
+        owned.filter(|shard| shard.phase == "running" && shard.epoch == 0).map(|shard| shard.shard).collect()
+    }
+
     /// How many shards the job has, if any worker has said so.
     pub fn shards(&self) -> Option<u32> {
         self.workers.iter().find_map(|worker| worker.last().map(|said| said.shards))
@@ -160,6 +281,12 @@ impl Worker {
             Answer::Heard(said) | Answer::Silent(_, said) => Some(said),
             Answer::Unheard(_) => None,
         }
+    }
+
+    /// Whether it holds up nobody to delete it: it does not come up, or has a shard that cannot go on.
+    pub fn ails(&self) -> bool {
+        let never_spoke = self.state == PodState::Starting && self.last().is_none();
+        never_spoke || self.trouble.is_some() || self.heard().is_some_and(|said| said.owned.iter().any(|shard| shard.stalled))
     }
 
     /// Whether it is one of those that there should be.

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_crds::job::StoreSpec;
+use forebay_crds::job::{DeletionPolicy, StoreSpec};
 use forebay_crds::{Finding, IngestionJob, Path, ValidatedJob, validate};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller;
+use kube::runtime::reflector::Store;
 
 use crate::apply::{Applier, ApplyError};
 use crate::observe::Observer;
 use crate::plan::plan;
 use crate::report::{self, Verdict};
 use crate::resources::Blueprint;
+use crate::teardown;
+use crate::teardown::reconcile::FINALIZER;
 
 /// How often workers are heard: several times within the time after which a silent one counts as lost.
 const HEARING_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,6 +32,8 @@ pub struct Context {
     pub observer: Observer,
     /// Every write.
     pub applier: Applier,
+    /// All jobs, as the watch has them.
+    pub jobs: Store<IngestionJob>,
     /// The image of workers whose job names none.
     pub worker_image: String,
     /// When each job's status was last written, by its uid.
@@ -38,8 +43,7 @@ pub struct Context {
 /// One look at one job.
 pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<controller::Action, ApplyError> {
     if resource.metadata.deletion_timestamp.is_some() {
-        // All that was made for it has it as its owner, and goes with it.
-        return Ok(controller::Action::await_change());
+        return teardown::reconcile::reconcile(resource, context).await;
     }
     let job = match validate(&resource).and_then(check_for_cluster) {
         Ok(job) => job,
@@ -50,6 +54,10 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
             return Ok(controller::Action::await_change());
         }
     };
+    let is_cleaned_up = job.deletion_policy == DeletionPolicy::Delete;
+    if is_cleaned_up != resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        context.applier.finalizer(&*resource, FINALIZER, is_cleaned_up).await?;
+    }
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     context.observer.forget_gone();
     let seen = context.observer.look(&blueprint).await;
@@ -70,7 +78,7 @@ pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, _: Arc<Context>) -
 }
 
 /// What `forebay run` takes from its command line must stand in the manifest of a job in a cluster.
-fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
+pub fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
     let mut findings = Vec::new();
     if job.kafka.is_none() {
         findings.push(Finding::new(&Path::spec(), "the field `kafka` is missing").help("name the brokers as spec.kafka.bootstrapServers"));

@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::observe::Seen;
-use crate::plan::{Action, PodState};
+use crate::plan::rollout::{Judgement, Rollout, Standing, judge};
+use crate::plan::{Action, Fleet, PodState};
 
 /// Status times have whole seconds.
 const CLOCK_PRECISION: Duration = Duration::from_secs(2);
@@ -53,6 +54,32 @@ impl Verdict {
         if fleet.replicas == 0 {
             return Self::suspended(fleet.workers.len());
         }
+        let verdict = Self::of_workers(fleet);
+        match (Rollout::of(fleet), verdict.phase) {
+            (Rollout::Save { to, .. }, Phase::Running | Phase::Starting) => {
+                Self::new(Phase::Upgrading, "SavepointFirst", format!("revision {to}: a savepoint is taken before anything changes"))
+            }
+            (Rollout::Canary { to, .. }, Phase::Running | Phase::Starting) => {
+                Self::new(Phase::Upgrading, "CanaryObserved", waits(fleet, to))
+            }
+            (Rollout::Switch { to, .. }, Phase::Running | Phase::Starting) => {
+                Self::new(Phase::Upgrading, "WorkersFollow", waits(fleet, to))
+            }
+            (Rollout::RolledBack { template, reason }, Phase::Running) => Self::new(
+                Phase::RolledBack,
+                "RolledBack",
+                format!(
+                    "revision {} was taken back: {reason}. Revision {template} processes on. Repair the manifest; to try the same once more, delete \
+                     the config map whose label forebay.dev/template is {}",
+                    fleet.template, fleet.template
+                ),
+            ),
+            _ => verdict,
+        }
+    }
+
+    fn of_workers(fleet: &Fleet) -> Self {
+        let canary = Rollout::of(fleet).canary();
         let owned = || fleet.workers.iter().filter_map(|worker| worker.heard()).flat_map(|said| &said.owned);
         if let Some(stalled) = owned().find(|shard| shard.stalled) {
             return Self::new(Phase::Stalled, "ShardStalled", format!("shard {}: {}", stalled.shard, stalled.failure));
@@ -62,7 +89,8 @@ impl Verdict {
             return Self::new(Phase::Running, "AllShardsRun", format!("all {shards} shards process"));
         }
         let live = fleet.workers.iter().filter(|worker| worker.is_live());
-        if let Some((worker, trouble)) = live.clone().find_map(|worker| Some((worker, seen.troubles.get(&worker.pod)?))) {
+        let mut others = live.clone().filter(|worker| canary != Some(worker.template.as_str()));
+        if let Some((worker, trouble)) = others.find_map(|worker| Some((worker, worker.trouble.as_ref()?))) {
             return Self::new(Phase::Stalled, &trouble.reason, format!("pod {}: {}", worker.pod, trouble.message));
         }
         if let Some(failed) = owned().find(|shard| !shard.failure.is_empty()) {
@@ -85,8 +113,45 @@ impl Verdict {
             0 => {
                 Self::new(Phase::Suspended, "Suspended", "there are no workers; with spec.suspend set to false it goes on where it stopped")
             }
-            _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers are releasing their shards")),
+            _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers take last checkpoints and release their shards")),
         }
+    }
+}
+
+/// What a change waits for.
+fn waits(fleet: &Fleet, to: &str) -> String {
+    match judge(fleet) {
+        Judgement::Waiting(what) => format!("revision {to}: {what}"),
+        Judgement::Healthy => format!("revision {to}: nothing speaks against it; the other workers follow"),
+        Judgement::Bad(reason) => format!("revision {to} is taken back: {reason}"),
+    }
+}
+
+/// For how long a job has been on its way to rest, by what was said of it. A status that was deleted costs a few seconds.
+pub fn stops_for(job: &IngestionJob, now: Timestamp) -> Duration {
+    let conditions = job.status.iter().flat_map(|status| &status.conditions);
+    let stops = |condition: &&Condition| condition.type_ == "Reconciling" && condition.status == "True" && condition.reason == "Suspending";
+    let since = conditions.filter(stops).map(|condition| now.duration_since(condition.last_transition_time.0)).next();
+    since.and_then(|since| since.try_into().ok()).unwrap_or_default()
+}
+
+/// One of an object's conditions. If it has not changed since `old`, neither has its time.
+pub fn condition(
+    old: &[Condition],
+    generation: Option<i64>,
+    (type_, holds): (&str, bool),
+    (reason, message): (&str, &str),
+    now: Timestamp,
+) -> Condition {
+    let status = if holds { "True" } else { "False" };
+    let before = old.iter().find(|condition| condition.type_ == type_ && condition.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
     }
 }
 
@@ -94,23 +159,12 @@ impl Verdict {
 pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: Timestamp) -> IngestionJobStatus {
     let old = job.status.clone().unwrap_or_default();
     let generation = job.metadata.generation;
-    let condition = |type_: &str, holds: bool| {
-        let status = if holds { "True" } else { "False" };
-        let before = old.conditions.iter().find(|condition| condition.type_ == type_ && condition.status == status);
-        Condition {
-            type_: type_.to_owned(),
-            status: status.to_owned(),
-            reason: verdict.reason.clone(),
-            message: verdict.message.clone(),
-            observed_generation: generation,
-            last_transition_time: before.map_or(Time(now), |condition| condition.last_transition_time.clone()),
-        }
-    };
+    let condition = |type_: &str, holds| condition(&old.conditions, generation, (type_, holds), (&verdict.reason, &verdict.message), now);
     let conditions = vec![
         // The job is as its manifest wants it: that includes one that is to rest.
         condition("Ready", matches!(verdict.phase, Phase::Running | Phase::Suspended)),
-        condition("Reconciling", matches!(verdict.phase, Phase::Starting | Phase::Suspending)),
-        condition("Stalled", verdict.phase == Phase::Stalled),
+        condition("Reconciling", matches!(verdict.phase, Phase::Starting | Phase::Upgrading | Phase::Suspending)),
+        condition("Stalled", matches!(verdict.phase, Phase::Stalled | Phase::RolledBack)),
     ];
     let heard = || seen.into_iter().flat_map(|seen| seen.fleet.workers.iter().filter_map(|worker| worker.heard()));
     let lag: u64 = heard().flat_map(|said| &said.owned).map(|shard| shard.lag_records).sum();
@@ -124,6 +178,7 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
             format!("{ready}/{}", seen.fleet.replicas)
         }),
         replicas: seen.map(|seen| seen.fleet.workers.iter().filter(|worker| worker.is_live()).count() as i32),
+        revision: seen.map(|seen| Rollout::of(&seen.fleet).in_force().to_owned()),
         selector: seen.map(|seen| seen.selector.clone()),
         last_checkpoint: last_checkpoint(old.last_checkpoint, heard().flat_map(|said| &said.owned), now),
         ..IngestionJobStatus::default()
@@ -157,15 +212,19 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             Phase::Running => ("Running", false),
             Phase::Suspending => ("Suspending", false),
             Phase::Suspended => ("Suspended", false),
+            Phase::Upgrading => ("Upgrading", false),
+            Phase::RolledBack => ("RolledBack", true),
             Phase::Stalled => ("Stalled", true),
         };
         all.push(News { is_warning, reason, note: format!("{}: {}", verdict.reason, verdict.message) });
     }
     for action in actions {
         match action {
-            Action::ApplyPod(slot) => {
-                all.push(News { is_warning: false, reason: "WorkerCreated", note: format!("a worker is made in slot {slot}") });
+            Action::ApplyPod { slot, template } => {
+                let note = format!("a worker of revision {template} is made in slot {slot}");
+                all.push(News { is_warning: false, reason: "WorkerCreated", note });
             }
+            Action::Mark { template, standing } => all.push(marked(template, standing)),
             Action::DeletePod { pod, reason, .. } => {
                 let state = seen.and_then(|seen| Some(seen.fleet.workers.iter().find(|worker| worker.pod == *pod)?.state));
                 let is_warning = state == Some(PodState::Over);
@@ -175,10 +234,27 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
                 let note = format!("{pod} has the shards {shards:?} under version {version}");
                 all.push(News { is_warning: false, reason: "ShardsAssigned", note });
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) => {}
+            Action::ApplyService
+            | Action::ApplyBudget
+            | Action::ApplyConfig
+            | Action::DeleteConfig(_)
+            | Action::ApplySavepoint
+            | Action::DoomSavepoint(_)
+            | Action::DeleteSavepoint(_)
+            | Action::Checkpoint(_) => {}
         }
     }
     all
+}
+
+fn marked(template: &str, standing: &Standing) -> News {
+    let news = |is_warning, reason, note| News { is_warning, reason, note: format!("revision {template} {note}") };
+    match standing {
+        Standing::Untried => news(false, "RevisionUntried", "is tried anew".to_owned()),
+        Standing::Proven => news(false, "RevisionProven", "did well on one shard; the other workers follow".to_owned()),
+        Standing::Good(_) => news(false, "RevisionInForce", "is in force on all workers".to_owned()),
+        Standing::Bad(reason) => news(true, "RevisionTakenBack", format!("is taken back: {reason}")),
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 pub mod config_map;
 pub mod disruption_budget;
 pub mod pod;
+pub mod revision;
+pub mod savepoint;
 pub mod service;
+pub mod task;
 
 use std::collections::BTreeMap;
 
@@ -12,12 +15,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use sha2::{Digest, Sha256};
 
+use revision::Revision;
+
 /// On all that this operator makes, and nothing else: by it the operator finds its own.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "forebay-operator");
 /// The job's name, for people and selectors. What belongs to a job is told by its owner's uid.
 pub const JOB_LABEL: &str = "forebay.dev/job";
 /// What a pod was made from; and on a config map, which pods it is for.
 pub const TEMPLATE_LABEL: &str = "forebay.dev/template";
+/// On a config map: what is known of the revision, as one word; and the number of one that is good, why one is bad.
+pub const STANDING_LABEL: &str = "forebay.dev/standing";
+/// See [`STANDING_LABEL`].
+pub const NUMBER_LABEL: &str = "forebay.dev/good-number";
+/// See [`STANDING_LABEL`].
+pub const REASON_ANNOTATION: &str = "forebay.dev/reason";
+/// On what belongs to a job and does not go with it: the job's uid.
+pub const JOB_UID_LABEL: &str = "forebay.dev/job-uid";
 /// A pod's place among the job's pods.
 pub const SLOT_LABEL: &str = "forebay.dev/slot";
 
@@ -28,10 +41,10 @@ pub struct Blueprint {
     pub resource: IngestionJob,
     /// What it means.
     pub job: ValidatedJob,
-    /// The image that its workers run.
-    pub image: String,
-    /// The manifest that they read, without what is of no interest to them.
-    pub manifest: config_map::WorkerManifest,
+    /// The manifest that workers read, without what is of no interest to them.
+    pub manifest: String,
+    /// What else decides what the pods are.
+    pub revision: Revision,
     /// What the pods are made from, as a hash: another one means other pods.
     pub template: String,
 }
@@ -39,13 +52,19 @@ pub struct Blueprint {
 impl Blueprint {
     /// From a job that makes sense, and the image that its workers run if it names none.
     pub fn new(resource: IngestionJob, job: ValidatedJob, default_image: &str) -> Self {
-        let image = job.workers.image.clone().unwrap_or_else(|| default_image.to_owned());
-        let manifest = config_map::worker_manifest(&resource);
+        let (manifest, secrets) = config_map::worker_manifest(&resource);
+        let revision = Revision {
+            image: job.workers.image.clone().unwrap_or_else(|| default_image.to_owned()),
+            env_from_secrets: job.workers.env_from_secrets.clone(),
+            requests: job.workers.requests.clone(),
+            limits: job.workers.limits.clone(),
+            secrets,
+        };
         // Only what the user can change: another operator must not replace all pods for what it writes differently.
-        let inputs =
-            format!("{image}\n{}\n{:?}\n{:?}\n{:?}", manifest.text, job.workers.env_from_secrets, job.workers.requests, job.workers.limits);
+        let Revision { image, env_from_secrets, requests, limits, .. } = &revision;
+        let inputs = format!("{image}\n{manifest}\n{env_from_secrets:?}\n{requests:?}\n{limits:?}");
         let hash: String = Sha256::digest(inputs.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { resource, job, image, manifest, template: hash[..10].to_owned() }
+        Self { resource, job, manifest, revision, template: hash[..10].to_owned() }
     }
 
     /// The uid that the API server gave the job.
@@ -66,9 +85,9 @@ impl Blueprint {
         format!("{}-{uid}", name.trim_end_matches('-'))
     }
 
-    /// The name of the config map of this template.
-    pub fn config_name(&self) -> String {
-        format!("{}-{}", self.prefix(), self.template)
+    /// The name of a template's config map.
+    pub fn config_name(&self, template: &str) -> String {
+        format!("{}-{template}", self.prefix())
     }
 
     fn metadata(&self, name: String, labels: &[(&str, &str)]) -> ObjectMeta {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_api::v1::worker_server::{Worker, WorkerServer};
-use forebay_api::v1::{self, AssignReply, DescribeRequest, Description};
+use forebay_api::v1::{self, AssignReply, CheckpointReply, CheckpointRequest, DescribeRequest, Description};
 use forebay_engine::claim::GaveUp;
 use forebay_engine::ids::{AssignmentVersion, ShardId};
 use forebay_engine::journal::Books;
@@ -17,6 +17,9 @@ use crate::status::{ShardStatus, Status};
 
 /// Hands shards to the engine: [`crate::Runtime::assigner`].
 pub type Assigner = Box<dyn Fn(AssignmentVersion, BTreeSet<ShardId>) + Send + Sync>;
+
+/// Has checkpoints taken: [`crate::Runtime::checkpointer`].
+pub type Checkpoints = Box<dyn Fn() + Send + Sync>;
 
 /// What a worker says of itself, whatever it does.
 #[derive(Clone, Debug)]
@@ -36,6 +39,7 @@ pub struct Control {
     facts: Facts,
     status: Arc<Status>,
     assign: Assigner,
+    checkpoint: Checkpoints,
     file: AssignmentFile,
     ledger: Mutex<Ledger>,
 }
@@ -48,14 +52,19 @@ struct Ledger {
 
 impl Control {
     /// Resumes the last assignment of this job, if one lies on the volume. `Err` when it cannot be read.
-    pub fn resume(facts: Facts, status: Arc<Status>, assign: Assigner, file: AssignmentFile) -> std::io::Result<Self> {
+    pub fn resume(
+        facts: Facts,
+        status: Arc<Status>,
+        (assign, checkpoint): (Assigner, Checkpoints),
+        file: AssignmentFile,
+    ) -> std::io::Result<Self> {
         let last = file.load()?.filter(|assignment| assignment.check(&facts.job, facts.shards, None).is_ok());
         if let Some(assignment) = &last {
             tracing::info!(version = %assignment.version, shards = ?assignment.shards, "the last assignment is resumed");
             assign(assignment.version, assignment.shards.clone());
         }
         let ledger = Mutex::new(Ledger { assignment: last, given_up: BTreeMap::new() });
-        Ok(Self { facts, status, assign, file, ledger })
+        Ok(Self { facts, status, assign, checkpoint, file, ledger })
     }
 
     /// Notes that somebody else had the better right to a shard: the operator hears of it.
@@ -150,22 +159,33 @@ impl Worker for Service {
         self.0.accept(assignment)?;
         Ok(Response::new(AssignReply {}))
     }
+
+    async fn checkpoint(&self, _: Request<CheckpointRequest>) -> Result<Response<CheckpointReply>, Refused> {
+        (self.0.checkpoint)();
+        Ok(Response::new(CheckpointReply {}))
+    }
 }
 
 fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
     let lag_records = status.lag_records();
-    let Books { records_in, processed, rejected, duplicate, filtered, throttled } = status.books;
     v1::Shard {
         shard: shard.get(),
         phase: status.phase.to_owned(),
         epoch: status.epoch.get(),
         lag_records,
-        books: Some(v1::Books { records_in, processed, rejected, duplicate, filtered, throttled }),
+        books: Some(books(status.books)),
         checkpoint_epoch: status.checkpoint.map_or(0, |epoch| epoch.get()),
         failure: status.failure.unwrap_or_default(),
         stalled: status.stalled,
         checkpoint_age_millis: status.checkpoint.and(status.checkpoint_seen).map(|seen| seen.elapsed().as_millis() as u64),
+        running_millis: status.began.map(|(at, _)| at.elapsed().as_millis() as u64),
+        books_at_start: status.began.map(|(_, at_start)| books(at_start)),
     }
+}
+
+fn books(books: Books) -> v1::Books {
+    let Books { records_in, processed, rejected, duplicate, filtered, throttled } = books;
+    v1::Books { records_in, processed, rejected, duplicate, filtered, throttled }
 }
 
 #[cfg(test)]
@@ -182,7 +202,7 @@ mod tests {
         let assign: Assigner = Box::new(move |version, shards| {
             handed.lock().unwrap().push((version.get(), shards.iter().map(|shard| shard.get()).collect()));
         });
-        Control::resume(facts, Arc::default(), assign, AssignmentFile::in_folder(folder)).unwrap()
+        Control::resume(facts, Arc::default(), (assign, Box::new(|| ())), AssignmentFile::in_folder(folder)).unwrap()
     }
 
     fn assignment(version: u64, shards: &[u32]) -> Assignment {

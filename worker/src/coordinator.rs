@@ -205,12 +205,16 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn failed(&self, shard: ShardId, phase: &'static str, reason: &str) {
         self.status.update(shard, |status| {
             (status.phase, status.stalled, status.failure) = (phase, phase == "stalled", Some(reason.to_owned()));
+            status.began = None;
         });
     }
 
     /// What a shard is at. One that is stalled stays so for everybody until it runs, however often it is tried again.
     fn show(&self, shard: ShardId, phase: &'static str) {
-        self.status.update(shard, |status| status.phase = if status.stalled { "stalled" } else { phase });
+        self.status.update(shard, |status| {
+            status.phase = if status.stalled { "stalled" } else { phase };
+            status.began = None;
+        });
     }
 
     fn order(&self, order: Order) {

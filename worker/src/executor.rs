@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvError, Sender, bounded, select_biased, unbounded};
 use forebay_engine::failure::Failure;
@@ -185,6 +185,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         self.shared.status.update(shard, |status| {
             (status.phase, status.stalled, status.failure) = ("running", false, None);
             status.committed(head, 0);
+            status.began = Some((Instant::now(), head.books));
         });
         Ok(())
     }

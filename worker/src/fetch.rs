@@ -44,29 +44,48 @@ pub fn fetch(store: &dyn ObjectStore, object: &str, files: &[&ManifestFile], fol
     if let Some(file) = files.iter().find(|file| Path::new(&file.name).file_name() != Some(file.name.as_ref())) {
         return Err(ImportError::Damaged(format!("{:?} is no name of a file in a folder", file.name)));
     }
-    if let [file] = files
-        && file.offset.is_none()
-    {
-        let downloaded = store.download(object, &folder.join(&file.name))?;
-        return check(file, downloaded.size, downloaded.crc32);
-    }
-    let pack = folder.join(format!("{}.pack", object.rsplit('/').next().unwrap_or(object)));
-    store.download(object, &pack)?;
-    let bytes = std::fs::read(&pack).map_err(|error| local("read a downloaded file in", folder, &error))?;
-    std::fs::remove_file(&pack).map_err(|error| local("remove a downloaded file in", folder, &error))?;
+    let to = match files {
+        [file] if file.offset.is_none() => folder.join(&file.name),
+        _ => folder.join(format!("{}.pack", object.rsplit('/').next().unwrap_or(object))),
+    };
+    let Some(bytes) = fetch_object(store, object, files, &to)? else { return Ok(()) };
+    std::fs::remove_file(&to).map_err(|error| local("remove a downloaded file in", folder, &error))?;
     for file in files {
-        let part = part_of(&bytes, file).ok_or_else(|| {
-            ImportError::Damaged(format!("file {} in {object} is not there: the object has {} bytes", file.name, bytes.len()))
-        })?;
-        check(file, part.len() as u64, crc32fast::hash(part))?;
+        let part = part_of(&bytes, file, object)?;
         write(&folder.join(&file.name), part).map_err(|error| local("write a downloaded file in", folder, &error))?;
     }
     Ok(())
 }
 
-fn part_of<'a>(object: &'a [u8], file: &ManifestFile) -> Option<&'a [u8]> {
-    let from = usize::try_from(file.offset.unwrap_or(0)).ok()?;
-    object.get(from..from.checked_add(usize::try_from(file.size).ok()?)?)
+/// Downloads one object as it is to `to`, and checks the files that it holds. Returns its bytes if these are packed into it.
+pub(crate) fn fetch_object(
+    store: &dyn ObjectStore,
+    object: &str,
+    files: &[&ManifestFile],
+    to: &Path,
+) -> Result<Option<Vec<u8>>, ImportError> {
+    let downloaded = store.download(object, to)?;
+    if let [file] = files
+        && file.offset.is_none()
+    {
+        return check(file, downloaded.size, downloaded.crc32).map(|()| None);
+    }
+    let bytes = std::fs::read(to).map_err(|error| local("read the downloaded file", to, &error))?;
+    for file in files {
+        let part = part_of(&bytes, file, object)?;
+        check(file, part.len() as u64, crc32fast::hash(part))?;
+    }
+    Ok(Some(bytes))
+}
+
+fn part_of<'a>(bytes: &'a [u8], file: &ManifestFile, object: &str) -> Result<&'a [u8], ImportError> {
+    let range = || {
+        let from = usize::try_from(file.offset.unwrap_or(0)).ok()?;
+        Some(from..from.checked_add(usize::try_from(file.size).ok()?)?)
+    };
+    range()
+        .and_then(|range| bytes.get(range))
+        .ok_or_else(|| ImportError::Damaged(format!("file {} in {object} is not there: the object has {} bytes", file.name, bytes.len())))
 }
 
 fn check(file: &ManifestFile, size: u64, crc32: u32) -> Result<(), ImportError> {
@@ -85,9 +104,9 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-fn local(action: &str, folder: &Path, error: &std::io::Error) -> StateError {
+fn local(action: &str, place: &Path, error: &std::io::Error) -> StateError {
     StateError::Io {
-        action: format!("{action} {}", folder.display()),
+        action: format!("{action} {}", place.display()),
         reason: format!("{error}; free some space, or name another state folder"),
     }
 }

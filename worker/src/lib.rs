@@ -15,6 +15,7 @@ mod helpers;
 pub mod http;
 pub mod restorer;
 pub mod runtime;
+pub mod savepoint;
 mod snapshots;
 pub mod status;
 mod watchdog;

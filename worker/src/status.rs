@@ -39,6 +39,8 @@ pub struct ShardStatus {
     pub journal_bytes: u64,
     /// The last failure, until it runs again.
     pub failure: Option<String>,
+    /// When this process had it running, and its books then; absent while it does not run.
+    pub began: Option<(Instant, Books)>,
 }
 
 impl ShardStatus {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::support::World;
 
-const COMMANDS: [&[&str]; 17] = [
+const COMMANDS: [&[&str]; 20] = [
     &[],
     &["run"],
     &["worker"],
@@ -22,8 +22,11 @@ const COMMANDS: [&[&str]; 17] = [
     &["snapshot", "ls"],
     &["snapshot", "inspect"],
     &["snapshot", "verify"],
+    &["savepoint", "take"],
+    &["savepoint", "delete"],
     &["dlq", "ls"],
     &["dlq", "replay"],
+    &["cleanup"],
     &["books"],
 ];
 

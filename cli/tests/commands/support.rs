@@ -117,7 +117,11 @@ pub fn orders(customer: &str, amounts: impl IntoIterator<Item = i64>) -> Vec<(St
 }
 
 pub fn said(output: Output) -> Said {
-    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let text = |bytes| {
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(!text.contains('\u{1b}'), "colours where no terminal is: {text:?}");
+        text
+    };
     Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 

@@ -56,6 +56,11 @@ pub struct StateSpec {
     /// Where snapshots go. `forebay run` may name it on the command line instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreSpec>,
+    /// A savepoint in the same bucket that a job without any state begins with: what `status.path` of an `IngestionSavepoint` says, as in
+    /// `default/flights/before-3f2a9c`. The inputs must be those of the job that it is of. Without effect once the job has run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 200), regex(pattern = "^[a-z0-9-]+/[a-z0-9.-]+/[a-z0-9-]+$"))]
+    pub from_savepoint: Option<String>,
     /// How much memory a worker gives to its shards: caches and write buffers of their state, open epochs, buffers of the Kafka client; derived from the container's limit by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,

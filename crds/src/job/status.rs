@@ -30,6 +30,9 @@ pub struct IngestionJobStatus {
     /// How many worker pods there are: what the scale subresource reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// What is in force: the label `forebay.dev/template` of its pods and of its config map.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// The labels of the worker pods, as the scale subresource wants them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -45,6 +48,10 @@ pub enum Phase {
     Starting,
     /// All shards process.
     Running,
+    /// A change goes into force, shard by shard.
+    Upgrading,
+    /// A change was taken back: the job processes as before it, and not as the manifest says.
+    RolledBack,
     /// `spec.suspend` says so, and workers are still releasing their shards.
     Suspending,
     /// `spec.suspend` says so, and there are no workers any more.

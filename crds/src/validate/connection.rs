@@ -138,3 +138,21 @@ fn check_s3(s3: &S3Store, at: &Path, findings: &mut Vec<Finding>) {
         findings.push(Finding::new(&at.key("caFile"), message).help("write https:// in `endpoint`, or delete `caFile`"));
     }
 }
+/// Whether a savepoint may be called so. `Err` is the way out.
+pub fn check_savepoint_name(name: &str) -> Result<(), &'static str> {
+    names::check_label(name)
+}
+
+pub(super) fn check_savepoint(path: &str, at: &Path, findings: &mut Vec<Finding>) {
+    let parts: Vec<&str> = path.split('/').collect();
+    let is_legal = match parts.as_slice() {
+        [namespace, job, name] => {
+            [names::check_label(namespace), names::check_job(job), names::check_label(name)].iter().all(Result::is_ok)
+        }
+        _ => false,
+    };
+    if !is_legal {
+        let help = "write NAMESPACE/JOB/NAME, as status.path of an IngestionSavepoint has it";
+        findings.push(Finding::new(at, format!("{path:?} is no savepoint")).help(help));
+    }
+}

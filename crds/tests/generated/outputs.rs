@@ -19,7 +19,8 @@ pub fn outputs() -> std::io::Result<Vec<(PathBuf, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut all = Vec::new();
     for folder in ["crds", "kustomize/base", "charts/forebay/files/crds"] {
-        all.push((root.join(folder).join("ingestionjobs.forebay.dev.yaml"), forebay_crds::crd::ingestion_job_yaml()));
+        let files = forebay_crds::crd::files().into_iter();
+        all.extend(files.map(|(file, text)| (root.join(folder).join(file), text)));
     }
     for (from, to) in COPIES {
         all.push((root.join(to), std::fs::read_to_string(root.join(from))?));

@@ -147,7 +147,7 @@ pub fn written(folder: &Path, workers: usize) -> Result<Flights> {
 fn for_cluster(manifest: String, brokers: &str, s3: &S3, workers: usize) -> Result<String> {
     let name = manifest.lines().find_map(|line| line.strip_prefix("  name: ")).context("the manifest names the job")?;
     let added = format!(
-        "spec:\n  kafka: {{bootstrapServers: \"{brokers}\"}}\n  state: {{store: {{s3: {{bucket: {BUCKET}, prefix: {name}, endpoint: \"{}\", \
+        "spec:\n  upgrade: {{observe: 5s, deadline: 3m}}\n  kafka: {{bootstrapServers: \"{brokers}\"}}\n  state: {{store: {{s3: {{bucket: {BUCKET}, prefix: {name}, endpoint: \"{}\", \
          region: us-east-1, pathStyle: true}}}}}}\n  workers:\n    replicas: {workers}\n    envFrom: [{{secretRef: {{name: object-store}}}}]\n    \
          resources: {{requests: {{cpu: 100m, memory: 256Mi}}, limits: {{memory: 1Gi}}}}\n",
         s3.url

@@ -17,9 +17,14 @@ struct Holding<'a> {
     is_assigned: bool,
 }
 
-pub(super) fn plan(workers: &[Worker]) -> Vec<Action> {
+/// `canary`: workers of this template get one shard, as long as there are others for the rest.
+pub(super) fn plan(workers: &[Worker], canary: Option<&str>) -> Vec<Action> {
     let able: Vec<(&Worker, &Description)> = workers.iter().filter(|worker| worker.is_live()).filter_map(with_description).collect();
     let Some(shards) = able.first().map(|(_, said)| said.shards) else { return Vec::new() };
+    let is_canary = |worker: &Worker| canary == Some(worker.template.as_str());
+    let has_others = able.iter().any(|(worker, _)| !is_canary(worker));
+    let trying: BTreeSet<&str> =
+        able.iter().filter(|(worker, _)| has_others && is_canary(worker)).map(|(worker, _)| worker.pod.as_str()).collect();
     let held = held(workers);
     let mut wanted: BTreeMap<&str, BTreeSet<u32>> = able.iter().map(|(worker, _)| (worker.pod.as_str(), BTreeSet::new())).collect();
     for (shard, holding) in held.iter().filter(|(_, holding)| holding.is_assigned) {
@@ -30,11 +35,13 @@ pub(super) fn plan(workers: &[Worker]) -> Vec<Action> {
     let free: Vec<u32> = (0..shards).filter(|shard| !held.contains_key(shard)).collect();
     let is_moving = held.values().any(|holding| !holding.is_assigned);
     if free.is_empty() && !is_moving {
-        move_one(&mut wanted, &able, shards);
+        move_one(&mut wanted, &able, &trying, shards);
     } else if !workers.iter().any(may_hold_something) {
         for shard in free {
-            let least = wanted.values_mut().min_by_key(|set| set.len()).expect("there is a worker that answers");
-            least.insert(shard);
+            let may_take = |(pod, set): &(&&str, &mut BTreeSet<u32>)| set.is_empty() || !trying.contains(*pod);
+            // One that is to try a change comes first: nothing goes on before it has.
+            let least = wanted.iter_mut().filter(may_take).min_by_key(|(pod, set)| (!trying.contains(*pod), set.len()));
+            least.expect("there is a worker that answers, and it is not kept from anything unless there are others").1.insert(shard);
         }
     }
     let version = workers.iter().filter_map(Worker::last).map(highest_version).max().unwrap_or(0) + 1;
@@ -77,12 +84,21 @@ fn may_hold_something(worker: &Worker) -> bool {
     matches!((worker.state, &worker.answer), (PodState::Ready, Answer::Unheard(since)) if *since < WORKER_TIMEOUT)
 }
 
-/// Takes one shard from the worker with the most, when another has two less: never during a restore, and never two at a time.
-fn move_one(wanted: &mut BTreeMap<&str, BTreeSet<u32>>, able: &[(&Worker, &Description)], shards: u32) {
-    let running = able.iter().flat_map(|(_, said)| &said.owned).filter(|shard| shard.phase == "running").count();
-    let least = wanted.values().map(BTreeSet::len).min().unwrap_or(0);
-    let Some(most) = wanted.values_mut().max_by_key(|set| set.len()) else { return };
-    if running == shards as usize && most.len() >= least + 2 {
+/// Takes one shard from the worker with the most, for one that is to try a change and has none, or when another has two less: never during a
+/// restore, and never two at a time.
+fn move_one(wanted: &mut BTreeMap<&str, BTreeSet<u32>>, able: &[(&Worker, &Description)], trying: &BTreeSet<&str>, shards: u32) {
+    let owned = || able.iter().flat_map(|(_, said)| &said.owned);
+    let waits = trying.iter().any(|pod| wanted[pod].is_empty());
+    let mut others: Vec<&mut BTreeSet<u32>> = wanted.iter_mut().filter(|(pod, _)| !trying.contains(*pod)).map(|(_, set)| set).collect();
+    // A change may be what a shard needs that cannot go on.
+    let stalled = owned().find(|shard| waits && shard.stalled).map(|shard| shard.shard);
+    if stalled.is_some_and(|shard| others.iter_mut().any(|set| set.remove(&shard))) {
+        return;
+    }
+    let running = owned().filter(|shard| shard.phase == "running").count();
+    let least = others.iter().map(|set| set.len()).min().unwrap_or(0);
+    let Some(most) = others.into_iter().max_by_key(|set| set.len()) else { return };
+    if running == shards as usize && (waits || most.len() >= least + 2) {
         most.pop_last();
     }
 }

@@ -1,9 +1,12 @@
 //! Which pods to make and which to delete. A pod on a lost node does not block its replacement: its slot stays taken until it is gone, and the
 //! new one takes another.
 
+use super::rollout::Rollout;
 use super::{Action, Answer, Fleet, PodState, REPLACE_TIMEOUT, Worker};
 
-pub(super) fn plan(fleet: &Fleet) -> Vec<Action> {
+const CHANGED: &str = "its image, manifest or resources have changed";
+
+pub(super) fn plan(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     // Those that are to stay, as far as it has come.
     let mut stay: Vec<&Worker> = Vec::new();
@@ -14,18 +17,20 @@ pub(super) fn plan(fleet: &Fleet) -> Vec<Action> {
             None => {}
         }
     }
-    let wanted = fleet.replicas as usize;
-    // The last ones first that would go: those of an old template, then those with the highest slots.
-    stay.sort_by_key(|worker| (worker.template != fleet.template, worker.slot));
-    for worker in stay.drain(wanted.min(stay.len())..) {
-        actions.push(delete(worker, format!("{wanted} workers are wanted")));
-    }
-    if let Some(outdated) = next_outdated(fleet, &stay) {
-        actions.push(delete(outdated, "its image, manifest or resources have changed".to_owned()));
-    }
-    let missing = wanted - stay.len();
-    let is_free = |slot: &u32| fleet.workers.iter().all(|worker| worker.slot != *slot);
-    actions.extend((0..).filter(is_free).take(missing).map(Action::ApplyPod));
+    stay.sort_by_key(|worker| worker.slot);
+    let missing = match rollout {
+        Rollout::First { template } | Rollout::Steady { template } | Rollout::Save { from: template, .. } => {
+            one_revision(fleet, template, stay, false, &mut actions)
+        }
+        Rollout::RolledBack { template, .. } => one_revision(fleet, template, stay, true, &mut actions),
+        Rollout::Canary { to, .. } | Rollout::Switch { to, .. } if fleet.replicas == 0 => {
+            one_revision(fleet, to, stay, false, &mut actions)
+        }
+        Rollout::Canary { from, to } => canary(fleet, from, to, stay, &mut actions),
+        Rollout::Switch { to, .. } => switch(fleet, to, stay, &mut actions),
+    };
+    let slots = (0..).filter(|slot| fleet.workers.iter().all(|worker| worker.slot != *slot));
+    actions.extend(slots.zip(missing).map(|(slot, template)| Action::ApplyPod { slot, template: template.to_owned() }));
     actions
 }
 
@@ -41,12 +46,58 @@ fn reason_to_replace(worker: &Worker) -> Option<String> {
     }
 }
 
-/// One at a time, and only when nothing is being restored; one that has never said anything has nothing to lose.
-fn next_outdated<'a>(fleet: &Fleet, stay: &[&'a Worker]) -> Option<&'a Worker> {
-    let mut outdated = stay.iter().rev().filter(|worker| worker.template != fleet.template);
-    let idle = outdated.clone().find(|worker| worker.state == PodState::Starting && worker.last().is_none());
+/// All pods of one template. `at_once`: the others have no business here. Returns what those are made from that are missing.
+fn one_revision<'a>(fleet: &Fleet, template: &'a str, mut stay: Vec<&Worker>, at_once: bool, actions: &mut Vec<Action>) -> Vec<&'a str> {
+    if at_once {
+        let bad = stay.extract_if(.., |worker| worker.template != template);
+        actions.extend(bad.map(|worker| delete(worker, "its revision was taken back".to_owned())));
+    }
+    trim(fleet, template, &mut stay, actions);
+    if let Some(outdated) = next_outdated(fleet, template, &stay) {
+        actions.push(delete(outdated, CHANGED.to_owned()));
+    }
+    vec![template; fleet.replicas as usize - stay.len()]
+}
+
+/// One pod of `to` beside a full set of the others.
+fn canary<'a>(fleet: &Fleet, from: &'a str, to: &'a str, stay: Vec<&Worker>, actions: &mut Vec<Action>) -> Vec<&'a str> {
+    let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to);
+    let one_too_many = news.drain(1.min(news.len())..).map(|worker| delete(worker, "one worker tries the change first".to_owned()));
+    actions.extend(one_too_many);
+    let mut missing = one_revision(fleet, from, others, false, actions);
+    missing.extend(news.is_empty().then_some(to));
+    missing
+}
+
+/// One pod more than wanted, until all are of `to`: one comes, then one of the others goes.
+fn switch<'a>(fleet: &Fleet, to: &'a str, stay: Vec<&Worker>, actions: &mut Vec<Action>) -> Vec<&'a str> {
+    let wanted = fleet.replicas as usize;
+    let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to);
+    trim(fleet, to, &mut news, actions);
+    let there = news.len() + others.len();
+    let settled = fleet.all_run() && news.iter().chain(&others).all(|worker| worker.heard().is_some());
+    let ailing = others.iter().find(|worker| worker.ails());
+    if let Some(next) = ailing.or_else(|| others.last().filter(|_| settled && there > wanted)) {
+        actions.push(delete(next, CHANGED.to_owned()));
+    }
+    vec![to; (wanted - news.len()).min((wanted + 1).saturating_sub(there))]
+}
+
+/// The last ones first that would go: those of another template, then those with the highest slots.
+fn trim(fleet: &Fleet, template: &str, stay: &mut Vec<&Worker>, actions: &mut Vec<Action>) {
+    let wanted = fleet.replicas as usize;
+    stay.sort_by_key(|worker| (worker.template != template, worker.slot));
+    for worker in stay.drain(wanted.min(stay.len())..) {
+        actions.push(delete(worker, format!("{wanted} workers are wanted")));
+    }
+}
+
+/// One at a time, and only when nothing is being restored; one that has nothing to lose at once.
+fn next_outdated<'a>(fleet: &Fleet, template: &str, stay: &[&'a Worker]) -> Option<&'a Worker> {
+    let mut outdated = stay.iter().rev().filter(|worker| worker.template != template);
+    let ailing = outdated.clone().find(|worker| worker.ails());
     let may_go = stay.len() == fleet.replicas as usize && fleet.all_run() && stay.iter().all(|worker| worker.heard().is_some());
-    idle.or_else(|| outdated.next().filter(|_| may_go)).copied()
+    ailing.or_else(|| outdated.next().filter(|_| may_go)).copied()
 }
 
 fn delete(worker: &Worker, reason: String) -> Action {

@@ -29,11 +29,47 @@ fn silent(seconds: u64, answer: Answer) -> Answer {
 }
 
 fn worker(slot: u32, state: PodState, answer: Answer) -> Worker {
-    Worker { pod: format!("pod-{slot}"), uid: format!("uid-{slot}"), slot, template: "t1".into(), state, answer }
+    let (pod, uid) = (format!("pod-{slot}"), format!("uid-{slot}"));
+    Worker { pod, uid, slot, template: "t1".into(), state, restarts: 0, trouble: None, answer }
 }
 
+fn of(template: &str, worker: Worker) -> Worker {
+    Worker { template: template.into(), ..worker }
+}
+
+const GATE: Upgrade = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
+
+/// One whose only revision is in force.
 fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
-    Fleet { replicas, template: "t1".into(), workers, configs: ["t1".to_owned()].into(), has_service: true, has_budget: true }
+    let configs = configs(&[("t1", Standing::Good(1))]);
+    Fleet {
+        replicas,
+        stops_for: Duration::ZERO,
+        template: "t1".into(),
+        gate: GATE,
+        workers,
+        configs,
+        savepoints: BTreeMap::new(),
+        has_service: true,
+        has_budget: true,
+    }
+}
+
+fn configs(all: &[(&str, Standing)]) -> BTreeMap<String, Config> {
+    let config = |standing: &Standing| Config { standing: standing.clone(), version: None, age: Duration::ZERO };
+    all.iter().map(|(template, standing)| ((*template).to_owned(), config(standing))).collect()
+}
+
+fn saved(template: &str, phase: SavepointPhase) -> Saved {
+    Saved { name: format!("job-{template}"), phase: Some(phase), takes_all: false }
+}
+
+fn make(slot: u32, template: &str) -> Action {
+    Action::ApplyPod { slot, template: template.into() }
+}
+
+fn mark(template: &str, standing: Standing) -> Action {
+    Action::Mark { template: template.into(), standing }
 }
 
 fn assign(slot: u32, version: u64, shards: &[u32]) -> Action {
@@ -50,8 +86,8 @@ fn check(fleet: &Fleet, expected: &[Action]) {
 
 #[test]
 fn a_new_job_gets_its_objects_and_pods_and_they_get_the_shards() {
-    let empty = Fleet { configs: BTreeSet::new(), has_service: false, has_budget: false, ..fleet(2, Vec::new()) };
-    check(&empty, &[Action::ApplyService, Action::ApplyBudget, Action::ApplyConfig, Action::ApplyPod(0), Action::ApplyPod(1)]);
+    let empty = Fleet { configs: BTreeMap::new(), has_service: false, has_budget: false, ..fleet(2, Vec::new()) };
+    check(&empty, &[Action::ApplyService, Action::ApplyBudget, Action::ApplyConfig, make(0, "t1"), make(1, "t1")]);
     let unheard = || Answer::Unheard(Duration::ZERO);
     check(&fleet(2, vec![worker(0, PodState::Starting, unheard()), worker(1, PodState::Starting, unheard())]), &[]);
     check(
@@ -72,7 +108,7 @@ fn a_silent_worker_loses_its_shards_after_the_timeout_and_its_pod_after_a_minute
     };
     check(&after(4), &[]);
     check(&after(5), &[assign(0, 5, &[0, 1, 2, 3])]);
-    check(&after(60), &[delete(1, "it has been silent for 60 s"), Action::ApplyPod(2), assign(0, 5, &[0, 1, 2, 3])]);
+    check(&after(60), &[delete(1, "it has been silent for 60 s"), make(2, "t1"), assign(0, 5, &[0, 1, 2, 3])]);
 }
 
 #[test]
@@ -87,7 +123,7 @@ fn a_worker_that_comes_back_late_is_told_what_is_no_longer_its() {
 
 #[test]
 fn the_shards_of_a_pod_that_is_gone_go_to_others_at_once() {
-    check(&fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1]))]), &[Action::ApplyPod(1), assign(0, 2, &[0, 1, 2, 3])]);
+    check(&fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1]))]), &[make(1, "t1"), assign(0, 2, &[0, 1, 2, 3])]);
 }
 
 #[test]
@@ -105,6 +141,27 @@ fn a_suspended_job_loses_its_pods_and_nobody_gets_what_they_release() {
     check(&fleet(0, workers(PodState::Ready)), &[delete(0, "0 workers are wanted"), delete(1, "0 workers are wanted")]);
     check(&fleet(0, workers(PodState::Ending)), &[]);
     check(&fleet(0, Vec::new()), &[]);
+}
+
+#[test]
+fn a_job_that_is_to_rest_takes_last_checkpoints_and_does_not_wait_for_them_for_ever() {
+    let shard = |shard, epoch, checkpoint_epoch, seconds: u64| Shard {
+        shard,
+        phase: "running".into(),
+        epoch,
+        checkpoint_epoch,
+        checkpoint_age_millis: Some(seconds * 1000),
+        ..Shard::default()
+    };
+    let said = |owned| Answer::Heard(Description { owned, ..description(1, &[0, 1, 2, 3], &[]) });
+    let stops =
+        |seconds, owned| Fleet { stops_for: Duration::from_secs(seconds), ..fleet(0, vec![worker(0, PodState::Ready, said(owned))]) };
+    let ask = || Action::Checkpoint(["pod-0".to_owned()].into());
+    let go = || delete(0, "0 workers are wanted");
+    check(&stops(0, vec![shard(0, 7, 6, 3), shard(1, 9, 9, 30)]), &[ask()]);
+    check(&stops(4, vec![shard(0, 7, 6, 5), shard(1, 9, 9, 30)]), &[ask()]);
+    check(&stops(6, vec![shard(0, 7, 6, 5), shard(1, 9, 9, 30)]), &[go()]);
+    check(&stops(21, vec![shard(0, 7, 6, 50), shard(1, 9, 9, 30)]), &[go()]);
 }
 
 #[test]
@@ -164,24 +221,34 @@ fn fewer_workers_are_fewer_pods_from_the_last_one_on_and_ended_ones_are_replaced
     check(&three(2), &[delete(2, "2 workers are wanted")]);
     check(&three(3), &[]);
     let over = fleet(1, vec![worker(0, PodState::Over, Answer::Unheard(Duration::ZERO))]);
-    check(&over, &[delete(0, "it has ended"), Action::ApplyPod(1)]);
+    check(&over, &[delete(0, "it has ended"), make(1, "t1")]);
 }
 
 #[test]
-fn a_change_replaces_one_pod_at_a_time_and_deletes_what_nobody_needs() {
-    let mut changed = fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(1, &[2, 3]))]);
-    changed.template = "t2".into();
+fn the_first_revision_is_good_once_all_shards_have_run_and_may_change_until_then() {
+    let mut first = fleet(2, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(1, &[2, 3]))]);
+    first.configs = configs(&[("t1", Standing::Untried)]);
+    check(&first, &[mark("t1", Standing::Good(1))]);
+
+    // One that cannot start is not waited for.
+    first.template = "t2".into();
+    first.workers = vec![worker(0, PodState::Ready, idle()), worker(1, PodState::Starting, Answer::Unheard(Duration::from_secs(100)))];
     let why = "its image, manifest or resources have changed";
-    check(&changed, &[Action::ApplyConfig, delete(1, why)]);
+    check(&first, &[Action::ApplyConfig, delete(1, why), assign(0, 1, &[0, 1, 2, 3])]);
+}
 
-    // One that cannot start, and never could, is not waited for.
-    changed.configs = ["t1".to_owned(), "t2".to_owned()].into();
-    changed.workers[1] = worker(1, PodState::Starting, Answer::Unheard(Duration::from_secs(100)));
-    changed.workers[0].template = "t2".into();
-    check(&changed, &[delete(1, why), assign(0, 2, &[0, 1, 2, 3])]);
-
-    changed.workers[1] = Worker { template: "t2".into(), ..worker(1, PodState::Ready, runs(1, &[2, 3])) };
-    check(&changed, &[Action::DeleteConfig("t1".into())]);
+#[test]
+fn what_nobody_needs_is_deleted() {
+    let mut done = fleet(1, vec![worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3]))]);
+    done.configs = configs(&[("t0", Standing::Good(1)), ("t1", Standing::Good(2)), ("tx", Standing::Bad("it was bad".into()))]);
+    check(&done, &[Action::DeleteConfig("t0".into()), Action::DeleteConfig("tx".into())]);
+    // Nor is what was begun in vain when the job is suspended: its deadline would be over when it goes on.
+    let mut suspended = fleet(0, Vec::new());
+    suspended.template = "t2".into();
+    suspended.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Proven)]);
+    check(&suspended, &[Action::DeleteConfig("t2".into())]);
+    suspended.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Bad("it was bad".into()))]);
+    check(&suspended, &[]);
 }
 
 /// Method: workers that do at once what they are told; a plan must come to rest, with every shard run by one worker and no worker with two
@@ -211,16 +278,30 @@ fn every_fleet_comes_to_rest_balanced() {
 fn obey(toy: &mut Fleet, actions: Vec<Action>) {
     for action in actions {
         match action {
-            Action::ApplyPod(slot) => toy.workers.push(worker(slot, PodState::Ready, idle())),
+            Action::ApplyPod { slot, template } => toy.workers.push(of(&template, worker(slot, PodState::Ready, idle()))),
             Action::DeletePod { pod, .. } => toy.workers.retain(|worker| worker.pod != pod),
             Action::Assign { pod, version, shards } => {
                 let shards: Vec<u32> = shards.into_iter().collect();
                 let told = toy.workers.iter_mut().find(|worker| worker.pod == pod).expect("only those are told that are there");
                 told.answer = runs(version, &shards);
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyConfig | Action::DeleteConfig(_) => {
-                panic!("{action:?} was not called for")
+            Action::ApplyConfig => toy.configs.extend(configs(&[(&toy.template.clone(), Standing::Untried)])),
+            Action::ApplySavepoint => {
+                let template = toy.template.clone();
+                toy.savepoints.insert(template.clone(), saved(&template, SavepointPhase::Completed));
             }
+            Action::DoomSavepoint(name) => {
+                let doomed = toy.savepoints.values_mut().find(|saved| saved.name == name);
+                doomed.expect("only what is there is doomed").takes_all = true;
+            }
+            Action::DeleteSavepoint(name) => toy.savepoints.retain(|_, saved| saved.name != name),
+            Action::DeleteConfig(template) => drop(toy.configs.remove(&template)),
+            Action::Mark { template, standing } => {
+                toy.configs.get_mut(&template).expect("only what is there is marked").standing = standing
+            }
+            Action::ApplyService | Action::ApplyBudget | Action::Checkpoint(_) => panic!("{action:?} was not called for"),
         }
     }
 }
+
+mod upgrades;

@@ -1,23 +1,36 @@
 //! Method: what is seen is written down, and what is said of it compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use forebay_api::v1::{Description, Shard};
+use forebay_crds::savepoint::SavepointPhase;
+use forebay_crds::validate::Upgrade;
 
 use super::*;
-use crate::observe::Trouble;
-use crate::plan::{Answer, Fleet, Worker};
+use crate::plan::{Answer, Config, Fleet, Saved, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
-    let worker = Worker { pod: "pod-0".into(), uid: "uid".into(), slot: 0, template: "t".into(), state: PodState::Starting, answer };
-    let (configs, workers) = (BTreeSet::new(), vec![worker]);
-    let fleet = Fleet { replicas: 1, template: "t".into(), workers, configs, has_service: true, has_budget: true };
-    Seen {
-        fleet,
-        selector: "a=b".into(),
-        troubles: trouble.map(|trouble| ("pod-0".to_owned(), trouble)).into_iter().collect::<BTreeMap<_, _>>(),
-    }
+    let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
+    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Starting, restarts: 0, trouble, answer };
+    let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
+    let (configs, workers) = (BTreeMap::new(), vec![worker]);
+    let fleet = Fleet {
+        replicas: 1,
+        stops_for: Duration::ZERO,
+        template: "t".into(),
+        gate,
+        workers,
+        configs,
+        savepoints: BTreeMap::new(),
+        has_service: true,
+        has_budget: true,
+    };
+    Seen { fleet, selector: "a=b".into(), revisions: BTreeMap::new() }
+}
+
+fn config(standing: Standing) -> Config {
+    Config { standing, version: None, age: Duration::ZERO }
 }
 
 fn heard(phases: [&str; 2], failure: &str) -> Answer {
@@ -54,9 +67,35 @@ fn the_verdict_names_what_stands_in_the_way() {
     );
     let mut suspended = seen(heard(["running", "running"], ""), None);
     suspended.fleet.replicas = 0;
-    check(&suspended, (Phase::Suspending, "Suspending", "1 workers are releasing their shards"));
+    check(&suspended, (Phase::Suspending, "Suspending", "1 workers take last checkpoints and release their shards"));
     suspended.fleet.workers.clear();
     assert_eq!(Verdict::of(&suspended).phase, Phase::Suspended);
+}
+
+/// Method: a good revision `t` runs, the manifest asks for `u`, and what is known of that is varied.
+#[test]
+fn a_change_and_what_became_of_it_is_told() {
+    let mut changed = seen(heard(["running", "running"], ""), None);
+    changed.fleet.template = "u".into();
+    changed.fleet.configs = [("t".to_owned(), config(Standing::Good(1)))].into();
+    check(&changed, (Phase::Upgrading, "SavepointFirst", "revision u: a savepoint is taken before anything changes"));
+    let before = Saved { name: "s".into(), phase: Some(SavepointPhase::Completed), takes_all: false };
+    changed.fleet.savepoints.insert("u".into(), before);
+    check(&changed, (Phase::Upgrading, "CanaryObserved", "revision u: its worker has no shard yet"));
+    changed.fleet.configs.insert("u".into(), config(Standing::Proven));
+    check(&changed, (Phase::Upgrading, "WorkersFollow", "revision u: its worker has no shard yet"));
+    changed.fleet.configs.insert("u".into(), config(Standing::Bad("it crashed".into())));
+    let verdict = Verdict::of(&changed);
+    assert_eq!((verdict.phase, verdict.reason.as_str()), (Phase::RolledBack, "RolledBack"));
+    assert!(verdict.message.starts_with("revision u was taken back: it crashed. Revision t processes on."), "{}", verdict.message);
+
+    let job = IngestionJob::new("flights", flights());
+    let said = status(&job, &verdict, Some(&changed), Timestamp::from_second(1000).unwrap());
+    assert_eq!(said.revision.as_deref(), Some("t"));
+    let conditions: Vec<_> = said.conditions.iter().map(|condition| (condition.type_.as_str(), condition.status.as_str())).collect();
+    assert_eq!(conditions, [("Ready", "False"), ("Reconciling", "False"), ("Stalled", "True")]);
+    let told = news(None, &verdict, None, &[Action::Mark { template: "u".into(), standing: Standing::Bad("it crashed".into()) }]);
+    assert_eq!((told[1].is_warning, told[1].reason), (true, "RevisionTakenBack"));
 }
 
 #[test]
@@ -78,6 +117,17 @@ fn conditions_follow_kstatus_and_keep_the_time_of_their_transition() {
     let times: Vec<_> = changed.conditions.iter().map(|condition| condition.last_transition_time.0).collect();
     assert_eq!(times, [late, late, early]);
     assert!(is_news(Some(&first), &changed) && !is_news(Some(&first), &IngestionJobStatus { lag_records: Some(9), ..first.clone() }));
+}
+
+#[test]
+fn how_long_a_job_has_been_stopping_is_read_off_its_status() {
+    let mut job = IngestionJob::new("flights", flights());
+    let at = |seconds| Timestamp::from_second(seconds).unwrap();
+    assert_eq!(stops_for(&job, at(1000)), Duration::ZERO);
+    let mut stopping = seen(heard(["running", "running"], ""), None);
+    stopping.fleet.replicas = 0;
+    job.status = Some(status(&job, &Verdict::of(&stopping), Some(&stopping), at(1000)));
+    assert_eq!(stops_for(&job, at(1007)), Duration::from_secs(7));
 }
 
 #[test]

@@ -3,40 +3,38 @@
 use std::collections::BTreeMap;
 
 use forebay_crds::IngestionJob;
-use forebay_crds::job::{PropertySource, SecretKey, WorkersSpec};
+use forebay_crds::job::{DeletionPolicy, PropertySource, SecretKey, UpgradeSpec, WorkersSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::json;
 
-use super::{Blueprint, TEMPLATE_LABEL};
+use super::{Blueprint, TEMPLATE_LABEL, revision, task};
 
 /// The file in the config map.
 pub const FILE: &str = "job.json";
 
-/// The manifest as workers read it, and the environment that it counts on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct WorkerManifest {
-    /// JSON, which is YAML.
-    pub text: String,
-    /// Variables that come from secrets: a worker has no access to the API server, so Kubernetes gives it the values.
-    pub secrets: BTreeMap<String, SecretKey>,
-}
-
 /// The config map of the current template.
 pub fn build(blueprint: &Blueprint) -> ConfigMap {
     ConfigMap {
-        metadata: blueprint.metadata(blueprint.config_name(), &[(TEMPLATE_LABEL, blueprint.template.as_str())]),
-        data: Some([(FILE.to_owned(), blueprint.manifest.text.clone())].into()),
+        metadata: blueprint.metadata(blueprint.config_name(&blueprint.template), &[(TEMPLATE_LABEL, blueprint.template.as_str())]),
+        data: Some([(FILE.to_owned(), blueprint.manifest.clone()), (revision::FILE.to_owned(), blueprint.revision.text())].into()),
         immutable: Some(true),
         ..ConfigMap::default()
     }
 }
 
-/// Of the metadata name, namespace and uid; of the spec all but the workers: how many there are, or whether any, is no business of theirs. References to
-/// secrets become names of environment variables.
-pub fn worker_manifest(resource: &IngestionJob) -> WorkerManifest {
+/// The one for the pod that cleans up behind a job that is being deleted. It has no owner, or it would go before the pod has read it.
+pub fn for_cleaner(blueprint: &Blueprint) -> ConfigMap {
+    ConfigMap { metadata: task::metadata_of_cleaner(blueprint), ..build(blueprint) }
+}
+
+/// The manifest as workers read it, as JSON, and the variables that it counts on. Of the metadata name, namespace and uid; of the spec all but the
+/// workers: how many there are, or whether any, is no business of theirs. References to secrets become names of environment variables.
+pub fn worker_manifest(resource: &IngestionJob) -> (String, BTreeMap<String, SecretKey>) {
     let mut spec = resource.spec.clone();
     spec.workers = WorkersSpec::default();
+    spec.upgrade = UpgradeSpec::default();
     spec.suspend = false;
+    spec.deletion_policy = DeletionPolicy::default();
     let mut secrets = BTreeMap::new();
     for (number, source) in spec.kafka.iter_mut().flat_map(|kafka| kafka.properties_from.values_mut()).enumerate() {
         if let PropertySource::SecretKeyRef(secret) = source {
@@ -52,5 +50,5 @@ pub fn worker_manifest(resource: &IngestionJob) -> WorkerManifest {
         "metadata": {"name": metadata.name, "namespace": metadata.namespace, "uid": metadata.uid},
         "spec": spec,
     });
-    WorkerManifest { text: serde_json::to_string_pretty(&manifest).expect("a manifest has string keys only"), secrets }
+    (serde_json::to_string_pretty(&manifest).expect("a manifest has string keys only"), secrets)
 }

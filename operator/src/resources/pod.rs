@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use forebay_api::{METRICS_PORT, PORT};
-use forebay_crds::validate::Workers;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
     ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecretKeySelector,
@@ -14,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::config_map::FILE;
+use super::revision::Revision;
 use super::{Blueprint, SLOT_LABEL, TEMPLATE_LABEL};
 
 /// Nobody: the user that images without one for the purpose use.
@@ -21,14 +21,14 @@ const USER: i64 = 65_532;
 /// To finish the open epochs and release all shards, with room for a broker that is slow.
 const GRACE_SECONDS: i64 = 30;
 
-/// The pod of a slot.
-pub fn build(blueprint: &Blueprint, slot: u32) -> Pod {
+/// The pod of a slot, under the revision of this template.
+pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32) -> Pod {
     let number = slot.to_string();
-    let labels = [(TEMPLATE_LABEL, blueprint.template.as_str()), (SLOT_LABEL, number.as_str())];
+    let labels = [(TEMPLATE_LABEL, template), (SLOT_LABEL, number.as_str())];
     Pod {
         metadata: blueprint.metadata(format!("{}-{slot}", blueprint.prefix()), &labels),
         spec: Some(PodSpec {
-            containers: vec![container(blueprint)],
+            containers: vec![container(revision)],
             // Not by the API server's address either: the workers have no business there.
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
@@ -52,7 +52,7 @@ pub fn build(blueprint: &Blueprint, slot: u32) -> Pod {
             volumes: Some(vec![
                 Volume {
                     name: "job".to_owned(),
-                    config_map: Some(ConfigMapVolumeSource { name: blueprint.config_name(), ..ConfigMapVolumeSource::default() }),
+                    config_map: Some(ConfigMapVolumeSource { name: blueprint.config_name(template), ..ConfigMapVolumeSource::default() }),
                     ..Volume::default()
                 },
                 empty("state"),
@@ -64,7 +64,7 @@ pub fn build(blueprint: &Blueprint, slot: u32) -> Pod {
     }
 }
 
-fn container(blueprint: &Blueprint) -> Container {
+fn container(revision: &Revision) -> Container {
     let port =
         |name: &str, port: u16| ContainerPort { name: Some(name.to_owned()), container_port: port.into(), ..ContainerPort::default() };
     let file = format!("/etc/forebay/{FILE}");
@@ -73,14 +73,14 @@ fn container(blueprint: &Blueprint) -> Container {
         ["worker", "-f", &file, "--state-dir", "/var/lib/forebay/state", "--control", &control, "--metrics", &metrics, "--log-json"];
     Container {
         name: "worker".to_owned(),
-        image: Some(blueprint.image.clone()),
+        image: Some(revision.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["forebay".to_owned()]),
         args: Some(arguments.map(str::to_owned).to_vec()),
-        env: Some(environment(blueprint)),
-        env_from: Some(blueprint.job.workers.env_from_secrets.iter().map(|secret| secret_environment(secret)).collect()),
+        env: Some(environment(revision)),
+        env_from: Some(revision.env_from_secrets.iter().map(|secret| secret_environment(secret)).collect()),
         ports: Some(vec![port("control", PORT), port("metrics", METRICS_PORT)]),
-        resources: Some(resources(&blueprint.job.workers)),
+        resources: Some(resources(revision)),
         readiness_probe: Some(Probe {
             tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(PORT.into()), ..TCPSocketAction::default() }),
             period_seconds: Some(2),
@@ -103,7 +103,7 @@ fn container(blueprint: &Blueprint) -> Container {
     }
 }
 
-fn environment(blueprint: &Blueprint) -> Vec<EnvVar> {
+fn environment(revision: &Revision) -> Vec<EnvVar> {
     let field = |path: &str| EnvVarSource {
         field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() }),
         ..EnvVarSource::default()
@@ -115,7 +115,7 @@ fn environment(blueprint: &Blueprint) -> Vec<EnvVar> {
         // With the uid, because a pod of this name may still run on a lost node.
         EnvVar { name: "FOREBAY_WORKER".to_owned(), value: Some("$(POD_NAME).$(POD_UID)".to_owned()), ..EnvVar::default() },
     ];
-    for (variable, secret) in &blueprint.manifest.secrets {
+    for (variable, secret) in &revision.secrets {
         let key = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), ..SecretKeySelector::default() };
         all.push(from(variable, EnvVarSource { secret_key_ref: Some(key), ..EnvVarSource::default() }));
     }
@@ -130,13 +130,13 @@ fn secret_environment(secret: &str) -> EnvFromSource {
 }
 
 /// What the job names, or the defaults if it names nothing: half of the one and half of the other may contradict each other.
-fn resources(workers: &Workers) -> ResourceRequirements {
+fn resources(revision: &Revision) -> ResourceRequirements {
     let own = |map: &BTreeMap<String, String>| map.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))).collect();
     let default = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned()))).collect();
-    let (requests, limits) = if workers.requests.is_empty() && workers.limits.is_empty() {
+    let (requests, limits) = if revision.requests.is_empty() && revision.limits.is_empty() {
         (default(&[("cpu", "250m"), ("memory", "512Mi")]), default(&[("memory", "1Gi")]))
     } else {
-        (own(&workers.requests), own(&workers.limits))
+        (own(&revision.requests), own(&revision.limits))
     };
     ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
 }

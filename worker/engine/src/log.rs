@@ -227,6 +227,13 @@ pub trait Log: Send + Sync + 'static {
     /// Where to start in each partition of an input when there is neither journal nor snapshot.
     fn start_positions(&self, input: InputId, from: StartFrom) -> Result<Vec<InputPosition>, LogError>;
 
+    /// Which of these partitions have offsets in the consumer group that this job's own transactions put there (told by its uid), and which. They
+    /// outlive the journal. None where they could not: in a log that keeps both in one place.
+    fn own_positions(&self, positions: &[InputPosition]) -> Result<Vec<InputPosition>, LogError> {
+        let _ = positions;
+        Ok(Vec::new())
+    }
+
     /// Opens the producer of a new incarnation: `init_transactions` on `forebay.<uid>.<incarnation>`, called once per incarnation.
     fn open_producer(&self, incarnation: &Incarnation) -> Result<Self::Producer, LogError>;
 

@@ -1,91 +1,27 @@
 //! What the state holds: a dynamic document, or the memory of a `dedup` step. It knows nothing of records, steps or tables.
 //!
-//! The engine clones an entity the first time a record changes it, to be able to take the change back, so a clone must be cheap: names and
-//! short strings lie inside their field, long strings and arrays are shared. Cloning a document costs one allocation, whatever it holds.
+//! The engine clones an entity the first time a record changes it, to be able to take the change back, and so does each epoch, to tell what it
+//! changed. An entity is one run of bytes, those that the database holds: reading and writing it copies them, and so does a clone.
 
-mod array;
 mod fields;
 mod json;
-mod msgpack;
+pub(crate) mod msgpack;
 mod patch;
-mod text;
+mod value;
 mod window;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
 
 use forebay_engine::patch::PatchWriter;
 use forebay_engine::pipeline::Entity;
 
-pub use array::Array;
-pub use fields::{FieldName, Fields};
+pub use fields::{FieldName, Fields, Place};
 pub(crate) use json::{special_from, write_bytes_string, write_float, write_integer, write_string};
-pub use text::Text;
+pub use value::{Elements, Members, Shape, Value};
 pub use window::{LastWindow, WithinWindow};
-
-/// A value inside a document. There is no type of its own for times: they are strings or integers, as they came.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    /// Null.
-    Null,
-    /// A boolean.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// Any other number; finite.
-    Float(f64),
-    /// A string.
-    Text(Text),
-    /// An array, or a set in the order of arrival.
-    Array(Arc<Array>),
-    /// An object.
-    Object(Arc<Fields>),
-}
-
-impl Value {
-    /// What it is, in words for messages.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Int(_) => "an integer",
-            Value::Float(_) => "a number",
-            Value::Text(_) => "a string",
-            Value::Array(_) => "an array",
-            Value::Object(_) => "an object",
-        }
-    }
-
-    /// Appends it as JSON.
-    pub fn write_json(&self, into: &mut Vec<u8>) {
-        json::write_value(self, into);
-    }
-
-    /// Bytes of memory that it holds outside itself, about.
-    pub(crate) fn heap_bytes(&self) -> usize {
-        match self {
-            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
-            Value::Text(text) => text.heap_bytes(),
-            Value::Array(array) => array.heap_bytes(),
-            Value::Object(fields) => fields.heap_bytes(),
-        }
-    }
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Self {
-        Value::Text(Text::from(text))
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Self {
-        Value::Int(number)
-    }
-}
 
 /// One value of the state.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,7 +57,7 @@ impl Document {
     /// Appends it as JSON: an entity's fields; a `dedup` memory as `{"last": [ids…]}` or `{"within": [[id, clock in ms]…]}`.
     pub fn write_json(&self, into: &mut Vec<u8>) {
         match self {
-            Document::Entity { fields, .. } => json::write_fields(fields, into),
+            Document::Entity { fields, .. } => json::write_members(fields.iter(), into),
             Document::Last(window) => window.write_json(into),
             Document::Within(window) => window.write_json(into),
         }

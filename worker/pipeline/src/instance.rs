@@ -35,6 +35,7 @@ impl PipelineInstance {
             json: Vec::new(),
             key: Vec::new(),
             built: Vec::new(),
+            change: steps::Scratch::default(),
             patterns: compiled.patterns.clone(),
         };
         Self { compiled, buffers }
@@ -109,6 +110,8 @@ pub(crate) struct Buffers {
     pub(crate) key: Vec<u8>,
     /// A delta, or an output's key and headers.
     pub(crate) built: Vec<u8>,
+    /// What an upsert puts into an entity.
+    pub(crate) change: steps::Scratch,
     pub(crate) patterns: Vec<Regex>,
 }
 

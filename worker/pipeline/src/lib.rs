@@ -6,6 +6,7 @@
 //!
 //! [`fixture`] runs a pipeline on a list of records without log, disk or clock.
 
+mod bytes;
 pub mod compile;
 pub mod dead_letter;
 pub mod document;

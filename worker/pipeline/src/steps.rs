@@ -18,6 +18,7 @@ use crate::document::Document;
 use crate::expression::{Expression, Program};
 use crate::instance::{Failure, Flow, Hand, scope};
 use crate::tape::{CsvReader, Doc};
+pub(crate) use change::Scratch;
 
 /// One step.
 #[derive(Debug)]

@@ -15,7 +15,8 @@ use std::hash::Hasher;
 
 use rustc_hash::FxHasher;
 
-use crate::document::Value;
+use crate::bytes::same;
+use crate::document::{Shape, Value};
 
 pub(crate) use csv::CsvReader;
 pub(crate) use item::{Item, Kind};
@@ -124,7 +125,7 @@ impl Tape {
     }
 
     /// Adds a member to the document itself. The name must not be there.
-    pub(crate) fn append_member(&mut self, name: &str, value: &Value) {
+    pub(crate) fn append_member(&mut self, name: &str, value: Value<'_>) {
         self.push_own_key(name);
         self.push_value(value);
         let end = narrow(self.nodes.len());
@@ -132,14 +133,14 @@ impl Tape {
     }
 
     /// Adds a member whose value is an object of some of `fields`, or null.
-    pub(crate) fn append_object<'f>(&mut self, name: &str, members: Option<impl Iterator<Item = (&'f str, &'f Value)>>) {
+    pub(crate) fn append_object<'f>(&mut self, name: &str, members: Option<impl Iterator<Item = (&'f [u8], Value<'f>)>>) {
         let Some(members) = members else {
-            return self.append_member(name, &Value::Null);
+            return self.append_member(name, Value::NULL);
         };
         self.push_own_key(name);
         let at = self.open();
         for (name, value) in members {
-            let key = self.intern(name);
+            let key = self.intern(text_of(name));
             self.nodes.push(Node::Key(key));
             self.push_value(value);
         }
@@ -181,25 +182,25 @@ impl Tape {
         self.nodes[at] = node(narrow(self.nodes.len()));
     }
 
-    fn push_value(&mut self, value: &Value) {
-        match value {
-            Value::Null => self.nodes.push(Node::Null),
-            Value::Bool(value) => self.nodes.push(Node::Bool(*value)),
-            Value::Int(number) => self.nodes.push(Node::Int(*number)),
-            Value::Float(number) => self.nodes.push(Node::Float(*number)),
-            Value::Text(text) => {
-                let span = self.intern(text.as_str());
+    fn push_value(&mut self, value: Value<'_>) {
+        match value.shape() {
+            Shape::Null => self.nodes.push(Node::Null),
+            Shape::Bool(value) => self.nodes.push(Node::Bool(value)),
+            Shape::Int(number) => self.nodes.push(Node::Int(number)),
+            Shape::Float(number) => self.nodes.push(Node::Float(number)),
+            Shape::Text(text) => {
+                let span = self.intern(text_of(text));
                 self.nodes.push(Node::Text(span));
             }
-            Value::Array(array) => {
+            Shape::Array(elements) => {
                 let at = self.open();
-                array.items().iter().for_each(|item| self.push_value(item));
+                elements.for_each(|element| self.push_value(element));
                 self.close(at, |end| Node::Array { end, text: Span::NONE });
             }
-            Value::Object(fields) => {
+            Shape::Object(members) => {
                 let at = self.open();
-                for (name, value) in fields.iter() {
-                    let key = self.intern(name.as_str());
+                for (name, value) in members {
+                    let key = self.intern(text_of(name.text()));
                     self.nodes.push(Node::Key(key));
                     self.push_value(value);
                 }
@@ -207,6 +208,11 @@ impl Tape {
             }
         }
     }
+}
+
+/// A string of a document.
+fn text_of(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("it was checked when it came in")
 }
 
 /// The document with the text that its strings lie in.
@@ -236,7 +242,7 @@ impl<'a> Doc<'a> {
         match self.tape.nodes[at] {
             // Every key of the document has left a mark in its slot.
             _ if at == 0 => None,
-            Node::Key(span) if self.bytes(span) == name.text.as_bytes() => Some(at),
+            Node::Key(span) if same(self.bytes(span), name.text.as_bytes()) => Some(at),
             _ => self.root().find_member(&name.text).map(|value_at| value_at - 1),
         }
     }

@@ -15,10 +15,10 @@ use forebay_pipeline::fixture::{MemoryStore, beginning, owner};
 use forebay_pipeline::{CompiledPipeline, PipelineInstance};
 
 /// More than this is a step back. When a change needs fewer, lower it to what the test prints, rounded up.
-const ALLOCATIONS_PER_EVENT_MAX: f64 = 5.0;
+const ALLOCATIONS_PER_EVENT_MAX: f64 = 2.2;
 
 /// As above, for the bytes that are allocated.
-const BYTES_PER_EVENT_MAX: f64 = 1_500.0;
+const BYTES_PER_EVENT_MAX: f64 = 900.0;
 
 /// Few enough that every user's memory of events is full before counting begins.
 const USERS: u64 = 50;

@@ -10,12 +10,13 @@ use forebay_engine::ids::{
 };
 use forebay_engine::journal::{Books, Owner, Stamp};
 use forebay_engine::shard::encode_key;
-use forebay_engine::snapshot::{ChecksumFile, KnownFiles, PACKED_BYTES_MAX, Upload};
+use forebay_engine::snapshot::{KnownFiles, PACKED_BYTES_MAX, Upload};
 use forebay_engine::state::{StateBatch, StateStore};
 use forebay_engine::store::{Body, Downloaded, ObjectInfo, Put, StoreError};
 use forebay_state::{RocksState, SharedMemory};
 
 use super::*;
+use crate::savepoint::Checksums;
 
 /// Counts requests by kind.
 #[derive(Default)]
@@ -34,6 +35,13 @@ impl Objects {
     /// The requests since the last call.
     fn requests(&self) -> BTreeMap<&'static str, usize> {
         std::mem::take(&mut self.requests.lock().unwrap())
+    }
+
+    /// Alters a byte of each object whose key begins so.
+    pub(crate) fn damage(&self, prefix: &str) {
+        for (_, bytes) in self.objects.lock().unwrap().iter_mut().filter(|(key, _)| key.starts_with(prefix)) {
+            bytes[0] ^= 1;
+        }
     }
 
     fn bytes_of(&self, key: &str) -> Result<Vec<u8>, StoreError> {
@@ -80,14 +88,6 @@ impl ObjectStore for Objects {
 
     fn delete(&self, _keys: &[String]) -> Result<(), StoreError> {
         unreachable!("nothing is deleted here")
-    }
-}
-
-struct Checksums;
-
-impl ChecksumFile for Checksums {
-    fn crc32(&mut self, path: &Path) -> Result<u32, String> {
-        Ok(crc32fast::hash(&std::fs::read(path).map_err(|error| error.to_string())?))
     }
 }
 

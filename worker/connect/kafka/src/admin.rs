@@ -75,7 +75,7 @@ impl Admin {
         let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
         let places: Vec<_> = self.options.topics.inputs.iter().map(|topic| (topic.clone(), 0)).collect();
         self.readers.with(Isolation::Uncommitted, |reader| {
-            offsets::committed(reader, &self.heard, action, group, &places, limit)?;
+            offsets::committed(reader, &self.heard, action, group, &places, None, limit)?;
             let found = reader.fetch_group_list(Some(group), limit);
             let found = found.map_err(|e| log_error(action, &format!("group {group}"), &e, &self.heard))?;
             Ok(found.groups().iter().filter(|found| found.name() == group).map(|found| found.members().len()).sum())
@@ -107,6 +107,41 @@ impl Admin {
             return Ok(());
         }
         self.check_journal(&action)
+    }
+
+    /// Whether there is a journal topic.
+    pub(crate) fn has_journal(&self) -> Result<bool, LogError> {
+        let topic = &self.options.topics.journal;
+        Ok(self.partitions(&format!("look for the journal topic {topic}"), topic)?.is_some())
+    }
+
+    /// Deletes the journal topic. False when there is none.
+    pub(crate) fn delete_journal(&self) -> Result<bool, LogError> {
+        let topic = &self.options.topics.journal;
+        let action = format!("delete the journal topic {topic}");
+        let client = self.client()?;
+        for result in self.wait(&action, client.delete_topics(&[topic], &self.limits()))? {
+            match result {
+                Ok(_) => {}
+                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => return Ok(false),
+                Err((name, code)) => return Err(from_code(&action, &format!("topic {name}"), code, &code.to_string(), &self.heard)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Deletes the job's consumer group, with all its offsets.
+    pub(crate) fn delete_group(&self) -> Result<(), LogError> {
+        let group = &self.options.topics.group;
+        let action = format!("delete the consumer group {group}");
+        let client = self.client()?;
+        for result in self.wait(&action, client.delete_groups(&[group], &self.limits()))? {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
+                Err((name, code)) => return Err(from_code(&action, &format!("group {name}"), code, &code.to_string(), &self.heard)),
+            }
+        }
+        Ok(())
     }
 
     /// Makes every output topic that is missing; those that are there stay as they are.

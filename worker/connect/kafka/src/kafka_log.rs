@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
-use forebay_engine::log::{Deadlines, InputPosition, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -17,7 +17,7 @@ use crate::journal::{Isolation, Readers, signed};
 use crate::login::{Login, TOKEN_FILE};
 use crate::native::Described;
 use crate::offsets::{self, Place, Which};
-use crate::options::KafkaOptions;
+use crate::options::{KafkaOptions, offsets_mark};
 use crate::preflight::{self, Finding};
 use crate::producer::{self, KafkaProducer};
 
@@ -50,6 +50,35 @@ impl KafkaLog {
     /// Makes the output topics that are missing, with the brokers' default settings.
     pub fn ensure_outputs(&self, partitions: u32) -> Result<(), LogError> {
         self.admin.ensure_outputs(partitions)
+    }
+
+    /// Whether the job's journal topic is there.
+    pub fn has_journal(&self) -> Result<bool, LogError> {
+        self.admin.has_journal()
+    }
+
+    /// Deletes the job's journal topic, with all that the job's checkpoints do not hold. False when there is none.
+    pub fn delete_journal(&self) -> Result<bool, LogError> {
+        self.admin.delete_journal()
+    }
+
+    /// Whether the job has committed offsets to its consumer group: a new one of the same uid takes them for a sign that its journal was lost.
+    pub fn has_offsets(&self) -> Result<bool, LogError> {
+        let mut positions = Vec::new();
+        for (input, topic) in (0..).map(InputId::new).zip(&self.options.topics.inputs) {
+            let count = self.admin.partitions(&format!("look for the input {topic}"), topic)?.unwrap_or(0);
+            positions.extend((0..count).map(|partition| InputPosition {
+                input,
+                partition: Partition::new(partition),
+                next: Offset::new(0),
+            }));
+        }
+        Ok(!self.own_positions(&positions)?.is_empty())
+    }
+
+    /// Deletes the job's consumer group, with the offsets that others have committed to it.
+    pub fn delete_group(&self) -> Result<(), LogError> {
+        self.admin.delete_group()
     }
 
     /// Looks for what would go wrong later, and says what to change. Never fails: what could not be looked at is a finding too. It opens a
@@ -95,7 +124,7 @@ impl KafkaLog {
     /// error.
     fn of_group(&self, reader: &BaseConsumer<ClientEvents>, action: &str, places: &[Place]) -> Result<Vec<u64>, LogError> {
         let (group, limit) = (&self.options.topics.group, self.options.request_timeout);
-        let found = offsets::committed(reader, &self.heard, action, group, places, limit)?;
+        let found = offsets::committed(reader, &self.heard, action, group, places, None, limit)?;
         if found.is_empty() && !places.is_empty() {
             return Err(LogError::Missing {
                 action: action.into(),
@@ -157,6 +186,19 @@ impl Log for KafkaLog {
         })?;
         let position = |(partition, next)| InputPosition { input, partition: Partition::new(partition), next: Offset::new(next) };
         Ok((0..count).zip(offsets).map(position).collect())
+    }
+
+    fn own_positions(&self, positions: &[InputPosition]) -> Result<Vec<InputPosition>, LogError> {
+        let JobTopics { inputs, group, .. } = &self.options.topics;
+        let place = |at: &InputPosition| (inputs[usize::from(at.input.get())].clone(), signed(at.partition.get()));
+        let places: Vec<Place> = positions.iter().map(place).collect();
+        let mark = offsets_mark(&self.options.topics.uid);
+        let found = self.readers.with(Isolation::Committed, |reader| {
+            let action = "look for offsets that this job has committed";
+            offsets::committed(reader, &self.heard, action, group, &places, Some(&mark), self.options.request_timeout)
+        })?;
+        let own = |(at, place): (&InputPosition, &Place)| Some(InputPosition { next: Offset::new(*found.get(place)?), ..*at });
+        Ok(positions.iter().zip(&places).filter_map(own).collect())
     }
 
     fn open_producer(&self, incarnation: &Incarnation) -> Result<Self::Producer, LogError> {

@@ -1,7 +1,7 @@
 //! Questions about offsets, for many partitions in one request per broker. What "end" means depends on the consumer that asks: a committed
 //! one is told the last stable offset, an uncommitted one the high watermark.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use forebay_engine::log::LogError;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
 use crate::context::{ClientEvents, Heard};
 use crate::errors::{from_code, log_error};
@@ -74,7 +74,7 @@ fn refused(answer: &TopicPartitionList) -> Option<(String, KafkaError)> {
 
 fn found_in(answer: &TopicPartitionList) -> BTreeMap<Place, u64> {
     let at = |offset| if let Offset::Offset(at) = offset { u64::try_from(at).ok() } else { None };
-    answer.elements().iter().filter_map(|found| Some(((found.topic().to_owned(), found.partition()), at(found.offset())?))).collect()
+    answer.elements().iter().filter_map(|found| Some((place_of(found), at(found.offset())?))).collect()
 }
 
 fn is_without_leader(error: &KafkaError) -> bool {
@@ -85,13 +85,14 @@ fn is_without_leader(error: &KafkaError) -> bool {
     )
 }
 
-/// The committed offsets of the consumer's group; the answer lacks partitions that have none.
+/// The committed offsets of the consumer's group, of those `by` this job if its mark is given; the answer lacks partitions that have none.
 pub(crate) fn committed(
     consumer: &BaseConsumer<ClientEvents>,
     heard: &Heard,
     action: &str,
     group: &str,
     places: &[Place],
+    by: Option<&str>,
     limit: Duration,
 ) -> Result<BTreeMap<Place, u64>, LogError> {
     let asked = offsets_of(places.iter().map(|place| (place, Offset::Invalid))).map_err(|e| log_error(action, group, &e, heard))?;
@@ -103,8 +104,19 @@ pub(crate) fn committed(
     })?;
     match refused(&answer) {
         Some((_, error)) => Err(log_error(action, &what, &error, heard)),
-        None => Ok(found_in(&answer)),
+        None => {
+            let mut found = found_in(&answer);
+            if let Some(mark) = by {
+                let own: BTreeSet<Place> = answer.elements().iter().filter(|e| e.metadata() == mark).map(place_of).collect();
+                found.retain(|place, _| own.contains(place));
+            }
+            Ok(found)
+        }
     }
+}
+
+fn place_of(element: &TopicPartitionListElem<'_>) -> Place {
+    (element.topic().to_owned(), element.partition())
 }
 
 fn is_about_the_group(error: &KafkaError) -> bool {

@@ -68,7 +68,7 @@ pub(crate) fn run(admin: &Admin, options: &KafkaOptions, barred: Result<(), LogE
         }
     }
     if brokers.len() < 3 {
-        let problem = format!("the cluster has {} brokers", brokers.len());
+        let problem = format!("the cluster's number of brokers is {}", brokers.len());
         findings.push(warning(problem, "run at least 3, so that the journal survives the loss of one"));
     }
     findings
@@ -110,6 +110,9 @@ fn check_topics<'a>(admin: &Admin, options: &'a KafkaOptions, findings: &mut Vec
 fn check_settings(admin: &Admin, options: &KafkaOptions, there: &[&str], brokers: usize, findings: &mut Vec<Finding>) {
     let topics = &options.topics;
     let written: Vec<&str> = there.iter().copied().filter(|name| !topics.inputs.iter().any(|input| input == name)).collect();
+    if written.is_empty() {
+        return;
+    }
     let all = match admin.topic_settings("look at the topics' settings", &written) {
         Ok(all) => all,
         Err(failure) => {

@@ -24,7 +24,7 @@ use crate::context::{ClientEvents, Heard};
 use crate::delivery::{Deliveries, Errand, Failure, ProducerEvents};
 use crate::errors::{code_of, creation, describe, from_code, log_error};
 use crate::journal::{offset, signed};
-use crate::options::{KafkaOptions, transactional_id};
+use crate::options::{KafkaOptions, offsets_mark, transactional_id};
 use crate::polling::{Watch, poll_in_background};
 use crate::retire::retire;
 
@@ -35,6 +35,7 @@ pub struct KafkaProducer {
     heard: Arc<Heard>,
     group: ConsumerGroupMetadata,
     topics: JobTopics,
+    offsets_mark: String,
     incarnation: Incarnation,
     transaction_timeout: Duration,
     watch: Arc<Watch>,
@@ -68,6 +69,7 @@ impl KafkaProducer {
             heard: heard.clone(),
             group,
             topics: options.topics.clone(),
+            offsets_mark: offsets_mark(&options.topics.uid),
             incarnation: incarnation.clone(),
             transaction_timeout: options.transaction_timeout,
             watch,
@@ -168,10 +170,10 @@ impl KafkaProducer {
         let mut offsets = TopicPartitionList::with_capacity(transaction.offsets.len());
         for position in &transaction.offsets {
             let topic = &self.topics.inputs[usize::from(position.input.get())];
+            let mut element = offsets.add_partition(topic, signed(position.partition.get()));
             let next = Offset::Offset(offset(position.next.get()));
-            offsets
-                .add_partition_offset(topic, signed(position.partition.get()), next)
-                .map_err(|e| self.error("add offsets to a transaction", topic, &e))?;
+            element.set_offset(next).map_err(|e| self.error("add offsets to a transaction", topic, &e))?;
+            element.set_metadata(&self.offsets_mark);
         }
         let sent = self.producer.send_offsets_to_transaction(&offsets, &self.group, left(deadline));
         sent.map_err(|e| self.call_error("add offsets to a transaction", &e))

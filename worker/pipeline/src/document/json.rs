@@ -1,27 +1,36 @@
 //! Writing JSON into a buffer.
 
-use super::{Fields, Value};
+use super::value::{Members, Shape, Value};
 
-pub(super) fn write_value(value: &Value, into: &mut Vec<u8>) {
-    match value {
-        Value::Null => into.extend_from_slice(b"null"),
-        Value::Bool(true) => into.extend_from_slice(b"true"),
-        Value::Bool(false) => into.extend_from_slice(b"false"),
-        Value::Int(number) => write_integer(*number, into),
-        Value::Float(number) => write_float(*number, into),
-        Value::Text(text) => write_bytes_string(text.as_bytes(), into),
-        Value::Array(array) => array.write_json(into),
-        Value::Object(fields) => write_fields(fields, into),
+pub(super) fn write_value(value: Value<'_>, into: &mut Vec<u8>) {
+    match value.shape() {
+        Shape::Null => into.extend_from_slice(b"null"),
+        Shape::Bool(true) => into.extend_from_slice(b"true"),
+        Shape::Bool(false) => into.extend_from_slice(b"false"),
+        Shape::Int(number) => write_integer(number, into),
+        Shape::Float(number) => write_float(number, into),
+        Shape::Text(text) => write_bytes_string(text, into),
+        Shape::Array(elements) => {
+            into.push(b'[');
+            for (index, element) in elements.enumerate() {
+                if index > 0 {
+                    into.push(b',');
+                }
+                write_value(element, into);
+            }
+            into.push(b']');
+        }
+        Shape::Object(members) => write_members(members, into),
     }
 }
 
-pub(super) fn write_fields(fields: &Fields, into: &mut Vec<u8>) {
+pub(super) fn write_members(members: Members<'_>, into: &mut Vec<u8>) {
     into.push(b'{');
-    for (index, (name, value)) in fields.iter().enumerate() {
+    for (index, (name, value)) in members.enumerate() {
         if index > 0 {
             into.push(b',');
         }
-        write_bytes_string(name.as_bytes(), into);
+        write_bytes_string(name.text(), into);
         into.push(b':');
         write_value(value, into);
     }

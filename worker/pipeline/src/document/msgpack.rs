@@ -1,21 +1,25 @@
-//! The bytes of a state value. Format 1: the version byte, then one MessagePack value:
+//! The bytes of a state value, in memory as on disk. Format 1: the version byte, then one MessagePack value:
 //!
 //! - a map: an entity;
 //! - an array of an integer and a map: an entity with the event time of its newest upsert;
 //! - extension 1: ids of 8 bytes each, big-endian, oldest first (`dedup: {last: N}`);
 //! - extension 2: ids of 8 bytes and clocks of 8 bytes in turn, big-endian, oldest first (`dedup: {within: …}`).
 //!
-//! Any MessagePack reader can print it. It is written by hand because it is written for every touched key of every epoch.
+//! Any MessagePack reader can print it. It is written by hand because it is read and written for every record. Of the ways to write a number or a
+//! length there is one here, the shortest, so that equal numbers and strings have equal bytes.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use super::{Array, Document, Fields, LastWindow, Text, Value, WithinWindow};
+use super::value::{Elements, Members, Shape, Value};
+use super::{Document, Fields, LastWindow, WithinWindow};
 
 /// The format that this version writes, and the only one that it reads so far.
 const FORMAT: u8 = 1;
 const EXT_LAST: u8 = 1;
 const EXT_WITHIN: u8 = 2;
+
+/// The bytes of null.
+pub(crate) const NULL: u8 = 0xc0;
 
 /// Deeper than any document can get: parsing stops at 128, and a document may nest one in a few levels of its own.
 const DEPTH_MAX: usize = 256;
@@ -23,11 +27,13 @@ const DEPTH_MAX: usize = 256;
 pub(super) fn encode(document: &Document, into: &mut Vec<u8>) {
     into.push(FORMAT);
     match document {
-        Document::Entity { fields, newer_by: None } => write_fields(fields, into),
-        Document::Entity { fields, newer_by: Some(time) } => {
-            into.push(0x92);
-            write_integer(*time, into);
-            write_fields(fields, into);
+        Document::Entity { fields, newer_by } => {
+            if let Some(time) = newer_by {
+                into.push(0x92);
+                write_integer(*time, into);
+            }
+            write_object_header(fields.len(), into);
+            into.extend_from_slice(fields.bytes());
         }
         Document::Last(window) => {
             write_ext(EXT_LAST, window.len() * 8, into);
@@ -59,34 +65,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Document, String> {
     Ok(document)
 }
 
-pub(super) fn write_value(value: &Value, into: &mut Vec<u8>) {
-    match value {
-        Value::Null => into.push(0xc0),
-        Value::Bool(value) => into.push(0xc2 + u8::from(*value)),
-        Value::Int(number) => write_integer(*number, into),
-        Value::Float(number) => {
-            into.push(0xcb);
-            into.extend_from_slice(&number.to_be_bytes());
-        }
-        Value::Text(text) => write_text(text, into),
-        Value::Array(array) => {
-            write_length(array.items().len(), Some(0x90), 0xdc, 0xdd, into);
-            array.items().iter().for_each(|item| write_value(item, into));
-        }
-        Value::Object(fields) => write_fields(fields, into),
-    }
-}
-
-fn write_fields(fields: &Fields, into: &mut Vec<u8>) {
-    write_length(fields.len(), Some(0x80), 0xde, 0xdf, into);
-    for (name, value) in fields.iter() {
-        write_text(name, into);
-        write_value(value, into);
-    }
+pub(crate) fn write_bool(value: bool, into: &mut Vec<u8>) {
+    into.push(0xc2 + u8::from(value));
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "each arm holds what fits")]
-pub(super) fn write_integer(number: i64, into: &mut Vec<u8>) {
+pub(crate) fn write_integer(number: i64, into: &mut Vec<u8>) {
     match number {
         -32..=127 => into.push(number as u8),
         -0x80..=0x7f => into.extend_from_slice(&[0xd0, number as u8]),
@@ -105,19 +89,34 @@ pub(super) fn write_integer(number: i64, into: &mut Vec<u8>) {
     }
 }
 
+pub(crate) fn write_float(number: f64, into: &mut Vec<u8>) {
+    into.push(0xcb);
+    into.extend_from_slice(&number.to_be_bytes());
+}
+
+/// `text` must be UTF-8.
 #[expect(clippy::cast_possible_truncation, reason = "each arm holds what fits")]
-pub(super) fn write_text(text: &Text, into: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    match bytes.len() {
+pub(crate) fn write_text(text: &[u8], into: &mut Vec<u8>) {
+    match text.len() {
         len @ 0..=31 => into.push(0xa0 | len as u8),
         len @ 32..=255 => into.extend_from_slice(&[0xd9, len as u8]),
         len => write_length(len, None, 0xda, 0xdb, into),
     }
-    into.extend_from_slice(bytes);
+    into.extend_from_slice(text);
+}
+
+/// So many values follow.
+pub(crate) fn write_array_header(len: usize, into: &mut Vec<u8>) {
+    write_length(len, Some(0x90), 0xdc, 0xdd, into);
+}
+
+/// So many names and values follow.
+pub(crate) fn write_object_header(len: usize, into: &mut Vec<u8>) {
+    write_length(len, Some(0x80), 0xde, 0xdf, into);
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "each arm holds what fits")]
-pub(super) fn write_length(len: usize, fix: Option<u8>, wide: u8, wider: u8, into: &mut Vec<u8>) {
+fn write_length(len: usize, fix: Option<u8>, wide: u8, wider: u8, into: &mut Vec<u8>) {
     match (len, fix) {
         (0..=15, Some(fix)) => into.push(fix | len as u8),
         (0..=0xffff, _) => {
@@ -141,6 +140,114 @@ pub(super) fn window_bytes(len: usize) -> [u8; 4] {
     u32::try_from(len).expect("a window has at most 100,000 entries").to_be_bytes()
 }
 
+/// How many bytes a value has, by its first one; 0 where that does not tell.
+const SIZES: [u8; 256] = sizes();
+
+const fn sizes() -> [u8; 256] {
+    let mut sizes = [0; 256];
+    let mut marker = 0_u8;
+    loop {
+        sizes[marker as usize] = match marker {
+            0x00..=0x7f | 0xe0..=0xff | NULL | 0xc2 | 0xc3 => 1,
+            0xa0..=0xbf => 1 + (marker & 31),
+            0xcb | 0xd3 => 9,
+            0xd0 => 2,
+            0xd1 => 3,
+            0xd2 => 5,
+            _ => 0,
+        };
+        if marker == 0xff {
+            return sizes;
+        }
+        marker += 1;
+    }
+}
+
+/// Where the value that begins at `at` ends. The bytes were checked before.
+pub(super) fn end_of(bytes: &[u8], at: usize) -> usize {
+    match SIZES[usize::from(bytes[at])] {
+        0 => end_of_long(bytes, at),
+        size => at + usize::from(size),
+    }
+}
+
+/// The same for long strings and for containers: passes over what is inside.
+fn end_of_long(bytes: &[u8], mut at: usize) -> usize {
+    let mut left = 1;
+    while left > 0 {
+        let marker = bytes[at];
+        let size = SIZES[usize::from(marker)];
+        at += usize::from(size);
+        left -= 1;
+        if size == 0 {
+            let inside;
+            (at, inside) = step_into(bytes, at + 1, marker);
+            left += inside;
+        }
+    }
+    at
+}
+
+/// Behind the head of a long string or of a container, whose marker was just before `at`; and how many values are inside.
+fn step_into(bytes: &[u8], at: usize, marker: u8) -> (usize, usize) {
+    match marker {
+        0x80..=0x8f => (at, 2 * usize::from(marker & 15)),
+        0x90..=0x9f => (at, usize::from(marker & 15)),
+        0xd9..=0xdb => {
+            let (len, width) = length(bytes, at, marker - 0xd9);
+            (at + width + len, 0)
+        }
+        _ => {
+            let (len, width) = length(bytes, at, (marker & 1) + 1);
+            (at + width, if marker < 0xde { len } else { 2 * len })
+        }
+    }
+}
+
+/// What lies in the bytes of one value. They were checked before.
+pub(super) fn shape_of(bytes: &[u8]) -> Shape<'_> {
+    let marker = bytes[0];
+    match marker {
+        0x00..=0x7f | 0xe0..=0xff => Shape::Int(i64::from(marker.cast_signed())),
+        0xa0..=0xbf => Shape::Text(&bytes[1..]),
+        0x80..=0x8f => Shape::Object(Members::new(usize::from(marker & 15), &bytes[1..])),
+        0x90..=0x9f => Shape::Array(Elements::new(usize::from(marker & 15), &bytes[1..])),
+        0xc2 => Shape::Bool(false),
+        0xc3 => Shape::Bool(true),
+        0xcb => Shape::Float(f64::from_be_bytes(word(bytes))),
+        0xd0 => Shape::Int(i64::from(bytes[1].cast_signed())),
+        0xd1 => Shape::Int(i64::from(i16::from_be_bytes(word(bytes)))),
+        0xd2 => Shape::Int(i64::from(i32::from_be_bytes(word(bytes)))),
+        0xd3 => Shape::Int(i64::from_be_bytes(word(bytes))),
+        0xd9..=0xdb => {
+            let (_, width) = length(bytes, 1, marker - 0xd9);
+            Shape::Text(&bytes[1 + width..])
+        }
+        0xdc..=0xdf => {
+            let (len, width) = length(bytes, 1, (marker & 1) + 1);
+            let inside = &bytes[1 + width..];
+            if marker < 0xde { Shape::Array(Elements::new(len, inside)) } else { Shape::Object(Members::new(len, inside)) }
+        }
+        _ => Shape::Null,
+    }
+}
+
+/// Behind the marker.
+fn word<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes[1..].try_into().expect("a value has its bytes, they were checked")
+}
+
+/// A length at `at`, and how many bytes it has. `width`: 0 for one byte, 1 for two, 2 for four.
+fn length(bytes: &[u8], at: usize, width: u8) -> (usize, usize) {
+    let byte = |index: usize| usize::from(bytes[at + index]);
+    match width {
+        0 => (byte(0), 1),
+        1 => (byte(0) << 8 | byte(1), 2),
+        _ => (byte(0) << 24 | byte(1) << 16 | byte(2) << 8 | byte(3), 4),
+    }
+}
+
+/// Checks bytes that come in.
 struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -151,7 +258,7 @@ impl<'a> Reader<'a> {
             Some(0xc9) => self.window(),
             Some(0x92) => {
                 self.byte()?;
-                let Value::Int(time) = self.value(0)? else {
+                let Shape::Int(time) = self.value()?.shape() else {
                     return Err("an event time must be an integer".into());
                 };
                 Ok(Document::Entity { fields: self.fields()?, newer_by: Some(time) })
@@ -178,78 +285,71 @@ impl<'a> Reader<'a> {
     }
 
     fn fields(&mut self) -> Result<Fields, String> {
-        match self.value(0)? {
-            Value::Object(fields) => Ok(Arc::unwrap_or_clone(fields)),
-            other => Err(format!("an entity must be a map, not {}", other.kind())),
+        let value = self.value()?;
+        match value.shape() {
+            Shape::Object(members) => Ok(Fields::from_members(members)),
+            _ => Err(format!("an entity must be a map, not {}", value.kind())),
         }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, String> {
+    fn value(&mut self) -> Result<Value<'a>, String> {
+        let bytes = self.rest;
+        self.check(0)?;
+        Ok(Value::of(&bytes[..bytes.len() - self.rest.len()]))
+    }
+
+    fn check(&mut self, depth: usize) -> Result<(), String> {
         if depth > DEPTH_MAX {
             return Err(format!("it is nested deeper than {DEPTH_MAX}"));
         }
-        Ok(match self.byte()? {
-            byte @ 0x00..=0x7f => Value::Int(i64::from(byte)),
-            byte @ 0x80..=0x8f => self.object(usize::from(byte & 15), depth)?,
-            byte @ 0x90..=0x9f => self.list(usize::from(byte & 15), depth)?,
-            byte @ 0xa0..=0xbf => Value::Text(self.text(usize::from(byte & 31))?),
-            0xc0 => Value::Null,
-            0xc2 => Value::Bool(false),
-            0xc3 => Value::Bool(true),
-            0xcb => Value::Float(f64::from_be_bytes(self.array()?)),
-            0xd0 => Value::Int(i64::from(i8::from_be_bytes(self.array()?))),
-            0xd1 => Value::Int(i64::from(i16::from_be_bytes(self.array()?))),
-            0xd2 => Value::Int(i64::from(i32::from_be_bytes(self.array()?))),
-            0xd3 => Value::Int(i64::from_be_bytes(self.array()?)),
+        match self.byte()? {
+            0x00..=0x7f | 0xe0..=0xff | NULL | 0xc2 | 0xc3 => Ok(()),
+            byte @ 0x80..=0x8f => self.check_members(usize::from(byte & 15), depth),
+            byte @ 0x90..=0x9f => self.check_elements(usize::from(byte & 15), depth),
+            byte @ 0xa0..=0xbf => self.check_text(usize::from(byte & 31)),
+            0xcb | 0xd3 => self.take(8).map(drop),
+            0xd0 => self.take(1).map(drop),
+            0xd1 => self.take(2).map(drop),
+            0xd2 => self.take(4).map(drop),
             marker @ (0xd9..=0xdb) => {
                 let len = self.length(marker - 0xd9)?;
-                Value::Text(self.text(len)?)
+                self.check_text(len)
             }
             marker @ (0xdc | 0xdd) => {
                 let len = self.length(marker - 0xdc + 1)?;
-                self.list(len, depth)?
+                self.check_elements(len, depth)
             }
             marker @ (0xde | 0xdf) => {
                 let len = self.length(marker - 0xde + 1)?;
-                self.object(len, depth)?
+                self.check_members(len, depth)
             }
-            byte @ 0xe0..=0xff => Value::Int(i64::from(byte.cast_signed())),
-            marker => return Err(format!("marker {marker:#04x} is none that a document is written with")),
-        })
-    }
-
-    /// `width`: 0 for one byte, 1 for two, 2 for four.
-    fn length(&mut self, width: u8) -> Result<usize, String> {
-        Ok(match width {
-            0 => usize::from(self.byte()?),
-            1 => usize::from(u16::from_be_bytes(self.array()?)),
-            _ => u32::from_be_bytes(self.array()?) as usize,
-        })
-    }
-
-    fn list(&mut self, len: usize, depth: usize) -> Result<Value, String> {
-        let mut items = Vec::with_capacity(len.min(self.rest.len()));
-        for _ in 0..len {
-            items.push(self.value(depth + 1)?);
+            marker => Err(format!("marker {marker:#04x} is none that a document is written with")),
         }
-        Ok(Value::Array(Arc::new(Array::from(items))))
     }
 
-    fn object(&mut self, len: usize, depth: usize) -> Result<Value, String> {
-        let mut fields = Fields::with_capacity(len.min(self.rest.len()));
+    fn check_elements(&mut self, len: usize, depth: usize) -> Result<(), String> {
+        (0..len).try_for_each(|_| self.check(depth + 1))
+    }
+
+    fn check_members(&mut self, len: usize, depth: usize) -> Result<(), String> {
         for _ in 0..len {
-            let Value::Text(name) = self.value(depth + 1)? else {
+            if self.rest.first().is_some_and(|marker| !matches!(marker, 0xa0..=0xbf | 0xd9..=0xdb)) {
                 return Err("a field's name must be a string".into());
-            };
-            let value = self.value(depth + 1)?;
-            fields.push_new(name, value);
+            }
+            self.check(depth + 1)?;
+            self.check(depth + 1)?;
         }
-        Ok(Value::Object(Arc::new(fields)))
+        Ok(())
     }
 
-    fn text(&mut self, len: usize) -> Result<Text, String> {
+    fn check_text(&mut self, len: usize) -> Result<(), String> {
         let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map(Text::from).map_err(|e| format!("a string is not UTF-8: {e}"))
+        std::str::from_utf8(bytes).map(drop).map_err(|e| format!("a string is not UTF-8: {e}"))
+    }
+
+    fn length(&mut self, width: u8) -> Result<usize, String> {
+        let bytes = self.take(1 << width)?;
+        Ok(length(bytes, 0, width).0)
     }
 
     fn byte(&mut self) -> Result<u8, String> {

@@ -1,12 +1,11 @@
 //! How a state value's bytes follow from what they were: the journal holds that instead of the whole value. Speaks of the bytes that
 //! [`super::msgpack`] writes, so the two change together; a test compares what patches make with what is written, to the byte.
 
-use std::sync::Arc;
-
 use forebay_engine::patch::PatchWriter;
 
-use super::msgpack::{window_bytes, write_integer, write_length, write_text, write_value};
-use super::{Document, Fields, Value};
+use super::Document;
+use super::msgpack::{window_bytes, write_integer, write_object_header};
+use super::value::{Members, Shape, Value};
 
 /// Tells how `new`'s bytes follow from `old`'s. False: one is an entity and the other is not, or a window changed in a way that no step makes.
 pub(super) fn write(old: &Document, new: &Document, patch: &mut PatchWriter<'_>) -> bool {
@@ -14,7 +13,8 @@ pub(super) fn write(old: &Document, new: &Document, patch: &mut PatchWriter<'_>)
     match (old, new) {
         (Document::Entity { fields: old, newer_by: old_time }, Document::Entity { fields, newer_by }) => {
             patch_time(*old_time, *newer_by, patch);
-            patch_fields(old, fields, patch);
+            patch_header(&object_header(old.len()), &object_header(fields.len()), patch);
+            patch_members(old.iter(), fields.iter(), patch);
             true
         }
         (Document::Last(old), Document::Last(new)) => patch_window(old.len(), new.len(), 8, new.dropped_since(old), patch, |kept, into| {
@@ -33,73 +33,82 @@ pub(super) fn write(old: &Document, new: &Document, patch: &mut PatchWriter<'_>)
 }
 
 fn patch_time(old: Option<i64>, new: Option<i64>, patch: &mut PatchWriter<'_>) {
-    match (old, new) {
-        (old, new) if old == new => patch.copy(old.map_or(0, |time| 1 + encoded_len(&Value::Int(time)))),
-        (old, new) => {
-            patch.skip(old.map_or(0, |time| 1 + encoded_len(&Value::Int(time))));
-            patch.insert(|into| {
-                if let Some(time) = new {
-                    into.push(0x92);
-                    write_integer(time, into);
-                }
-            });
+    let prefix = |time: Option<i64>| {
+        let mut bytes = Vec::new();
+        if let Some(time) = time {
+            bytes.push(0x92);
+            write_integer(time, &mut bytes);
         }
-    }
+        bytes
+    };
+    patch_header(&prefix(old), &prefix(new), patch);
 }
 
 /// Fields keep their order, so those of both lie side by side until one was removed; behind that only the names that follow match by chance.
-fn patch_fields(old: &Fields, new: &Fields, patch: &mut PatchWriter<'_>) {
-    patch_length(old.len(), new.len(), 0x80, patch);
-    let mut old = old.iter().peekable();
-    for (name, value) in new.iter() {
-        while let Some((gone, was)) = old.next_if(|(there, _)| *there != name && !new.iter().any(|(kept, _)| kept == *there)) {
-            patch.skip(text_len(gone.as_bytes().len()) + encoded_len(was));
+fn patch_members(old: Members<'_>, new: Members<'_>, patch: &mut PatchWriter<'_>) {
+    let mut old = old.peekable();
+    for (name, value) in new {
+        let is_kept = |gone: Value<'_>| new.into_iter().any(|(kept, _)| kept.bytes() == gone.bytes());
+        while let Some((gone, was)) = old.next_if(|(there, _)| there.bytes() != name.bytes() && !is_kept(*there)) {
+            patch.skip(gone.bytes().len() + was.bytes().len());
         }
-        match old.next_if(|(there, _)| *there == name) {
+        match old.next_if(|(there, _)| there.bytes() == name.bytes()) {
             Some((_, was)) => {
-                patch.copy(text_len(name.as_bytes().len()));
+                patch.copy(name.bytes().len());
                 patch_value(was, value, patch);
             }
             None => patch.insert(|into| {
-                write_text(name, into);
-                write_value(value, into);
+                into.extend_from_slice(name.bytes());
+                into.extend_from_slice(value.bytes());
             }),
         }
     }
-    old.for_each(|(gone, was)| patch.skip(text_len(gone.as_bytes().len()) + encoded_len(was)));
+    old.for_each(|(gone, was)| patch.skip(gone.bytes().len() + was.bytes().len()));
 }
 
-fn patch_value(old: &Value, new: &Value, patch: &mut PatchWriter<'_>) {
-    match (old, new) {
-        // Comparing floats would take -0.0 for 0.0, and not a number for another.
-        (Value::Float(old), Value::Float(new)) if old.to_bits() == new.to_bits() => patch.copy(9),
-        (Value::Object(old), Value::Object(new)) if !Arc::ptr_eq(old, new) => patch_fields(old, new, patch),
-        (Value::Array(old), Value::Array(new)) if !Arc::ptr_eq(old, new) => {
-            let (old, new) = (old.items(), new.items());
-            patch_length(old.len(), new.len(), 0x90, patch);
-            let same = old.len().min(new.len());
-            old.iter().zip(new).for_each(|(old, new)| patch_value(old, new, patch));
-            patch.skip(old[same..].iter().map(encoded_len).sum());
-            patch.insert(|into| new[same..].iter().for_each(|item| write_value(item, into)));
+fn patch_value(old: Value<'_>, new: Value<'_>, patch: &mut PatchWriter<'_>) {
+    if old.bytes() == new.bytes() {
+        return patch.copy(old.bytes().len());
+    }
+    match (old.shape(), new.shape()) {
+        (Shape::Object(was), Shape::Object(is)) => {
+            patch_header(header(old, was.bytes()), header(new, is.bytes()), patch);
+            patch_members(was, is, patch);
         }
-        (Value::Object(_), Value::Object(_)) | (Value::Array(_), Value::Array(_)) => patch.copy(encoded_len(old)),
-        (Value::Float(_), Value::Float(_)) => replace(old, new, patch),
-        (old, new) if old == new => patch.copy(encoded_len(old)),
-        (old, new) => replace(old, new, patch),
+        (Shape::Array(mut was), Shape::Array(mut is)) => {
+            patch_header(header(old, was.bytes()), header(new, is.bytes()), patch);
+            for _ in 0..was.len().min(is.len()) {
+                if let (Some(old), Some(new)) = (was.next(), is.next()) {
+                    patch_value(old, new, patch);
+                }
+            }
+            patch.skip(was.bytes().len());
+            patch.insert(|into| into.extend_from_slice(is.bytes()));
+        }
+        _ => {
+            patch.skip(old.bytes().len());
+            patch.insert(|into| into.extend_from_slice(new.bytes()));
+        }
     }
 }
 
-fn replace(old: &Value, new: &Value, patch: &mut PatchWriter<'_>) {
-    patch.skip(encoded_len(old));
-    patch.insert(|into| write_value(new, into));
+/// What stands before what is `inside` a container.
+fn header<'a>(container: Value<'a>, inside: &[u8]) -> &'a [u8] {
+    &container.bytes()[..container.bytes().len() - inside.len()]
 }
 
-fn patch_length(old: usize, new: usize, fix: u8, patch: &mut PatchWriter<'_>) {
+fn object_header(len: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_object_header(len, &mut bytes);
+    bytes
+}
+
+fn patch_header(old: &[u8], new: &[u8], patch: &mut PatchWriter<'_>) {
     if old == new {
-        return patch.copy(length_len(old));
+        return patch.copy(old.len());
     }
-    patch.skip(length_len(old));
-    patch.insert(|into| write_length(new, Some(fix), if fix == 0x80 { 0xde } else { 0xdc }, if fix == 0x80 { 0xdf } else { 0xdd }, into));
+    patch.skip(old.len());
+    patch.insert(|into| into.extend_from_slice(new));
 }
 
 /// `dropped`: how many of the oldest entries went before the others came.
@@ -126,43 +135,4 @@ fn patch_window(
     patch.copy(kept * entry_bytes);
     patch.insert(|into| write_from(kept, into));
     true
-}
-
-/// How many bytes [`write_value`] writes.
-fn encoded_len(value: &Value) -> usize {
-    match value {
-        Value::Null | Value::Bool(_) => 1,
-        Value::Int(number) => match number {
-            -32..=127 => 1,
-            -0x80..=0x7f => 2,
-            -0x8000..=0x7fff => 3,
-            -0x8000_0000..=0x7fff_ffff => 5,
-            _ => 9,
-        },
-        Value::Float(_) => 9,
-        Value::Text(text) => text_len(text.as_bytes().len()),
-        Value::Array(array) => length_len(array.items().len()) + array.items().iter().map(encoded_len).sum::<usize>(),
-        Value::Object(fields) => {
-            let inside = fields.iter().map(|(name, value)| text_len(name.as_bytes().len()) + encoded_len(value));
-            length_len(fields.len()) + inside.sum::<usize>()
-        }
-    }
-}
-
-fn text_len(bytes: usize) -> usize {
-    bytes
-        + match bytes {
-            0..=31 => 1,
-            32..=255 => 2,
-            256..=0xffff => 3,
-            _ => 5,
-        }
-}
-
-fn length_len(items: usize) -> usize {
-    match items {
-        0..=15 => 1,
-        16..=0xffff => 3,
-        _ => 5,
-    }
 }

@@ -1,34 +1,79 @@
 //! Documents: encoding, sets, windows, and deltas that rebuild them.
 
-use std::collections::HashMap;
-
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 
-fn any_value() -> impl Strategy<Value = Value> {
+/// A value as bytes.
+#[derive(Clone, Debug, PartialEq)]
+struct Made(Vec<u8>);
+
+impl Made {
+    fn value(&self) -> Value<'_> {
+        Value::of(&self.0)
+    }
+}
+
+fn int(number: i64) -> Made {
+    let mut bytes = Vec::new();
+    msgpack::write_integer(number, &mut bytes);
+    Made(bytes)
+}
+
+fn float(number: f64) -> Made {
+    let mut bytes = Vec::new();
+    msgpack::write_float(number, &mut bytes);
+    Made(bytes)
+}
+
+fn text(text: &str) -> Made {
+    let mut bytes = Vec::new();
+    msgpack::write_text(text.as_bytes(), &mut bytes);
+    Made(bytes)
+}
+
+fn array(items: &[Made]) -> Made {
+    let mut bytes = Vec::new();
+    msgpack::write_array_header(items.len(), &mut bytes);
+    items.iter().for_each(|item| bytes.extend_from_slice(&item.0));
+    Made(bytes)
+}
+
+fn object(fields: &Fields) -> Made {
+    let mut bytes = Vec::new();
+    msgpack::write_object_header(fields.len(), &mut bytes);
+    bytes.extend_from_slice(fields.bytes());
+    Made(bytes)
+}
+
+fn set(fields: &mut Fields, name: &str, value: &Made) -> bool {
+    let name = FieldName::from(name);
+    let place = fields.place(&name, &mut 0);
+    fields.set(&name, place, value.value())
+}
+
+fn any_value() -> impl Strategy<Value = Made> {
     let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::Bool),
-        any::<i64>().prop_map(Value::Int),
-        (-1000_i64..70_000).prop_map(Value::Int),
-        any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(Value::Float),
-        "\\PC{0,40}".prop_map(|text| Value::from(text.as_str())),
-        "[a-z\"\\\\\n\u{1}]{0,300}".prop_map(|text| Value::from(text.as_str())),
+        Just(Made(vec![msgpack::NULL])),
+        any::<bool>().prop_map(|value| Made(vec![0xc2 + u8::from(value)])),
+        any::<i64>().prop_map(int),
+        (-1000_i64..70_000).prop_map(int),
+        any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(float),
+        "\\PC{0,40}".prop_map(|string| text(&string)),
+        "[a-z\"\\\\\n\u{1}]{0,300}".prop_map(|string| text(&string)),
     ];
     leaf.prop_recursive(4, 64, 20, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..20).prop_map(|items| Value::Array(Arc::new(Array::from(items)))),
-            fields_of(inner).prop_map(|fields| Value::Object(Arc::new(fields))),
-        ]
+        prop_oneof![vec(inner.clone(), 0..20).prop_map(|items| array(&items)), fields_of(inner).prop_map(|fields| object(&fields))]
     })
 }
 
-fn fields_of(values: impl Strategy<Value = Value>) -> impl Strategy<Value = Fields> {
+fn fields_of(values: impl Strategy<Value = Made>) -> impl Strategy<Value = Fields> {
     vec(("[a-z]{1,30}", values), 0..20).prop_map(|members| {
         let mut fields = Fields::default();
-        members.into_iter().for_each(|(name, value)| fields.insert(name.as_str(), value));
+        for (name, value) in &members {
+            set(&mut fields, name, value);
+        }
         fields
     })
 }
@@ -80,16 +125,21 @@ fn related_documents() -> impl Strategy<Value = (Document, Document)> {
         (any_document(), any_document()),
         fields.prop_map(|(old, changes, removals, old_time, new_time)| {
             let mut new = old.clone();
-            let names: Vec<String> = old.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+            let name_of = |(name, _): (Value<'_>, Value<'_>)| String::from_utf8(name.text().to_vec()).unwrap();
+            let names: Vec<String> = old.iter().map(name_of).collect();
             for (index, value) in changes {
                 let name = names.get(index.index(names.len() + 1)).map_or("a-new-one", String::as_str);
-                match (new.get_mut(name), value) {
-                    (Some(Value::Array(array)), value) => Arc::make_mut(array).push(value),
-                    (_, value) => new.insert(name, value),
-                }
+                let value = match new.get(&FieldName::from(name)).map(Value::shape) {
+                    Some(Shape::Array(there)) => {
+                        let longer: Vec<Made> = there.map(|item| Made(item.bytes().to_vec())).chain([value]).collect();
+                        array(&longer)
+                    }
+                    _ => value,
+                };
+                set(&mut new, name, &value);
             }
             for index in removals.iter().filter(|_| !names.is_empty()) {
-                new.remove(names[index.index(names.len())].as_str());
+                new.remove(&FieldName::from(names[index.index(names.len())].as_str()));
             }
             (Document::Entity { fields: old, newer_by: old_time }, Document::Entity { fields: new, newer_by: new_time })
         }),
@@ -115,8 +165,8 @@ fn a_patch_of_a_window_or_a_counter_is_a_few_bytes() {
     assert!(len <= 16, "{len}");
     let entity = |count: i64| {
         let mut fields = Fields::default();
-        fields.insert("a_long_name_of_a_counter", Value::Int(count));
-        fields.insert("another", Value::from("a text that stays as it is"));
+        set(&mut fields, "a_long_name_of_a_counter", &int(count));
+        set(&mut fields, "another", &text("a text that stays as it is"));
         Document::Entity { fields, newer_by: None }
     };
     let (len, bytes) = patched(&entity(7), &entity(8)).unwrap();
@@ -164,27 +214,35 @@ proptest! {
     }
 
     #[test]
-    fn a_set_finds_its_members_whatever_its_size(values in vec(any_value(), 0..60), absent in any_value()) {
-        let mut set = Array::default();
-        let mut json = Vec::new();
-        set.write_json(&mut json);
-        for value in &values {
-            prop_assert_eq!(set.contains(value), set.items().contains(value));
-            if !set.contains(value) {
-                set.push(value.clone());
+    fn fields_are_what_a_map_in_order_would_be(changes in vec(("[a-c]{1,2}|[a-z]{30,40}", prop::option::of(any_value())), 0..40)) {
+        let (mut fields, mut model) = (Fields::default(), Vec::<(String, Made)>::new());
+        for (name, value) in changes {
+            let at = model.iter().position(|(there, _)| *there == name);
+            match (value, at) {
+                (Some(value), Some(at)) => {
+                    prop_assert_eq!(set(&mut fields, &name, &value), model[at].1.value() != value.value());
+                    // What is equal stays as it was: 0.0 for -0.0, an object's order.
+                    if model[at].1.value() != value.value() {
+                        model[at].1 = value;
+                    }
+                }
+                (Some(value), None) => {
+                    prop_assert!(set(&mut fields, &name, &value));
+                    model.push((name, value));
+                }
+                (None, at) => {
+                    prop_assert_eq!(fields.remove(&FieldName::from(name.as_str())), at.is_some());
+                    at.map(|at| model.remove(at));
+                }
             }
-            // Asked for each time, so that what is kept of it must be kept right.
-            json.clear();
-            set.write_json(&mut json);
+            let found: Vec<_> = fields.iter().map(|(name, value)| (name.text().to_vec(), value.bytes().to_vec())).collect();
+            let expected: Vec<_> = model.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.0.clone())).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(fields.len(), model.len());
+            for (name, value) in &model {
+                prop_assert_eq!(fields.get(&FieldName::from(name.as_str())), Some(value.value()));
+            }
         }
-        prop_assert_eq!(set.contains(&absent), set.items().contains(&absent));
-        prop_assert_eq!(&json, &plain_json(&set));
-        for value in &values {
-            let was_there = set.items().contains(value);
-            prop_assert_eq!(set.remove(value), was_there);
-            prop_assert!(!set.contains(value));
-        }
-        prop_assert!(set.items().is_empty());
     }
 
     #[test]
@@ -202,10 +260,31 @@ proptest! {
     }
 }
 
-fn plain_json(array: &Array) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    Array::from(array.items().to_vec()).write_json(&mut bytes);
-    bytes
+#[test]
+fn equal_values_are_of_one_type_and_objects_have_no_order() {
+    let fields = |names: &[&str]| {
+        let mut fields = Fields::default();
+        for name in names {
+            set(&mut fields, name, &int(i64::try_from(name.len()).unwrap()));
+        }
+        object(&fields)
+    };
+    let equal = [(float(0.0), float(-0.0)), (fields(&["a", "bb"]), fields(&["bb", "a"])), (array(&[float(0.0)]), array(&[float(-0.0)]))];
+    let unequal = [
+        (int(1), float(1.0)),
+        (int(1), text("1")),
+        (int(0), Made(vec![msgpack::NULL])),
+        (fields(&["a", "bb"]), fields(&["a"])),
+        (fields(&["a", "bb"]), fields(&["a", "cc"])),
+        (array(&[int(1), int(2)]), array(&[int(2), int(1)])),
+        (array(&[]), fields(&[])),
+    ];
+    for (left, right) in &equal {
+        assert_eq!(left.value(), right.value());
+    }
+    for (left, right) in &unequal {
+        assert_ne!(left.value(), right.value());
+    }
 }
 
 #[test]
@@ -221,8 +300,8 @@ fn a_window_keeps_the_newest_when_its_length_changes() {
 #[test]
 fn the_bytes_of_format_1_stay_what_they_are() {
     let mut fields = Fields::default();
-    fields.insert("n", Value::Int(-300));
-    fields.insert("set", Value::Array(Arc::new(Array::from(vec![Value::from("IAH"), Value::Float(1.5), Value::Bool(true), Value::Null]))));
+    set(&mut fields, "n", &int(-300));
+    set(&mut fields, "set", &array(&[text("IAH"), float(1.5), Made(vec![0xc3]), Made(vec![msgpack::NULL])]));
     let entity = Document::Entity { fields, newer_by: Some(7) };
     let golden = b"\x01\x92\x07\x82\xa1n\xd1\xfe\xd4\xa3set\x94\xa3IAH\xcb\x3f\xf8\0\0\0\0\0\0\xc3\xc0";
     assert_eq!(encoded(&entity), golden);
@@ -256,35 +335,12 @@ fn foreign_bytes_are_refused_with_their_fault() {
 }
 
 #[test]
-fn a_clone_shares_its_arrays_and_long_strings() {
-    let long = "x".repeat(1000);
-    let mut fields = Fields::default();
-    fields.insert("long", Value::from(long.as_str()));
-    fields.insert("set", Value::Array(Arc::new(Array::from(vec![Value::Int(1); 100]))));
-    let document = Document::Entity { fields, newer_by: None };
-    let mut copy = document.clone();
-    let (Some(Value::Array(left)), Some(Value::Array(right))) = (document.fields().unwrap().get("set"), copy.fields().unwrap().get("set"))
-    else {
-        panic!("both hold an array")
-    };
-    assert!(Arc::ptr_eq(left, right));
-    // And yet a change to one is not seen in the other.
-    let Document::Entity { fields, .. } = &mut copy else { panic!("it is an entity") };
-    let Some(Value::Array(array)) = fields.get_mut("set") else { panic!("it is an array") };
-    Arc::make_mut(array).push(Value::Int(2));
-    assert_ne!(copy, document);
-}
-
-#[test]
 fn the_weight_grows_with_what_a_document_holds() {
-    let weight = |value: Value| {
+    let weight = |value: &Made| {
         let mut fields = Fields::default();
-        fields.insert("f", value);
+        set(&mut fields, "f", value);
         Document::Entity { fields, newer_by: None }.weight()
     };
-    let small = weight(Value::Int(1));
-    let texts: HashMap<usize, usize> = [10, 1000, 100_000].map(|len| (len, weight(Value::from("x".repeat(len).as_str())))).into();
-    assert_eq!(texts[&10], small);
-    assert!(texts[&1000] >= small + 1000 && texts[&100_000] >= small + 100_000);
-    assert!(weight(Value::Array(Arc::new(Array::from(vec![Value::Null; 500])))) >= small + 500 * size_of::<Value>());
+    assert!(weight(&text(&"x".repeat(1000))) >= weight(&int(1)) + 990);
+    assert!(weight(&array(&vec![int(1000); 500])) >= weight(&int(1)) + 1490);
 }

@@ -83,11 +83,16 @@ impl Native {
                 other => return Err(format!("&& wants true or false, not {other}")),
             },
             Native::Compare(comparison, left, right) => Operand::Bool(comparison.holds(&left.evaluate(scope)?, &right.evaluate(scope)?)?),
-            Native::IsText(path, text, wanted) => Operand::Bool(scope.doc.find(path).is_some_and(|item| item.is_text(text)) == *wanted),
-            Native::If(condition, then, otherwise) => match condition.evaluate(scope)? {
-                Operand::Bool(true) => then.evaluate(scope)?,
-                _ => otherwise.evaluate(scope)?,
-            },
+            Native::IsText(path, text, wanted) => Operand::Bool(is_text(scope, path, text) == *wanted),
+            Native::If(condition, then, otherwise) => {
+                // The most frequent condition, without a detour.
+                let holds = match &**condition {
+                    Native::IsText(path, text, wanted) => is_text(scope, path, text) == *wanted,
+                    other => matches!(other.evaluate(scope)?, Operand::Bool(true)),
+                };
+                let chosen = if holds { then } else { otherwise };
+                if matches!(**chosen, Native::Null) { Operand::Null } else { chosen.evaluate(scope)? }
+            }
         })
     }
 
@@ -148,11 +153,13 @@ impl Comparison {
     }
 }
 
+fn is_text(scope: Scope<'_>, path: &[Name], text: &str) -> bool {
+    scope.doc.find(path).is_some_and(|item| item.is_text(text))
+}
+
 fn equal(left: &Operand<'_>, right: &Operand<'_>) -> bool {
     match (left, right) {
-        (Operand::Item(_) | Operand::Made(_), Operand::Item(_) | Operand::Made(_)) => {
-            left.clone().into_value() == right.clone().into_value()
-        }
+        (Operand::Item(_) | Operand::Made(_), Operand::Item(_) | Operand::Made(_)) => left.is_same(right),
         (Operand::Null, Operand::Null) => true,
         (Operand::Bool(left), Operand::Bool(right)) => left == right,
         _ => compare(left, right) == Some(Ordering::Equal),

@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 use jiff::Timestamp as Instant;
 
-use crate::document::{Array, Fields, Text, Value, write_float, write_integer, write_string};
+use crate::document::{Value, msgpack, write_float, write_integer, write_string};
 use crate::tape::{Item, Kind};
 
 /// A result.
@@ -19,8 +18,8 @@ pub(crate) enum Operand<'a> {
     Text(Cow<'a, str>),
     /// An array or an object of the document.
     Item(Item<'a>),
-    /// An array or an object that an expression made.
-    Made(Value),
+    /// An array or an object that an expression made, as the bytes that it has in a document.
+    Made(Vec<u8>),
 }
 
 impl<'a> From<Item<'a>> for Operand<'a> {
@@ -46,32 +45,44 @@ impl From<vrl::value::Value> for Operand<'_> {
             V::Float(number) if !number.is_finite() => Operand::Null,
             V::Float(number) => Operand::Float(number.into_inner()),
             V::Bytes(_) | V::String(_) | V::Regex(_) | V::Timestamp(_) => Operand::Text(Cow::Owned(value.to_string_lossy().into_owned())),
-            V::Object(members) => {
-                let mut fields = Fields::default();
-                for (name, value) in members {
-                    fields.push_new(Text::from(name.as_str()), Operand::from(value).into_value());
-                }
-                Operand::Made(Value::Object(Arc::new(fields)))
-            }
-            V::Array(items) => {
-                let items: Vec<_> = items.into_iter().map(|item| Operand::from(item).into_value()).collect();
-                Operand::Made(Value::Array(Arc::new(Array::from(items))))
+            V::Object(_) | V::Array(_) => {
+                let mut bytes = Vec::new();
+                encode_vrl(value, &mut bytes);
+                Operand::Made(bytes)
             }
         }
     }
 }
 
+fn encode_vrl(value: vrl::value::Value, into: &mut Vec<u8>) {
+    use vrl::value::Value as V;
+    match value {
+        V::Object(members) => {
+            msgpack::write_object_header(members.len(), into);
+            for (name, value) in members {
+                msgpack::write_text(name.as_bytes(), into);
+                encode_vrl(value, into);
+            }
+        }
+        V::Array(items) => {
+            msgpack::write_array_header(items.len(), into);
+            items.into_iter().for_each(|item| encode_vrl(item, into));
+        }
+        single => Operand::from(single).encode(into),
+    }
+}
+
 impl Operand<'_> {
-    /// As a value to keep.
-    pub(crate) fn into_value(self) -> Value {
+    /// Appends it as a value of a document.
+    pub(crate) fn encode(&self, into: &mut Vec<u8>) {
         match self {
-            Operand::Null => Value::Null,
-            Operand::Bool(value) => Value::Bool(value),
-            Operand::Int(number) => Value::Int(number),
-            Operand::Float(number) => Value::Float(number),
-            Operand::Text(text) => Value::from(&*text),
-            Operand::Item(item) => item.to_value(),
-            Operand::Made(value) => value,
+            Operand::Null => into.push(msgpack::NULL),
+            Operand::Bool(value) => msgpack::write_bool(*value, into),
+            Operand::Int(number) => msgpack::write_integer(*number, into),
+            Operand::Float(number) => msgpack::write_float(*number, into),
+            Operand::Text(text) => msgpack::write_text(text.as_bytes(), into),
+            Operand::Item(item) => item.encode(into),
+            Operand::Made(bytes) => into.extend_from_slice(bytes),
         }
     }
 
@@ -80,17 +91,11 @@ impl Operand<'_> {
     }
 
     /// Whether it is the same value, of the same type: 1 is not 1.0.
-    pub(crate) fn equals(&self, value: &Value) -> bool {
-        match (self, value) {
-            (Operand::Null, Value::Null) => true,
-            (Operand::Bool(left), Value::Bool(right)) => left == right,
-            (Operand::Int(left), Value::Int(right)) => left == right,
-            (Operand::Float(left), Value::Float(right)) => left == right,
-            (Operand::Text(left), Value::Text(right)) => left.as_bytes() == right.as_bytes(),
-            (Operand::Item(item), value) => item.equals(value),
-            (Operand::Made(left), right) => left == right,
-            _ => false,
-        }
+    pub(crate) fn is_same(&self, other: &Operand<'_>) -> bool {
+        let [mut left, mut right] = [Vec::new(), Vec::new()];
+        self.encode(&mut left);
+        other.encode(&mut right);
+        Value::of(&left) == Value::of(&right)
     }
 
     /// Appends it as JSON.
@@ -102,7 +107,7 @@ impl Operand<'_> {
             Operand::Float(number) => write_float(*number, into),
             Operand::Text(text) => write_string(text, into),
             Operand::Item(item) => item.write_json(into),
-            Operand::Made(value) => value.write_json(into),
+            Operand::Made(bytes) => Value::of(bytes).write_json(into),
         }
     }
 
@@ -149,7 +154,7 @@ impl fmt::Display for Operand<'_> {
             Operand::Float(number) => number.fmt(f),
             Operand::Text(text) => shorten(text).fmt(f),
             Operand::Item(item) => f.write_str(if matches!(item.kind(), Kind::Array) { "an array" } else { "an object" }),
-            Operand::Made(value) => f.write_str(value.kind()),
+            Operand::Made(bytes) => f.write_str(Value::of(bytes).kind()),
         }
     }
 }

@@ -2,16 +2,15 @@
 //! something changed.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
 
 use super::delta::{Delta, Part};
-use crate::document::{Array, Fields, Text, Value, write_string};
+use crate::document::{Elements, FieldName, Fields, Place, Shape, Value, msgpack, write_string};
 use crate::expression::{Expression, Operand, Scope, Vrl, compare};
 
 /// One operation on one field.
 #[derive(Debug)]
 pub(super) struct Change {
-    field: Text,
+    field: FieldName,
     /// The field's name as JSON.
     name_json: Box<[u8]>,
     operation: Operation,
@@ -27,6 +26,36 @@ pub(super) enum Operation {
     Unset,
     AddToSet(Expression),
     RemoveFromSet(Expression),
+}
+
+/// The entity in hand, and what is told of its change.
+pub(super) struct Edit<'e, 'b> {
+    pub(super) fields: &'e mut Fields,
+    pub(super) delta: Delta<'b>,
+    pub(super) scratch: &'e mut Scratch,
+    /// Where the last field was found.
+    pub(super) near: usize,
+}
+
+/// Memory that is used again for each record: an operand as the bytes that it has in a document, and an array that gets others.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    value: Vec<u8>,
+    array: Vec<u8>,
+}
+
+impl Scratch {
+    fn encode(&mut self, operand: &Operand<'_>) {
+        self.value.clear();
+        operand.encode(&mut self.value);
+    }
+
+    /// Begins an array with these elements, for so many in all.
+    fn begin_array(&mut self, len: usize, elements: &[u8]) {
+        self.array.clear();
+        msgpack::write_array_header(len, &mut self.array);
+        self.array.extend_from_slice(elements);
+    }
 }
 
 impl Change {
@@ -50,7 +79,7 @@ impl Change {
     }
 
     /// `Err` says what is wrong with the operand or the field.
-    pub(super) fn apply(&self, scope: Scope<'_>, vrl: &mut Vrl, fields: &mut Fields, delta: &mut Delta<'_>) -> Result<(), String> {
+    pub(super) fn apply(&self, scope: Scope<'_>, vrl: &mut Vrl, edit: &mut Edit<'_, '_>) -> Result<(), String> {
         let operand = match self.expression() {
             Some(expression) => expression.evaluate(scope, vrl).map_err(|reason| format!("{}: {reason}", self.field))?,
             None => Operand::Null,
@@ -62,121 +91,164 @@ impl Change {
         }
         match &self.operation {
             Operation::Set(_) => {
-                if fields.get(&self.field).is_none_or(|value| !operand.equals(value)) {
-                    self.set(operand, fields, delta);
-                }
+                let place = edit.fields.place(&self.field, &mut edit.near);
+                self.set(&operand, place, edit);
                 Ok(())
             }
-            Operation::Increment(_) => self.increment(&operand, fields, delta),
-            Operation::Min(_) => self.keep(operand, Ordering::Less, fields, delta),
-            Operation::Max(_) => self.keep(operand, Ordering::Greater, fields, delta),
-            Operation::Append(_, cap) => self.append(operand, *cap, fields, delta),
+            Operation::Increment(_) => self.increment(&operand, edit),
+            Operation::Min(_) => self.keep(&operand, Ordering::Less, edit),
+            Operation::Max(_) => self.keep(&operand, Ordering::Greater, edit),
+            Operation::Append(_, cap) => self.append(&operand, *cap, edit),
             Operation::Unset => {
-                if fields.remove(&self.field) {
-                    delta.field(Part::Unset, &self.name_json);
+                if edit.fields.remove(&self.field) {
+                    edit.delta.field(Part::Unset, &self.name_json);
                 }
                 Ok(())
             }
-            Operation::AddToSet(_) => self.add_to_set(operand, fields, delta),
-            Operation::RemoveFromSet(_) => self.remove_from_set(operand, fields, delta),
+            Operation::AddToSet(_) => self.add_to_set(&operand, edit),
+            Operation::RemoveFromSet(_) => self.remove_from_set(&operand, edit),
         }
     }
 
-    fn set(&self, operand: Operand<'_>, fields: &mut Fields, delta: &mut Delta<'_>) {
-        operand.write_json(delta.field(Part::Set, &self.name_json));
-        fields.insert(&self.field, operand.into_value());
+    fn set(&self, operand: &Operand<'_>, place: Option<Place>, edit: &mut Edit<'_, '_>) {
+        edit.scratch.encode(operand);
+        if edit.fields.set(&self.field, place, Value::of(&edit.scratch.value)) {
+            operand.write_json(edit.delta.field(Part::Set, &self.name_json));
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a sum with a float is a float")]
-    fn increment(&self, by: &Operand<'_>, fields: &mut Fields, delta: &mut Delta<'_>) -> Result<(), String> {
-        let sum = match (fields.get(&self.field), by) {
-            (None | Some(Value::Null), Operand::Int(by)) => Operand::Int(*by),
-            (None | Some(Value::Null), Operand::Float(by)) => Operand::Float(*by),
-            (Some(Value::Int(number)), Operand::Int(by)) => {
+    fn increment(&self, by: &Operand<'_>, edit: &mut Edit<'_, '_>) -> Result<(), String> {
+        let place = edit.fields.place(&self.field, &mut edit.near);
+        let sum = match (shape_at(edit.fields, place), by) {
+            (Shape::Null, Operand::Int(by)) => Operand::Int(*by),
+            (Shape::Null, Operand::Float(by)) => Operand::Float(*by),
+            (Shape::Int(number), Operand::Int(by)) => {
                 let sum = number.checked_add(*by);
                 Operand::Int(sum.ok_or_else(|| format!("{}: {number} incremented by {by} does not fit into 64 bits", self.field))?)
             }
-            (Some(Value::Int(number)), Operand::Float(by)) => Operand::Float(*number as f64 + by),
-            (Some(Value::Float(number)), Operand::Int(by)) => Operand::Float(number + *by as f64),
-            (Some(Value::Float(number)), Operand::Float(by)) => Operand::Float(number + by),
-            (_, Operand::Int(_) | Operand::Float(_)) => return Err(self.holds(fields, "cannot be incremented")),
+            (Shape::Int(number), Operand::Float(by)) => Operand::Float(number as f64 + by),
+            (Shape::Float(number), Operand::Int(by)) => Operand::Float(number + *by as f64),
+            (Shape::Float(number), Operand::Float(by)) => Operand::Float(number + by),
+            (_, Operand::Int(_) | Operand::Float(_)) => return Err(self.holds(edit.fields, "cannot be incremented")),
             _ => return Err(format!("{}: cannot be incremented by {by}", self.field)),
         };
         if matches!(sum, Operand::Float(sum) if !sum.is_finite()) {
             return Err(format!("{}: the sum is too large", self.field));
         }
-        if fields.get(&self.field).is_none_or(|value| !sum.equals(value)) {
-            self.set(sum, fields, delta);
-        }
+        self.set(&sum, place, edit);
         Ok(())
     }
 
     /// Sets the field if it is missing, or if the operand is on that side of it.
-    fn keep(&self, operand: Operand<'_>, side: Ordering, fields: &mut Fields, delta: &mut Delta<'_>) -> Result<(), String> {
+    fn keep(&self, operand: &Operand<'_>, side: Ordering, edit: &mut Edit<'_, '_>) -> Result<(), String> {
         if !matches!(operand, Operand::Int(_) | Operand::Float(_) | Operand::Text(_)) {
             return Err(format!("{}: {operand} is neither a number nor a string, so it has no order", self.field));
         }
-        let order = match fields.get(&self.field) {
-            None | Some(Value::Null) => Some(side),
-            Some(Value::Int(number)) => compare(&operand, &Operand::Int(*number)),
-            Some(Value::Float(number)) => compare(&operand, &Operand::Float(*number)),
-            Some(Value::Text(text)) => compare(&operand, &Operand::Text(text.as_str().into())),
-            Some(_) => None,
+        let place = edit.fields.place(&self.field, &mut edit.near);
+        let order = match (shape_at(edit.fields, place), operand) {
+            (Shape::Null, _) => Some(side),
+            (Shape::Int(number), operand) => compare(operand, &Operand::Int(number)),
+            (Shape::Float(number), operand) => compare(operand, &Operand::Float(number)),
+            (Shape::Text(text), Operand::Text(operand)) => Some(operand.as_bytes().cmp(text)),
+            _ => None,
         };
-        if order.ok_or_else(|| self.holds(fields, &format!("cannot be compared with {operand}")))? == side {
-            self.set(operand, fields, delta);
+        if order.ok_or_else(|| self.holds(edit.fields, &format!("cannot be compared with {operand}")))? == side {
+            self.set(operand, place, edit);
         }
         Ok(())
     }
 
     /// The array as a whole is in the delta: an append is not the same when it is applied twice.
-    fn append(&self, operand: Operand<'_>, cap: usize, fields: &mut Fields, delta: &mut Delta<'_>) -> Result<(), String> {
-        let array = self.array(fields)?;
-        array.push(operand.into_value());
-        array.keep_newest(cap);
-        array.write_json(delta.field(Part::Set, &self.name_json));
-        Ok(())
-    }
-
-    fn add_to_set(&self, operand: Operand<'_>, fields: &mut Fields, delta: &mut Delta<'_>) -> Result<(), String> {
-        let mut added = Members::default();
-        for_each_member(operand, &mut |member| {
-            if matches!(fields.get(&self.field), Some(Value::Array(array)) if array.contains(&member)) {
-                return Ok(());
-            }
-            added.write(&member, Part::AddToSet, &self.name_json, delta);
-            self.array(fields)?.push(member);
-            Ok(())
-        })?;
-        added.end(delta);
-        Ok(())
-    }
-
-    fn remove_from_set(&self, operand: Operand<'_>, fields: &mut Fields, delta: &mut Delta<'_>) -> Result<(), String> {
-        let mut removed = Members::default();
-        for_each_member(operand, &mut |member| {
-            match fields.get(&self.field) {
-                None | Some(Value::Null) => return Ok(()),
-                Some(Value::Array(array)) if !array.contains(&member) => return Ok(()),
-                Some(_) => {}
-            }
-            self.array(fields)?.remove(&member);
-            removed.write(&member, Part::RemoveFromSet, &self.name_json, delta);
-            Ok(())
-        })?;
-        removed.end(delta);
-        Ok(())
-    }
-
-    /// The field as an array to change; a new one if it is missing.
-    fn array<'f>(&self, fields: &'f mut Fields) -> Result<&'f mut Array, String> {
-        if matches!(fields.get(&self.field), None | Some(Value::Null)) {
-            fields.insert(&self.field, Value::Array(Arc::default()));
+    fn append(&self, operand: &Operand<'_>, cap: usize, edit: &mut Edit<'_, '_>) -> Result<(), String> {
+        edit.scratch.encode(operand);
+        let place = edit.fields.place(&self.field, &mut edit.near);
+        let mut kept = self.elements(edit.fields, place)?;
+        while kept.len() >= cap.max(1) {
+            kept.next();
         }
-        match fields.get_mut(&self.field) {
-            Some(Value::Array(array)) => Ok(Arc::make_mut(array)),
-            Some(other) => Err(format!("{}: the entity holds {} there, no array", self.field, other.kind())),
-            None => unreachable!("it was just put there"),
+        edit.scratch.begin_array(kept.len() + 1, kept.bytes());
+        let Scratch { value, array } = &mut *edit.scratch;
+        array.extend_from_slice(value);
+        edit.fields.set(&self.field, place, Value::of(array));
+        Value::of(array).write_json(edit.delta.field(Part::Set, &self.name_json));
+        Ok(())
+    }
+
+    fn add_to_set(&self, operand: &Operand<'_>, edit: &mut Edit<'_, '_>) -> Result<(), String> {
+        let mut added = Told::default();
+        self.for_each_member(
+            operand,
+            edit,
+            |member, set, array| {
+                if set.into_iter().any(|there| there == member) {
+                    return false;
+                }
+                msgpack::write_array_header(set.len() + 1, array);
+                array.extend_from_slice(set.bytes());
+                array.extend_from_slice(member.bytes());
+                true
+            },
+            &mut |member, delta| added.write(member, Part::AddToSet, &self.name_json, delta),
+        )?;
+        added.end(&mut edit.delta);
+        Ok(())
+    }
+
+    fn remove_from_set(&self, operand: &Operand<'_>, edit: &mut Edit<'_, '_>) -> Result<(), String> {
+        let mut removed = Told::default();
+        self.for_each_member(
+            operand,
+            edit,
+            |member, set, array| {
+                let Some(at) = set.into_iter().position(|there| there == member) else { return false };
+                msgpack::write_array_header(set.len() - 1, array);
+                let kept = set.enumerate().filter(|(index, _)| *index != at);
+                kept.for_each(|(_, there)| array.extend_from_slice(there.bytes()));
+                true
+            },
+            &mut |member, delta| removed.write(member, Part::RemoveFromSet, &self.name_json, delta),
+        )?;
+        removed.end(&mut edit.delta);
+        Ok(())
+    }
+
+    /// The elements of an array, or the one value; nulls are left out.
+    fn for_each_member(
+        &self,
+        operand: &Operand<'_>,
+        edit: &mut Edit<'_, '_>,
+        change: impl Fn(Value<'_>, Elements<'_>, &mut Vec<u8>) -> bool,
+        tell: &mut dyn FnMut(Value<'_>, &mut Delta<'_>),
+    ) -> Result<(), String> {
+        edit.scratch.encode(operand);
+        let Scratch { value, array } = &mut *edit.scratch;
+        let value = Value::of(value);
+        let members = match value.shape() {
+            Shape::Array(elements) => elements,
+            _ => Elements::one(value),
+        };
+        for member in members.filter(|member| !member.is_null()) {
+            array.clear();
+            let place = edit.fields.place(&self.field, &mut edit.near);
+            if change(member, self.elements(edit.fields, place)?, array) {
+                edit.fields.set(&self.field, place, Value::of(array));
+                tell(member, &mut edit.delta);
+            }
+        }
+        Ok(())
+    }
+
+    /// The elements of the array in the field; none if it is missing.
+    fn elements<'f>(&self, fields: &'f Fields, place: Option<Place>) -> Result<Elements<'f>, String> {
+        match shape_at(fields, place) {
+            Shape::Null => Ok(Elements::default()),
+            Shape::Array(elements) => Ok(elements),
+            _ => Err(format!(
+                "{}: the entity holds {} there, no array",
+                self.field,
+                place.map_or("nothing", |place| fields.at(place).kind())
+            )),
         }
     }
 
@@ -186,24 +258,19 @@ impl Change {
     }
 }
 
-/// The elements of an array, or the one value; nulls are left out.
-fn for_each_member(operand: Operand<'_>, each: &mut dyn FnMut(Value) -> Result<(), String>) -> Result<(), String> {
-    let mut each = |member: Value| if member == Value::Null { Ok(()) } else { each(member) };
-    match operand {
-        Operand::Item(item) if item.is_array() => item.elements().try_for_each(|element| each(element.to_value())),
-        Operand::Made(Value::Array(array)) => array.items().iter().cloned().try_for_each(each),
-        single => each(single.into_value()),
-    }
+/// What a field holds; one that is missing counts as null.
+fn shape_at(fields: &Fields, place: Option<Place>) -> Shape<'_> {
+    place.map_or(Shape::Null, |place| fields.at(place).shape())
 }
 
 /// The list of members in a delta's part; opened by the first.
 #[derive(Default)]
-struct Members {
+struct Told {
     open: bool,
 }
 
-impl Members {
-    fn write(&mut self, member: &Value, part: Part, name_json: &[u8], delta: &mut Delta<'_>) {
+impl Told {
+    fn write(&mut self, member: Value<'_>, part: Part, name_json: &[u8], delta: &mut Delta<'_>) {
         let bytes = if self.open {
             let bytes = delta.bytes();
             bytes.push(b',');

@@ -7,7 +7,7 @@ use forebay_engine::ids::TableId;
 use forebay_engine::pipeline::Workspace;
 
 use crate::compile::Compiler;
-use crate::document::{Document, Fields, Text, write_bytes_string, write_string};
+use crate::document::{Document, FieldName, Fields, Value, write_bytes_string, write_string};
 use crate::expression::Expression;
 use crate::instance::{Failure, Form, Hand, entity_key, scope};
 use crate::tape::Name;
@@ -20,7 +20,7 @@ pub(crate) struct Enrich {
     /// The member's name as JSON.
     into_json: Box<[u8]>,
     /// Names, also as JSON; none for all.
-    fields: Vec<(Text, Box<[u8]>)>,
+    fields: Vec<(FieldName, Box<[u8]>)>,
     /// Whether a later step looks at what is added.
     pub(super) seen_later: bool,
 }
@@ -81,19 +81,22 @@ impl Enrich {
                 into.push(b',');
             }
         };
+        let mut near = 0;
         for (name, json) in &self.fields {
-            if let Some(value) = fields.get(name) {
+            if let Some(place) = fields.place(name, &mut near) {
                 begin(into);
                 into.extend_from_slice(json);
                 into.push(b':');
-                value.write_json(into);
+                fields.at(place).write_json(into);
             }
         }
-        for (name, value) in fields.iter().filter(|_| self.fields.is_empty()) {
-            begin(into);
-            write_bytes_string(name.as_bytes(), into);
-            into.push(b':');
-            value.write_json(into);
+        if self.fields.is_empty() {
+            for (name, value) in fields.iter() {
+                begin(into);
+                write_bytes_string(name.text(), into);
+                into.push(b':');
+                value.write_json(into);
+            }
         }
         into.push(b'}');
     }
@@ -102,13 +105,13 @@ impl Enrich {
         let tape = &mut hand.buffers.tape;
         match fields {
             Some(fields) if self.fields.is_empty() => {
-                tape.append_object(self.into.as_str(), Some(fields.iter().map(|(name, value): (&Text, _)| (name.as_str(), value))));
+                tape.append_object(self.into.as_str(), Some(fields.iter().map(|(name, value)| (name.text(), value))))
             }
             Some(fields) => {
-                let wanted = self.fields.iter().filter_map(|(name, _)| Some((name.as_str(), fields.get(name)?)));
+                let wanted = self.fields.iter().filter_map(|(name, _)| Some((name.as_str().as_bytes(), fields.get(name)?)));
                 tape.append_object(self.into.as_str(), Some(wanted));
             }
-            None => tape.append_member(self.into.as_str(), &crate::document::Value::Null),
+            None => tape.append_member(self.into.as_str(), Value::NULL),
         }
     }
 }

@@ -4,7 +4,7 @@ use forebay_crds::pipeline as spec;
 use forebay_engine::ids::{OutputId, TableId};
 use forebay_engine::pipeline::Workspace;
 
-use super::change::{Change, Operation};
+use super::change::{Change, Edit, Operation};
 use super::delta::Delta;
 use crate::compile::Compiler;
 use crate::document::Document;
@@ -86,10 +86,12 @@ impl Upsert {
             return Err(Failure::Record(format!("table {} holds what a dedup step remembers, no entities", self.name)));
         };
         *newer_by = time.or(*newer_by);
-        let mut delta = Delta::begin(&mut hand.buffers.built, &self.name, key);
+        let delta = Delta::begin(&mut hand.buffers.built, &self.name, key);
+        let mut edit = Edit { fields, delta, scratch: &mut hand.buffers.change, near: 0 };
         for change in &self.changes {
-            change.apply(scope, vrl, fields, &mut delta)?;
+            change.apply(scope, vrl, &mut edit)?;
         }
+        let delta = edit.delta;
         if delta.is_empty() {
             // An entity exists from its first delta on, so that deltas alone tell the whole state.
             if is_new {

@@ -1,9 +1,8 @@
 //! One value of the document: reading it, keeping it, writing it.
 
-use std::sync::Arc;
-
 use super::{Doc, Node};
-use crate::document::{Array, FieldName, Fields, Text, Value, write_float, write_integer, write_string};
+use crate::bytes::same;
+use crate::document::{msgpack, write_float, write_integer, write_string};
 
 /// One value of the document.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +35,6 @@ impl<'a> Item<'a> {
             Node::Object { .. } => Kind::Object,
             Node::Key(_) | Node::Removed => unreachable!("an item is a value"),
         }
-    }
-
-    pub(crate) fn is_array(self) -> bool {
-        matches!(self.doc.tape.nodes[self.at], Node::Array { .. })
     }
 
     pub(crate) fn member(self, name: &str) -> Option<Item<'a>> {
@@ -82,49 +77,31 @@ impl<'a> Item<'a> {
         })
     }
 
-    pub(crate) fn to_value(self) -> Value {
+    /// Appends it as a value of a document.
+    pub(crate) fn encode(self, into: &mut Vec<u8>) {
         match self.kind() {
-            Kind::Null => Value::Null,
-            Kind::Bool(value) => Value::Bool(value),
-            Kind::Int(number) => Value::Int(number),
-            Kind::Float(number) => Value::Float(number),
-            Kind::Text(text) => Value::from(text),
-            Kind::Array => Value::Array(Arc::new(Array::from(self.elements().map(Item::to_value).collect::<Vec<_>>()))),
+            Kind::Null => into.push(msgpack::NULL),
+            Kind::Bool(value) => msgpack::write_bool(value, into),
+            Kind::Int(number) => msgpack::write_integer(number, into),
+            Kind::Float(number) => msgpack::write_float(number, into),
+            Kind::Text(text) => msgpack::write_text(text.as_bytes(), into),
+            Kind::Array => {
+                msgpack::write_array_header(self.elements().count(), into);
+                self.elements().for_each(|element| element.encode(into));
+            }
             Kind::Object => {
-                let mut fields = Fields::with_capacity(self.members().count());
-                self.members().for_each(|(name, item)| fields.push_new(Text::from(name), item.to_value()));
-                Value::Object(Arc::new(fields))
+                msgpack::write_object_header(self.members().count(), into);
+                for (name, value) in self.members() {
+                    msgpack::write_text(name.as_bytes(), into);
+                    value.encode(into);
+                }
             }
         }
     }
 
     /// Whether it is this string.
     pub(crate) fn is_text(self, text: &str) -> bool {
-        matches!(self.doc.tape.nodes[self.at], Node::Text(span) if self.doc.bytes(span) == text.as_bytes())
-    }
-
-    /// Whether [`Item::to_value`] would be equal to `value`.
-    pub(crate) fn equals(self, value: &Value) -> bool {
-        match (self.kind(), value) {
-            (Kind::Null, Value::Null) => true,
-            (Kind::Bool(left), Value::Bool(right)) => left == *right,
-            (Kind::Int(left), Value::Int(right)) => left == *right,
-            (Kind::Float(left), Value::Float(right)) => left == *right,
-            (Kind::Text(left), Value::Text(right)) => left.as_bytes() == right.as_bytes(),
-            (Kind::Array, Value::Array(array)) => {
-                let mut elements = self.elements();
-                array.items().iter().all(|right| elements.next().is_some_and(|left| left.equals(right))) && elements.next().is_none()
-            }
-            (Kind::Object, Value::Object(fields)) => {
-                // In the same order, mostly.
-                let same = |((name, left), (there, right)): ((&str, Item<'_>), (&Text, &Value))| {
-                    let right = if name.is(there) { Some(right) } else { fields.get(name) };
-                    right.is_some_and(|right| left.equals(right))
-                };
-                self.members().count() == fields.len() && self.members().zip(fields.iter()).all(same)
-            }
-            _ => false,
-        }
+        matches!(self.doc.tape.nodes[self.at], Node::Text(span) if same(self.doc.bytes(span), text.as_bytes()))
     }
 
     pub(crate) fn write_json(self, into: &mut Vec<u8>) {
@@ -172,7 +149,7 @@ impl<'a> Item<'a> {
         let mut at = self.at + 1;
         while at < end as usize {
             if let Node::Key(span) = self.doc.tape.nodes[at]
-                && self.doc.bytes(span) == name.as_bytes()
+                && same(self.doc.bytes(span), name.as_bytes())
             {
                 return Some(at + 1);
             }

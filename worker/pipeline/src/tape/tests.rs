@@ -53,14 +53,15 @@ proptest! {
         let item = Doc { text: &text, tape: &tape }.root().member("a").unwrap();
         let (mut from_document, mut from_state) = (Vec::new(), Vec::new());
         item.write_json(&mut from_document);
-        item.to_value().write_json(&mut from_state);
+        let mut kept = Vec::new();
+        item.encode(&mut kept);
+        let kept = Value::of(&kept);
+        kept.write_json(&mut from_state);
         prop_assert_eq!(&from_document, &from_state);
-        prop_assert!(item.equals(&item.to_value()));
         // And it goes back into a document unchanged.
-        let kept = item.to_value();
         let mut second = Tape::default();
         second.parse_json("{}").unwrap();
-        second.append_member("a", &kept);
+        second.append_member("a", kept);
         prop_assert_eq!(json_of(&second, "{}"), json_of(&tape, &text));
     }
 }
@@ -111,38 +112,6 @@ fn a_container_without_white_space_is_passed_on_as_it_stands_and_one_with_it_is_
     check(r#" {"a" : {"b":[1.50,"\u0061 c"]} }"#, r#"{"b":[1.50,"\u0061 c"]}"#);
     check(r#"{"a":{"b": [1.50],"c":[1.50,"\u0061"]}}"#, r#"{"b":[1.50],"c":[1.50,"\u0061"]}"#);
     check(r#"{"a":[1.50 ,"\u0061"]}"#, r#"[1.5,"a"]"#);
-}
-
-#[test]
-fn an_item_equals_what_its_value_equals() {
-    let values = [
-        "null",
-        "true",
-        "1",
-        "1.0",
-        "\"1\"",
-        "[]",
-        "[1]",
-        "[1,2]",
-        "{}",
-        r#"{"x":1}"#,
-        r#"{"x":2}"#,
-        r#"{"y":1,"x":1}"#,
-        r#"{"x":1,"y":1}"#,
-    ];
-    let texts = values.map(|value| format!("{{\"a\":{value}}}"));
-    let tapes = texts.each_ref().map(|text| {
-        let mut tape = Tape::default();
-        tape.parse_json(text).unwrap();
-        tape
-    });
-    let items = texts.iter().zip(&tapes).map(|(text, tape)| Doc { text, tape }.find(&[Name::new("a")]).unwrap());
-    let items: Vec<_> = items.collect();
-    for left in &items {
-        for right in &items {
-            assert_eq!(left.equals(&right.to_value()), left.to_value() == right.to_value(), "{left:?} {right:?}");
-        }
-    }
 }
 
 #[test]
@@ -228,9 +197,9 @@ fn a_member_that_was_taken_away_is_gone_and_one_that_was_added_comes_last() {
     tape.parse_json(text).unwrap();
     let key_at = Doc { text, tape: &tape }.key_at(&Name::new("a")).unwrap();
     tape.remove_member(key_at);
-    tape.append_member("a", &Value::Int(3));
+    tape.append_member("a", Value::of(&[3]));
     assert_eq!(json_of(&tape, text), r#"{"b":2,"a":3}"#);
-    assert_eq!(Doc { text, tape: &tape }.find(&[Name::new("a")]).unwrap().to_value(), Value::Int(3));
+    assert!(matches!(Doc { text, tape: &tape }.find(&[Name::new("a")]).unwrap().kind(), Kind::Int(3)));
     assert!(Doc { text, tape: &tape }.find(&[Name::new("a"), Name::new("x")]).is_none());
 }
 

@@ -129,21 +129,33 @@ fn a_table_files_name_keeps_its_content_within_a_database_but_not_between_two_of
         drop(store);
         store = RocksState::open(&path, &memory).unwrap().unwrap();
     }
-    // Two databases from one checkpoint give one name to two contents, and a mix of their files is refused.
-    let (origin, twin, both) = (dir.path().join("checkpoint-7"), dir.path().join("twin"), dir.path().join("both"));
-    copy_folder(&origin, &twin);
-    let mut twin_store = RocksState::open(&twin, &memory).unwrap().unwrap();
-    for (store, seed, to) in [(&mut store, 3, "a"), (&mut twin_store, 4, "b")] {
-        for epoch in 481..=485 {
-            apply(store, seed, epoch);
+    drop(store);
+    // Two databases from one checkpoint give one name to two contents, and a mix of their files is refused. How many numbers compactions take in
+    // between is a matter of time, so they go on until it has happened.
+    let twins = ["a", "b"].map(|name| {
+        let path = dir.path().join(name);
+        copy_folder(&dir.path().join("checkpoint-7"), &path);
+        RocksState::open(&path, &memory).unwrap().unwrap()
+    });
+    let mut twins: Vec<_> = twins.into_iter().zip([3, 4]).collect();
+    let mut epochs = 481..1_000;
+    let (a, b, name) = loop {
+        let epoch = epochs.next().expect("two databases of one origin count files on from the same number");
+        let taken = twins.iter_mut().map(|(store, seed)| {
+            apply(store, *seed, epoch);
+            let to = dir.path().join(format!("{seed}-at-{epoch}"));
+            store.checkpointer()(&to).unwrap();
+            to
+        });
+        let taken: Vec<_> = taken.collect();
+        let (a, b) = (table_files(&taken[0]), table_files(&taken[1]));
+        if let Some((name, _)) = a.into_iter().find(|(name, bytes)| b.get(name).is_some_and(|other| other != bytes)) {
+            break (taken[0].clone(), taken[1].clone(), name);
         }
-        store.checkpointer()(&dir.path().join(to)).unwrap();
-    }
-    let (a, b) = (table_files(&dir.path().join("a")), table_files(&dir.path().join("b")));
-    let clash = a.iter().find(|(name, bytes)| b.get(*name).is_some_and(|other| other != *bytes));
-    let (name, _) = clash.expect("two databases of one origin count files on from the same number");
-    copy_folder(&dir.path().join("b"), &both);
-    std::fs::copy(dir.path().join("a").join(name), both.join(name)).unwrap();
+    };
+    let both = dir.path().join("both");
+    copy_folder(&b, &both);
+    std::fs::copy(a.join(&name), both.join(&name)).unwrap();
     let mixed = RocksState::open(&both, &memory).map(|_| "opened");
     assert!(matches!(mixed, Err(StateError::Corrupt { .. })), "{mixed:?}");
 }

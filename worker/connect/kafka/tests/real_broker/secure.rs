@@ -217,5 +217,5 @@ fn the_preflight_names_each_permission_that_is_missing() {
     };
     let (input, output) = (format!("may not Read topic {}", topics.inputs[0]), format!("may not Write topic {}", topics.outputs[0]));
     check(&of(Severity::Error), &[&input, &output, "Read on the job's consumer group", "Describe on transactional ids"]);
-    check(&of(Severity::Warning), &["grant it Delete", "DescribeConfigs on the cluster", "the cluster has 1 brokers"]);
+    check(&of(Severity::Warning), &["grant it Delete", "DescribeConfigs on the cluster", "the cluster's number of brokers is 1"]);
 }

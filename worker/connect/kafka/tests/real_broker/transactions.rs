@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
 use forebay_engine::log::{InputPosition, Log, LogError, Producer, StartFrom, Transaction, View};
 use forebay_engine::record::{Header, Outputs};
+use forebay_kafka::KafkaLog;
 use rdkafka::producer::Producer as _;
 
 use crate::world::{claim, committed, journal_of, next_offsets, outputs, poll, read, to, world};
@@ -33,6 +34,11 @@ fn one_transaction_carries_outputs_journal_and_offsets_and_the_receipt_says_wher
     assert_eq!(world.journal(1, 2, View::CommittedToEnd).unwrap().0, [(2, b"b0".to_vec())]);
     let group = world.log.start_positions(InputId::new(0), StartFrom::Group).unwrap();
     assert_eq!(next_offsets(&group), [41, 7]);
+    // They are this job's own; to another job that reads the same group they are not.
+    assert_eq!(world.log.own_positions(&[position(1, 0)]).unwrap(), [position(1, 7)]);
+    let mut another = world.options.clone();
+    another.topics.uid.push_str("-another");
+    assert_eq!(KafkaLog::open(another).unwrap().own_positions(&[position(1, 0)]).unwrap(), []);
     let downstream = world.downstream();
     let starts = downstream.start_positions(InputId::new(0), StartFrom::Earliest).unwrap();
     let mut input = downstream.open_input(ShardId::new(0), &starts).unwrap();

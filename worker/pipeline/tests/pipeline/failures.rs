@@ -1,14 +1,10 @@
 //! What becomes of a record that a step refuses, and of a manifest that cannot be compiled.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::{DEAD, Job, compile_errors, header, record, steps};
 use forebay_engine::ids::{Partition, Timestamp};
 use forebay_engine::pipeline::Verdict::{Processed, Rejected};
 use forebay_pipeline::CompileContext;
 use forebay_pipeline::fixture::FixtureRecord;
-use support::{DEAD, Job, compile_errors, header, record, steps};
 
 #[test]
 fn a_dead_letter_is_the_record_with_its_place_and_the_reason() {

@@ -1,13 +1,9 @@
 //! Each step by itself: what it does, and what it refuses.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::{Job, record, steps};
 use forebay_engine::ids::{Partition, Timestamp};
 use forebay_engine::pipeline::Verdict::{self, Duplicate, Filtered, Processed, Rejected};
 use forebay_pipeline::fixture::FixtureRecord;
-use support::{Job, record, steps};
 
 const UPSERT_ALL: &str = "
 - parse: {format: json}

@@ -1,12 +1,8 @@
 //! Deltas tell the whole state, and telling one twice does no harm.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::Job;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-use support::Job;
 
 const PIPELINE: &str = "
 - parse: {format: json}

@@ -1,14 +1,10 @@
 //! The example's own pipeline on a few records, with every output written out.
 
-#![allow(clippy::unwrap_used)]
-
-mod support;
-
+use crate::support::{DEAD, Job, record};
 use forebay_crds::pipeline::Step;
 use forebay_engine::ids::Timestamp;
 use forebay_engine::pipeline::Verdict::{Duplicate, Processed, Rejected};
 use forebay_pipeline::fixture::FixtureRecord;
-use support::{Job, record};
 
 #[derive(serde::Deserialize)]
 struct Manifest {
@@ -113,7 +109,7 @@ fn what_is_not_a_flight_goes_to_the_dead_letter_topic_with_the_reason() {
             ("validate", "dep_delay: 2 is not an integer of 64 bits"),
         ]
     );
-    let dead = run.records(support::DEAD);
+    let dead = run.records(DEAD);
     for (dead, input) in dead.iter().zip(&records) {
         assert_eq!((&dead.key, &dead.value, dead.timestamp), (&input.key, &input.value, input.timestamp));
     }

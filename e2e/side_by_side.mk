@@ -1,0 +1,15 @@
+# Runs test targets of cargo side by side, of each one test at a time; the Makefile says which, and how many. Most of their time they wait for
+# a time-out to pass. More than a few would starve the broker that shares the processors with them, and a starved broker fences itself.
+#
+# What a target prints comes in one piece when it has ended.
+
+TARGETS := $(filter-out unit,$(MAKECMDGOALS))
+
+.PHONY: $(TARGETS)
+$(TARGETS):
+	cargo test $(CARGO_FLAGS) --test $@ -- --test-threads=1 $(TEST)
+
+# These need no servers but much processor time, and no test among them waits for another process.
+.PHONY: unit
+unit:
+	nice -n 19 make -f Makefile --no-print-directory unit TEST='$(TEST)'

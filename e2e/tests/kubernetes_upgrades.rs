@@ -1,0 +1,176 @@
+//! Promise: a change of a job goes into force shard by shard without a record lost or doubled, and a bad one is taken back by itself, soon. It needs
+//! what `kubernetes.rs` needs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use forebay_e2e::cluster::Cluster;
+use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
+use forebay_e2e::flights::{records, replaced};
+use forebay_e2e::s3::S3;
+use forebay_e2e::{PATIENCE, in_folder, until};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+
+const WORKERS: usize = 2;
+
+/// The manifest with one line changed.
+fn apply_changed(cluster: &Cluster, job: &FlightsInCluster<'_>, from: &str, to: &str) -> Result<()> {
+    cluster.apply(&replaced(fs::read_to_string(&job.flights.manifest)?, from, to)?)
+}
+
+/// Waits until a change is being tried, or was: what is in force is written at the same time.
+fn until_observed(job: &FlightsInCluster<'_>) -> Result<()> {
+    job.until_status("a shard is observed", |status| {
+        let said = status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Reconciling");
+        said.and_then(|condition| condition["message"].as_str()).is_some_and(|message| message.contains("is observed for"))
+    })
+    .map(drop)
+}
+
+/// Method: the pipeline changes while records come in, in a way that changes no result. All workers must be new ones in the end, the story must be
+/// told in events, and the oracle judges all outputs.
+#[test]
+fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-upgrade", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        let all = records(60_000)?;
+        let parts: Vec<_> = all.chunks(all.len() / 4).collect();
+        job.feed(parts[0])?;
+        job.until_processed(parts[0])?;
+        let before = job.pods()?;
+        let revision = |status: &serde_json::Value| status["revision"].as_str().map(str::to_owned);
+        let was = revision(&job.until_whole(WORKERS)?["status"]).context("no revision is told")?;
+
+        job.feed(parts[1])?;
+        apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
+        until_observed(&job)?;
+        parts[2..].iter().try_for_each(|part| job.feed(part))?;
+        job.until_status("the new revision is in force", |status| status["phase"] == "Running" && revision(status) != Some(was.clone()))?;
+        job.until_processed(&all)?;
+        job.until_whole(WORKERS)?;
+        let is_new = |pod: &Pod| !before.contains(pod);
+        ensure!(job.pods()?.iter().all(is_new), "the pods were {before:?} and are {:?}", job.pods()?);
+        let events = job.events()?;
+        for reason in ["Upgrading", "RevisionProven", "RevisionInForce"] {
+            ensure!(events.contains(reason), "no event {reason}:\n{events}");
+        }
+        println!("{events}");
+        let savepoints = format!("forebay.dev/job-uid={}", job.uid);
+        let taken = cluster.ask(&["get", "isp", "-l", &savepoints, "-o", "jsonpath={.items[*].status.phase}"])?;
+        ensure!(taken == "Completed", "before the change these savepoints were taken: {taken:?}");
+        // The next change has a savepoint of its own, and the first one goes with all that it holds.
+        let s3 = S3::of_environment()?;
+        let kept = || s3.list(&format!("{0}/default/{0}/savepoints/", job.flights.name));
+        let first = kept()?;
+        apply_changed(&cluster, &job, "max: 3000}", "max: 3002}")?;
+        until("the first savepoint is gone", PATIENCE, || {
+            let (left, names) = (kept()?, cluster.ask(&["get", "isp", "-l", &savepoints, "-o", "name"])?);
+            Ok((names.lines().count() == 1 && !left.iter().any(|key| first.contains(key))).then_some(()))
+        })?;
+        job.until_status("the second change is in force", |status| status["phase"] == "Running")?;
+        cluster.ask(&["delete", "isp", "-l", &savepoints, "--timeout=120s"])?;
+        job.delete_and_check(&all)
+    })
+}
+
+/// Method: the image is replaced by one that has no `forebay` in it, and so cannot start, while records come in. They must be processed by the old
+/// workers, which stay as they are; the condition names the reason. With the manifest set back the job is as it was.
+#[test]
+fn an_image_that_cannot_start_is_taken_back() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-bad-image", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        let all = records(30_000)?;
+        let (first, rest) = all.split_at(all.len() / 2);
+        job.feed(first)?;
+        job.until_whole(WORKERS)?;
+        let before = job.pods()?;
+        job.patch(r#"{"workers": {"image": "forebay.local/pause:1"}}"#)?;
+        job.feed(rest)?;
+        let taken_back = job.until_status("the change is taken back", |status| status["phase"] == "RolledBack")?;
+        let stalled = taken_back["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Stalled");
+        let message = stalled.and_then(|condition| condition["message"].as_str()).unwrap_or_default();
+        ensure!(message.contains("was started 3 times"), "the condition does not say why: {taken_back:#}");
+        println!("{message}");
+        job.until_processed(&all)?;
+
+        job.patch(r#"{"workers": {"image": null}}"#)?;
+        job.until_whole(WORKERS)?;
+        ensure!(job.pods()? == before, "the pods were {before:?} and are {:?}", job.pods()?);
+        job.delete_and_check(&all)
+    })
+}
+
+/// Method: the pipeline is replaced by one that refuses every record, and records come in while it is tried. It must be taken back. Then what it had
+/// refused is put back by `forebay dlq replay`: each of these records must come out once, or be refused by the good revision too.
+#[test]
+fn a_revision_that_refuses_everything_is_taken_back() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-bad-revision", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        let all = records(30_000)?;
+        let (first, rest) = all.split_at(all.len() / 2);
+        job.feed(first)?;
+        job.until_processed(first)?;
+        job.until_whole(WORKERS)?;
+        let good = letters(&job)?;
+        apply_changed(&cluster, &job, "id: {type: string, required: true}", "id: {type: integer, required: true}")?;
+        until_observed(&job)?;
+        job.feed(rest)?;
+        job.until_status("the change is taken back", |status| status["phase"] == "RolledBack")?;
+        job.until_processed(&all)?;
+        job.until_status("the old workers are alone", |status| status["workers"] == format!("{WORKERS}/{WORKERS}"))?;
+        println!("{}", job.events()?);
+
+        let by_revision = letters(&job)?;
+        let revisions: BTreeSet<&String> = good.keys().collect();
+        let bad = by_revision.iter().find(|(revision, _)| !revisions.contains(revision)).context("the bad revision refused nothing")?;
+        println!("the bad revision {} refused {} of {} records", bad.0, bad.1.len(), rest.len());
+        println!("{}", job.flights.forebay.ask(&["dlq", "replay"])?);
+        // All letters are put back, those that the good revision had refused too, which it refuses once more.
+        let is_done = |value: &Vec<u8>, refused: &BTreeSet<&Vec<u8>>, once: &BTreeSet<String>| {
+            let id = serde_json::from_slice::<serde_json::Value>(value).ok().and_then(|record| record["id"].as_str().map(str::to_owned));
+            refused.contains(value) || id.is_some_and(|id| once.contains(&id))
+        };
+        until("all that was refused has come out", PATIENCE, || {
+            let (after, once) = (letters(&job)?, ids_put_out(&job)?);
+            ensure!(after[bad.0].len() == bad.1.len(), "the bad revision is at work still");
+            let refused = after.iter().filter(|(revision, _)| *revision != bad.0).flat_map(|(_, values)| values).collect();
+            Ok(bad.1.iter().all(|value| is_done(value, &refused, &once)).then_some(()))
+        })?;
+        job.delete()
+    })
+}
+
+/// The values of the dead letters, by the revision that refused them.
+fn letters(job: &FlightsInCluster<'_>) -> Result<BTreeMap<String, Vec<Vec<u8>>>> {
+    let mut all: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    job.flights.broker.read(&job.flights.output("dead"), |letter| {
+        let revision = header(letter, "forebay.revision").context("a dead letter without a revision")?;
+        all.entry(revision).or_default().push(letter.payload().unwrap_or_default().to_vec());
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
+    let found = message.headers()?.iter().find(|header| header.key == name)?;
+    Some(String::from_utf8_lossy(found.value?).into_owned())
+}
+
+/// The ids of the flights that came out; `Err` when one came out twice.
+fn ids_put_out(job: &FlightsInCluster<'_>) -> Result<BTreeSet<String>> {
+    let mut ids = BTreeSet::new();
+    job.flights.broker.read(&job.flights.output("enriched"), |record| {
+        let record: serde_json::Value = serde_json::from_slice(record.payload().context("a record without a value")?)?;
+        let id = record["id"].as_str().context("a flight without an id")?.to_owned();
+        ensure!(ids.insert(id.clone()), "flight {id} came out twice");
+        Ok(())
+    })?;
+    Ok(ids)
+}

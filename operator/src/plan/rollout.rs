@@ -1,0 +1,226 @@
+//! How a change of a job goes into force, and when it is taken back: a state machine. Where it stands is written on the config maps of the
+//! revisions, one word each; all else is seen anew at each look, so an operator may end between any two actions.
+//!
+//! First a savepoint, then a canary: one worker more, which gets one shard. When that has processed for a while and nothing speaks against it, the change is proven
+//! and the other workers follow, one by one. A change that crashes, stalls, makes dead letters or takes too long is bad for good: what ran before
+//! goes on at the next epoch, with the state as it is.
+
+use std::time::Duration;
+
+use forebay_api::v1::{Books, Shard};
+use forebay_crds::savepoint::SavepointPhase;
+
+use super::{Fleet, Worker};
+
+/// A container that was started again so often, and is down once more, will not come up by itself.
+const RESTARTS_MAX: u32 = 2;
+/// Of fewer records the share of dead letters says nothing.
+const RECORDS_MIN: u64 = 20;
+
+/// What is known of a revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing yet.
+    Untried,
+    /// Its canary did well.
+    Proven,
+    /// It was in force on all workers. The one with the highest number is what runs, or is gone back to.
+    Good(u64),
+    /// It was taken back, and why. It is not tried again.
+    Bad(String),
+}
+
+/// Where the job stands between the revision that was good and the one that its manifest asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rollout<'a> {
+    /// No revision of this job has ever run on all workers: there is nothing to go back to.
+    First {
+        /// What the manifest asks for.
+        template: &'a str,
+    },
+    /// What the manifest asks for is in force.
+    Steady {
+        /// What that is.
+        template: &'a str,
+    },
+    /// The state is copied before anything changes.
+    Save {
+        /// What runs.
+        from: &'a str,
+        /// What the manifest asks for.
+        to: &'a str,
+    },
+    /// One worker more tries the change on one shard.
+    Canary {
+        /// What all others are made from.
+        from: &'a str,
+        /// What it is made from.
+        to: &'a str,
+    },
+    /// The others follow.
+    Switch {
+        /// What they are made from.
+        from: &'a str,
+        /// What they will be made from.
+        to: &'a str,
+    },
+    /// The change is bad.
+    RolledBack {
+        /// What runs instead.
+        template: &'a str,
+        /// Why.
+        reason: &'a str,
+    },
+}
+
+/// What is thought of a change that is under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It is bad, and why.
+    Bad(String),
+    /// Nothing can be said yet, and what is waited for.
+    Waiting(String),
+    /// All shards that it has got process well.
+    Healthy,
+}
+
+impl<'a> Rollout<'a> {
+    /// Read off what is seen.
+    pub fn of(fleet: &'a Fleet) -> Self {
+        let template = fleet.template.as_str();
+        let Some((from, _)) = good(fleet) else { return Self::First { template } };
+        match fleet.configs.get(template).map(|config| &config.standing) {
+            _ if from == template => Self::Steady { template },
+            Some(Standing::Bad(reason)) => Self::RolledBack { template: from, reason },
+            Some(Standing::Proven) => Self::Switch { from, to: template },
+            Some(Standing::Untried | Standing::Good(_)) | None if is_saved(fleet) => Self::Canary { from, to: template },
+            Some(Standing::Untried | Standing::Good(_)) | None => Self::Save { from, to: template },
+        }
+    }
+
+    /// What the manifest's revision is known to be from now on, if that is news.
+    pub fn next(&self, fleet: &Fleet) -> Option<Standing> {
+        if fleet.replicas == 0 || !fleet.configs.contains_key(&fleet.template) {
+            return None;
+        }
+        let is_everywhere = || {
+            let mut live = fleet.workers.iter().filter(|worker| worker.is_live());
+            live.clone().count() == fleet.replicas as usize && live.all(|worker| worker.template == fleet.template) && fleet.all_run()
+        };
+        match self {
+            Self::First { .. } => is_everywhere().then_some(Standing::Good(1)),
+            Self::Steady { .. } | Self::Save { .. } | Self::RolledBack { .. } => None,
+            Self::Canary { .. } | Self::Switch { .. } => match (self, judge(fleet)) {
+                (_, Judgement::Bad(reason)) => Some(Standing::Bad(reason)),
+                (Self::Canary { .. }, Judgement::Healthy) => Some(Standing::Proven),
+                (_, Judgement::Healthy) => is_everywhere().then(|| Standing::Good(good(fleet).map_or(0, |(_, number)| number) + 1)),
+                (_, Judgement::Waiting(_)) => None,
+            },
+        }
+    }
+
+    /// The template of the worker that gets one shard only.
+    pub fn canary(&self) -> Option<&'a str> {
+        match self {
+            Self::Canary { to, .. } => Some(to),
+            Self::First { .. } | Self::Steady { .. } | Self::Save { .. } | Self::Switch { .. } | Self::RolledBack { .. } => None,
+        }
+    }
+
+    /// The revision that the job is of, or would be of if nothing were under way.
+    pub fn in_force(&self) -> &'a str {
+        match self {
+            Self::First { template } | Self::Steady { template } | Self::RolledBack { template, .. } => template,
+            Self::Save { from, .. } | Self::Canary { from, .. } | Self::Switch { from, .. } => from,
+        }
+    }
+
+    /// Whether pods may be made from it, or what is known of it is still to be known. What was begun in vain when a job is suspended is begun anew.
+    pub fn needs(&self, template: &str, fleet: &Fleet) -> bool {
+        let is_bad = |config: &super::Config| matches!(config.standing, Standing::Bad(_));
+        let is_wanted = template == fleet.template && (fleet.replicas > 0 || fleet.configs.get(template).is_some_and(is_bad));
+        is_wanted || good(fleet).is_some_and(|(good, _)| good == template)
+    }
+}
+
+/// What is thought of the change, by all that its workers have done so far.
+pub fn judge(fleet: &Fleet) -> Judgement {
+    let to = fleet.template.as_str();
+    let workers = || fleet.workers.iter().filter(|worker| worker.is_live() && worker.template == to);
+    let shards: Vec<&Shard> = workers().filter_map(Worker::heard).flat_map(|said| &said.owned).collect();
+    let crashed = workers().find_map(|worker| Some((worker, worker.trouble.as_ref().filter(|_| worker.restarts >= RESTARTS_MAX)?)));
+    if let Some((worker, trouble)) = crashed {
+        return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.message));
+    }
+    if let Some(stalled) = shards.iter().find(|shard| shard.stalled) {
+        return Judgement::Bad(format!("shard {} cannot go on: {}", stalled.shard, stalled.failure));
+    }
+    if let Some(reason) = too_many_dead_letters(&shards, fleet.gate.dead_letter_percent_max) {
+        return Judgement::Bad(reason);
+    }
+    let trouble = workers().find_map(|worker| Some(format!("pod {}: {}", worker.pod, worker.trouble.as_ref()?.message)));
+    let waits = match (trouble, not_observed(&shards, fleet.gate.observe)) {
+        (Some(trouble), _) => trouble,
+        (None, Some(waits)) => waits,
+        (None, None) => return Judgement::Healthy,
+    };
+    let config = fleet.configs.get(to);
+    // The canary has one share of time, and each worker that follows another one.
+    let shares = if config.is_some_and(|config| config.standing == Standing::Proven) { 1 + fleet.replicas } else { 1 };
+    let deadline = fleet.gate.deadline * shares;
+    match config {
+        Some(config) if config.age > deadline => Judgement::Bad(format!("it is not in force after {} s: {waits}", deadline.as_secs())),
+        Some(_) | None => Judgement::Waiting(waits),
+    }
+}
+
+fn good(fleet: &Fleet) -> Option<(&str, u64)> {
+    let number = |(template, config): (&'_ String, &super::Config)| match &config.standing {
+        Standing::Good(number) => Some((*number, template.clone())),
+        Standing::Untried | Standing::Proven | Standing::Bad(_) => None,
+    };
+    let (number, template) = fleet.configs.iter().filter_map(number).max()?;
+    fleet.configs.get_key_value(&template).map(|(template, _)| (template.as_str(), number))
+}
+
+/// One that failed is said to have, and holds up no change: it may be what repairs the object store's settings.
+fn is_saved(fleet: &Fleet) -> bool {
+    let phase = fleet.savepoints.get(&fleet.template).and_then(|saved| saved.phase);
+    matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed))
+}
+
+/// Compared with all that was before, because some records may have always been bad.
+fn too_many_dead_letters(shards: &[&Shard], percent_max: u32) -> Option<String> {
+    let sum = |of: fn(&Shard) -> Option<&Books>| {
+        let books = shards.iter().filter(|shard| shard.books_at_start.is_some()).filter_map(|shard| of(shard));
+        books.fold((0, 0), |(records, rejected), books| (records + books.records_in, rejected + books.rejected))
+    };
+    let (before, rejected_before) = sum(|shard| shard.books_at_start.as_ref());
+    let (all, rejected_all) = sum(|shard| shard.books.as_ref());
+    let (records, rejected) = (all.saturating_sub(before), rejected_all.saturating_sub(rejected_before));
+    let percent = |rejected: u64, records: u64| (rejected * 100).checked_div(records).unwrap_or(0);
+    let (was, is) = (percent(rejected_before, before), percent(rejected, records));
+    (records >= RECORDS_MIN && is > was + u64::from(percent_max))
+        .then(|| format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before"))
+}
+
+/// What is still missing before its shards have been seen to process for long enough.
+fn not_observed(shards: &[&Shard], observe: Duration) -> Option<String> {
+    if shards.is_empty() {
+        return Some("its worker has no shard yet".to_owned());
+    }
+    let observe_millis = observe.as_millis() as u64;
+    for shard in shards {
+        let number = shard.shard;
+        match shard.running_millis {
+            None if shard.failure.is_empty() => return Some(format!("shard {number} does not process under it yet")),
+            None => return Some(format!("shard {number} failed and is tried again: {}", shard.failure)),
+            Some(millis) if millis < observe_millis => return Some(format!("shard {number} is observed for {} s", observe.as_secs())),
+            Some(_) if shard.lag_records > 0 && shard.books == shard.books_at_start => {
+                return Some(format!("shard {number} has not committed any of its records under it"));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}

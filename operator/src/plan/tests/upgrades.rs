@@ -1,0 +1,222 @@
+//! Method: a change of a job is taken through a toy whose workers obey at once, with an operator that ends between any two actions, hears late, or
+//! does things twice; and what is thought of a change is compared for what its workers may say.
+
+use forebay_api::v1::Books;
+
+use super::*;
+use crate::plan::rollout::{Judgement, judge};
+
+/// A shard that was at `before` when its worker took it up, and is at `now`: records, and dead letters among them.
+fn processes(shard: u32, seconds: u64, before: (u64, u64), now: (u64, u64)) -> Shard {
+    let books = |(records_in, rejected)| Some(Books { records_in, rejected, ..Books::default() });
+    Shard {
+        shard,
+        phase: "running".into(),
+        running_millis: Some(seconds * 1000),
+        books_at_start: books(before),
+        books: books(now),
+        ..Shard::default()
+    }
+}
+
+fn says(version: u64, shards: Vec<Shard>) -> Answer {
+    let assigned: Vec<u32> = shards.iter().map(|shard| shard.shard).collect();
+    Answer::Heard(Description { owned: shards, ..description(version, &assigned, &[]) })
+}
+
+/// Two workers of `t1` beside a canary of `t2` that says this.
+fn trial(canary: Worker) -> Fleet {
+    let workers = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2])), of("t2", canary)];
+    let configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
+    let savepoints = [("t2".to_owned(), saved("t2", SavepointPhase::Completed))].into();
+    Fleet { template: "t2".into(), configs, savepoints, ..fleet(2, workers) }
+}
+
+fn check_judgement(canary: Worker, age_seconds: u64, expected: Judgement) {
+    let mut trial = trial(canary);
+    trial.configs.get_mut("t2").unwrap().age = Duration::from_secs(age_seconds);
+    assert_eq!(judge(&trial), expected, "{trial:#?}");
+}
+
+#[test]
+fn a_change_is_judged_by_what_its_workers_do() {
+    let healthy = |shard| worker(2, PodState::Ready, says(3, vec![shard]));
+    let bad = |reason: &str| Judgement::Bad(reason.into());
+    let waiting = |reason: &str| Judgement::Waiting(reason.into());
+    check_judgement(worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)), 5, waiting("its worker has no shard yet"));
+    check_judgement(healthy(processes(3, 29, (0, 0), (5, 0))), 40, waiting("shard 3 is observed for 30 s"));
+    check_judgement(healthy(processes(3, 30, (0, 0), (5, 0))), 40, Judgement::Healthy);
+    // With nothing to read there is nothing to commit; with something there is.
+    check_judgement(healthy(processes(3, 30, (7, 0), (7, 0))), 40, Judgement::Healthy);
+    let stuck = Shard { lag_records: 9, ..processes(3, 30, (7, 0), (7, 0)) };
+    check_judgement(healthy(stuck.clone()), 40, waiting("shard 3 has not committed any of its records under it"));
+    let late = "it is not in force after 600 s: shard 3 has not committed any of its records under it";
+    check_judgement(healthy(stuck), 601, bad(late));
+
+    let mut following = trial(healthy(processes(3, 29, (0, 0), (5, 0))));
+    let proven = following.configs.get_mut("t2").unwrap();
+    (proven.standing, proven.age) = (Standing::Proven, Duration::from_secs(1800));
+    assert_eq!(judge(&following), waiting("shard 3 is observed for 30 s"), "two workers that follow have two more shares of time");
+    following.configs.get_mut("t2").unwrap().age = Duration::from_secs(1801);
+    assert_eq!(judge(&following), bad("it is not in force after 1800 s: shard 3 is observed for 30 s"));
+
+    let letters = "of 20 records that it has processed 13 became dead letters, 65 % where it was 50 % before";
+    check_judgement(healthy(processes(3, 1, (10, 5), (29, 18))), 5, waiting("shard 3 is observed for 30 s"));
+    check_judgement(healthy(processes(3, 1, (10, 5), (30, 18))), 5, bad(letters));
+    check_judgement(healthy(processes(3, 1, (10, 5), (30, 17))), 5, waiting("shard 3 is observed for 30 s"));
+
+    let stalled = Shard { shard: 3, phase: "stalled".into(), stalled: true, failure: "a gap".into(), ..Shard::default() };
+    check_judgement(healthy(stalled), 5, bad("shard 3 cannot go on: a gap"));
+    let crashing = |restarts| Worker {
+        restarts,
+        trouble: Some(Trouble { reason: "Error".into(), message: "no such table".into() }),
+        ..worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO))
+    };
+    check_judgement(crashing(1), 5, waiting("pod pod-2: no such table"));
+    check_judgement(crashing(2), 5, bad("pod pod-2 was started 3 times: no such table"));
+    // One that was started again and is well is none of that.
+    check_judgement(Worker { restarts: 5, ..healthy(processes(3, 30, (0, 0), (5, 0))) }, 5, Judgement::Healthy);
+}
+
+#[test]
+fn a_canary_comes_beside_the_others_and_gets_one_shard() {
+    let before = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2, 3]))];
+    let mut changed = Fleet { template: "t2".into(), ..fleet(2, before.clone()) };
+    // One savepoint is kept, that of the last change; its predecessor takes with it what it holds.
+    changed.savepoints = [("t1".to_owned(), saved("t1", SavepointPhase::Completed))].into();
+    check(&changed, &[Action::ApplyConfig, Action::ApplySavepoint, Action::DoomSavepoint("job-t1".into())]);
+    changed.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
+    changed.savepoints.get_mut("t1").unwrap().takes_all = true;
+    changed.savepoints.insert("t2".into(), saved("t2", SavepointPhase::Copying));
+    check(&changed, &[Action::DeleteSavepoint("job-t1".into())]);
+    changed.savepoints.remove("t1");
+    check(&changed, &[]);
+    // One that fails holds up no change: the change may be what repairs it.
+    for phase in [SavepointPhase::Completed, SavepointPhase::Failed] {
+        changed.savepoints.insert("t2".into(), saved("t2", phase));
+        check(&changed, &[make(2, "t2")]);
+    }
+
+    let mut idle_canary = trial(worker(2, PodState::Ready, idle()));
+    idle_canary.workers[1] = before[1].clone();
+    check(&idle_canary, &[assign(1, 3, &[2])]);
+    check(&trial(worker(2, PodState::Ready, idle())), &[assign(2, 3, &[3])]);
+    // A worker that is lost is replaced by one of the revision that is known to be good, and the canary gets none of its shards.
+    let mut lost = trial(worker(2, PodState::Ready, runs(3, &[3])));
+    lost.workers.remove(1);
+    check(&lost, &[make(1, "t1"), assign(0, 4, &[0, 1, 2])]);
+    // While no other one answers it takes what there is.
+    lost.workers[0].answer = Answer::Unheard(Duration::from_secs(10));
+    check(&lost, &[make(1, "t1"), assign(2, 4, &[0, 1, 2, 3])]);
+}
+
+#[test]
+fn a_bad_change_goes_at_once_and_is_not_tried_again() {
+    let mut bad = trial(worker(2, PodState::Ready, says(3, vec![processes(3, 1, (0, 0), (100, 100))])));
+    let reason = "of 100 records that it has processed 100 became dead letters, 100 % where it was 0 % before";
+    check(&bad, &[mark("t2", Standing::Bad(reason.into()))]);
+    bad.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Bad(reason.into()))]);
+    check(&bad, &[delete(2, "its revision was taken back")]);
+    bad.workers.pop();
+    check(&bad, &[assign(1, 3, &[2, 3])]);
+    bad.workers[1].answer = runs(3, &[2, 3]);
+    check(&bad, &[]);
+
+    // Half of the workers had followed already: all go at once, and as many come.
+    bad.workers[1].template = "t2".into();
+    check(&bad, &[delete(1, "its revision was taken back"), make(2, "t1")]);
+}
+
+#[test]
+fn the_others_follow_one_by_one() {
+    let mut proven = trial(worker(2, PodState::Ready, says(3, vec![processes(3, 30, (0, 0), (5, 0))])));
+    check(&proven, &[mark("t2", Standing::Proven)]);
+    proven.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Proven)]);
+    let why = "its image, manifest or resources have changed";
+    check(&proven, &[delete(1, why)]);
+    proven.workers.remove(1);
+    check(&proven, &[make(1, "t2"), assign(2, 4, &[2, 3])]);
+    // The last one goes when nothing is being restored, and one that ails whatever the others do.
+    proven.workers.push(of("t2", worker(1, PodState::Ready, idle())));
+    proven.workers[1].answer = Answer::Heard(description(4, &[2, 3], &[(2, "restoring"), (3, "running")]));
+    check(&proven, &[]);
+    proven.workers[0].trouble = Some(Trouble { reason: "Error".into(), message: "out of memory".into() });
+    check(&proven, &[delete(0, why)]);
+}
+
+/// What becomes of a change in the toy, in which all processes well, or the new revision makes dead letters of all.
+fn toy_world(toy: &mut Fleet, is_bad: bool) {
+    for worker in &mut toy.workers {
+        let is_new = worker.template == "t2";
+        let Answer::Heard(said) = &mut worker.answer else { continue };
+        for shard in &mut said.owned {
+            let now = if is_bad && is_new { (200, 100) } else { (200, 0) };
+            *shard = processes(shard.shard, 30, (100, 0), now);
+        }
+    }
+}
+
+/// Method: a good and a bad change, with so many workers before and after. The operator ends after each number of actions (those behind are not
+/// done), does some of them twice, and begins anew from what is seen. In the end the right revision runs on all workers, nothing is left of the
+/// other, and at no time did fewer workers answer than were wanted, less one.
+#[test]
+fn every_change_comes_to_its_end_however_often_the_operator_ends() {
+    for (replicas, is_bad, done_at_most) in (1..=4).flat_map(|n| (1..=4).flat_map(move |most| [(n, false, most), (n, true, most)])) {
+        let mut toy = fleet(replicas, Vec::new());
+        let mut steps = 0;
+        for template in ["t1", "t2"] {
+            toy.template = template.into();
+            loop {
+                toy_world(&mut toy, is_bad);
+                let mut actions = plan(&toy);
+                if actions.is_empty() {
+                    break;
+                }
+                actions.truncate(done_at_most);
+                let again: Vec<Action> = actions.iter().filter(|action| matches!(action, Action::Assign { .. })).cloned().collect();
+                obey(&mut toy, actions);
+                let again = again.into_iter().filter(|action| is_there(&toy, action)).collect();
+                obey(&mut toy, again);
+                let there = toy.workers.len() as u32;
+                assert!(template == "t1" || there >= replicas, "{there} workers of {replicas}: {toy:#?}");
+                steps += 1;
+                assert!(steps < 200, "no rest: {toy:#?}");
+            }
+        }
+        let expected = if is_bad { "t1" } else { "t2" };
+        assert!(toy.all_run() && toy.workers.len() == replicas as usize, "{toy:#?}");
+        assert!(toy.workers.iter().all(|worker| worker.template == expected), "{replicas} {is_bad}: {toy:#?}");
+        let left: Vec<&str> = toy.configs.keys().map(String::as_str).collect();
+        assert_eq!(left, if is_bad { vec!["t1", "t2"] } else { vec!["t2"] });
+    }
+}
+
+fn is_there(toy: &Fleet, action: &Action) -> bool {
+    matches!(action, Action::Assign { pod, .. } if toy.workers.iter().any(|worker| worker.pod == *pod))
+}
+
+/// Method: the manifest goes back to what is in force, or on to a third revision, at every point of a change.
+#[test]
+fn another_change_at_any_moment_leads_to_its_own_end() {
+    for (next, moment) in ["t1", "t3"].into_iter().flat_map(|next| (0..12).map(move |moment| (next, moment))) {
+        let mut toy = fleet(2, Vec::new());
+        let mut run = |template: &str, steps_max: usize| {
+            toy.template = template.into();
+            for _ in 0..steps_max {
+                toy_world(&mut toy, false);
+                let actions = plan(&toy);
+                if actions.is_empty() {
+                    return (toy.clone(), true);
+                }
+                obey(&mut toy, actions);
+            }
+            (toy.clone(), false)
+        };
+        assert!(run("t1", 50).1);
+        run("t2", moment);
+        let (end, rests) = run(next, 100);
+        assert!(rests && end.all_run(), "{next} {moment}: {end:#?}");
+        assert!(end.workers.len() == 2 && end.workers.iter().all(|worker| worker.template == next), "{next} {moment}: {end:#?}");
+        assert_eq!(end.configs.keys().collect::<Vec<_>>(), [next], "{next} {moment}");
+    }
+}

@@ -1,0 +1,114 @@
+//! Pods that do one thing and end by themselves: one that copies a savepoint, one that cleans up behind a job. A job's worker in all but what it runs;
+//! no worker of the job to anybody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use forebay_crds::savepoint::IngestionSavepoint;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+
+use super::config_map::FILE;
+use super::revision::Revision;
+use super::{Blueprint, MANAGED_BY, pod};
+
+/// On a pod that cleans up behind a job or a savepoint, and on its config map: the uid of that.
+pub const CLEANUP_LABEL: &str = "forebay.dev/cleanup";
+
+/// The name of a savepoint's pod.
+pub fn copier_name(savepoint: &IngestionSavepoint) -> String {
+    unique_name(savepoint, 44)
+}
+
+/// Its name, of which so many characters are kept, with a part of its uid: another one may come by the same name.
+pub fn unique_name(savepoint: &IngestionSavepoint, kept: usize) -> String {
+    let uid: String = savepoint.uid().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(6).collect();
+    let name: String = savepoint.name_any().replace('.', "-").chars().take(kept).collect();
+    format!("{}-{uid}", name.trim_end_matches('-'))
+}
+
+/// The pod that puts a savepoint where `place` says. It belongs to the savepoint.
+pub fn copier(
+    blueprint: &Blueprint,
+    (template, revision): (&str, &Revision),
+    savepoint: &IngestionSavepoint,
+    place: &str,
+    empty: &BTreeSet<u32>,
+) -> Pod {
+    let metadata = ObjectMeta {
+        name: Some(copier_name(savepoint)),
+        namespace: savepoint.namespace(),
+        labels: Some(labels("savepoint", ("forebay.dev/savepoint", &savepoint.name_any()))),
+        owner_references: savepoint.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    };
+    let empty: Vec<String> = empty.iter().map(u32::to_string).collect();
+    let empty = empty.join(",");
+    let mut arguments = vec!["savepoint", "take", "--name", place];
+    if !empty.is_empty() {
+        arguments.extend(["--empty", &empty]);
+    }
+    build(metadata, pod::build(blueprint, (template, revision), 0), &arguments)
+}
+
+/// The name of the pod that deletes what a savepoint holds.
+pub fn eraser_name(savepoint: &IngestionSavepoint) -> String {
+    format!("{}-cleanup", copier_name(savepoint))
+}
+
+/// The pod that deletes what a savepoint holds. It has no owner: what belongs to a savepoint that is being deleted may be deleted first.
+pub fn eraser(blueprint: &Blueprint, (template, revision): (&str, &Revision), savepoint: &IngestionSavepoint, place: &str) -> Pod {
+    let uid = savepoint.uid().unwrap_or_default();
+    let metadata = ObjectMeta {
+        name: Some(eraser_name(savepoint)),
+        namespace: savepoint.namespace(),
+        labels: Some(labels("cleanup", (CLEANUP_LABEL, &uid))),
+        ..ObjectMeta::default()
+    };
+    build(metadata, pod::build(blueprint, (template, revision), 0), &["savepoint", "delete", "--name", place])
+}
+
+/// The name of the pod that cleans up behind a job, and of its config map.
+pub fn cleaner_name(blueprint: &Blueprint) -> String {
+    format!("{}-cleanup", blueprint.prefix())
+}
+
+/// The pod that deletes what a job leaves. It has no owner: what belongs to a job that is being deleted is deleted first.
+pub fn cleaner(blueprint: &Blueprint, revision: &Revision) -> Pod {
+    let mut pod = build(metadata_of_cleaner(blueprint), pod::build(blueprint, ("", revision), 0), &["cleanup", "--delete"]);
+    for volume in pod.spec.iter_mut().flat_map(|spec| spec.volumes.iter_mut().flatten()) {
+        if let Some(config) = &mut volume.config_map {
+            config.name = cleaner_name(blueprint);
+        }
+    }
+    pod
+}
+
+/// What the pod that cleans up and its config map have in common.
+pub fn metadata_of_cleaner(blueprint: &Blueprint) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(cleaner_name(blueprint)),
+        namespace: blueprint.resource.metadata.namespace.clone(),
+        labels: Some(labels("cleanup", (CLEANUP_LABEL, blueprint.uid()))),
+        ..ObjectMeta::default()
+    }
+}
+
+fn labels(component: &str, own: (&str, &str)) -> BTreeMap<String, String> {
+    let labels = [("app.kubernetes.io/name", "forebay"), ("app.kubernetes.io/component", component), MANAGED_BY, own];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn build(metadata: ObjectMeta, mut pod: Pod, arguments: &[&str]) -> Pod {
+    pod.metadata = metadata;
+    if let Some(spec) = &mut pod.spec {
+        spec.restart_policy = Some("OnFailure".to_owned());
+        spec.topology_spread_constraints = None;
+        for container in &mut spec.containers {
+            let file = format!("/etc/forebay/{FILE}");
+            container.args = Some(arguments.iter().copied().chain(["-f", &file]).map(str::to_owned).collect());
+            (container.ports, container.readiness_probe) = (None, None);
+        }
+    }
+    pod
+}

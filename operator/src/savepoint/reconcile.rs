@@ -1,0 +1,160 @@
+//! One look at one savepoint: observe, decide, act, report. All reads and writes go through the operator's eyes and hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_crds::savepoint::{IngestionSavepoint, IngestionSavepointStatus, SavepointDeletionPolicy, SavepointPhase};
+use forebay_crds::{IngestionJob, validate};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+
+use super::{Progress, Sight, Step, step};
+use crate::apply::ApplyError;
+use crate::observe::Seen;
+use crate::plan::rollout::Rollout;
+use crate::reconcile::{Context, check_for_cluster};
+use crate::report::{News, condition};
+use crate::resources::{Blueprint, JOB_UID_LABEL, task};
+use crate::teardown;
+use crate::teardown::reconcile::FINALIZER;
+
+/// While it is not over.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// One look.
+pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>) -> Result<Action, ApplyError> {
+    let now = Timestamp::now();
+    if savepoint.metadata.deletion_timestamp.is_some() {
+        return end(&savepoint, &context, now).await;
+    }
+    let is_erased = savepoint.spec.deletion_policy == SavepointDeletionPolicy::Delete;
+    if is_erased != has_finalizer(&savepoint) {
+        context.applier.finalizer(&*savepoint, FINALIZER, is_erased).await?;
+    }
+    let job = job_of(&savepoint, &context).await;
+    let sight = Sight {
+        phase: savepoint.status.as_ref().and_then(|status| status.phase),
+        age: savepoint.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default(),
+        deadline: savepoint.spec.deadline(),
+        is_waited_for: savepoint.labels().contains_key(JOB_UID_LABEL),
+        job: job.as_ref().map(|(_, seen)| seen.fleet.clone()),
+        pod: context.observer.copier(&savepoint.uid().unwrap_or_default()),
+    };
+    let (progress, next) = step(&sight);
+    let mut done = Ok(());
+    match (&next, &job) {
+        (Step::Checkpoint(pods), Some((_, seen))) => context.applier.checkpoint(&context.observer, seen, pods).await,
+        (Step::Copy(empty), Some((blueprint, seen))) => {
+            let template = Rollout::of(&seen.fleet).in_force();
+            done = context.applier.copy(blueprint, seen, template, &savepoint, (&name(&savepoint), empty)).await;
+        }
+        (Step::CleanUp, _) => done = context.applier.delete_copier(&savepoint).await,
+        (Step::Wait | Step::Checkpoint(_) | Step::Copy(_), _) => {}
+    }
+    let Some(progress) = progress else {
+        return done.map(|()| if next == Step::Wait { Action::await_change() } else { Action::requeue(INTERVAL) });
+    };
+    let status = status(&savepoint, &progress, now);
+    if savepoint.status.as_ref() != Some(&status) {
+        if sight.phase != Some(progress.phase) {
+            context.applier.tell(&*savepoint, news(&progress)).await;
+        }
+        context.applier.status(&*savepoint, &status).await?;
+    }
+    done.map(|()| Action::requeue(INTERVAL))
+}
+
+/// After an error.
+pub fn retry(savepoint: Arc<IngestionSavepoint>, error: &ApplyError, _: Arc<Context>) -> Action {
+    tracing::warn!(savepoint = savepoint.name_any(), %error, "a savepoint is looked at again");
+    Action::requeue(INTERVAL * 2)
+}
+
+fn has_finalizer(savepoint: &IngestionSavepoint) -> bool {
+    savepoint.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// One look at a savepoint that is being deleted. Without the finalizer its pod goes with it, and what was copied stays.
+async fn end(savepoint: &IngestionSavepoint, context: &Context, now: Timestamp) -> Result<Action, ApplyError> {
+    if !has_finalizer(savepoint) {
+        return Ok(Action::await_change());
+    }
+    let Some((blueprint, seen)) = job_of(savepoint, context).await else {
+        return release(savepoint, context, Some("its job is gone, which says where it is".to_owned())).await;
+    };
+    let age =
+        savepoint.metadata.deletion_timestamp.as_ref().and_then(|time| now.duration_since(time.0).try_into().ok()).unwrap_or_default();
+    let cleaner = context.observer.cleaner(&savepoint.uid().unwrap_or_default());
+    match teardown::step(&teardown::Sight { age, workers: Vec::new(), has_pods: false, cleaner }) {
+        teardown::Step::Wait | teardown::Step::DeletePods(_) => {}
+        teardown::Step::Clean => {
+            let template = Rollout::of(&seen.fleet).in_force();
+            match context.applier.erase(&blueprint, &seen, template, savepoint, &name(savepoint)).await {
+                Err(ApplyError::NamespaceEnds) => {
+                    return release(savepoint, context, Some("the whole namespace is being deleted".to_owned())).await;
+                }
+                done => done?,
+            }
+        }
+        teardown::Step::Release(left) => {
+            context.applier.delete_eraser(savepoint).await?;
+            return release(savepoint, context, left).await;
+        }
+    }
+    Ok(Action::requeue(INTERVAL))
+}
+
+async fn release(savepoint: &IngestionSavepoint, context: &Context, left: Option<String>) -> Result<Action, ApplyError> {
+    if let Some(why) = left {
+        let note = format!("the savepoint goes, and what was copied may still be there: {why}. `forebay savepoint delete` deletes it");
+        context.applier.tell(savepoint, News { is_warning: true, reason: "CleanupGivenUp", note }).await;
+    }
+    context.applier.finalizer(savepoint, FINALIZER, false).await?;
+    Ok(Action::await_change())
+}
+
+async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Blueprint, Seen)> {
+    let name = ObjectRef::<IngestionJob>::new(&savepoint.spec.job).within(&savepoint.namespace()?);
+    let resource = context.jobs.get(&name)?;
+    let job = validate(&resource).and_then(check_for_cluster).ok()?;
+    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
+    let seen = context.observer.look(&blueprint).await;
+    Some((blueprint, seen))
+}
+
+/// Under which it lies in the bucket: what was copied outlives its object, and another one may come by the same name.
+fn name(savepoint: &IngestionSavepoint) -> String {
+    task::unique_name(savepoint, 56)
+}
+
+fn news(progress: &Progress) -> News {
+    let (is_warning, reason) = match progress.phase {
+        SavepointPhase::Pending => (false, "SavepointPending"),
+        SavepointPhase::Copying => (false, "SavepointCopying"),
+        SavepointPhase::Completed => (false, "SavepointCompleted"),
+        SavepointPhase::Failed => (true, "SavepointFailed"),
+    };
+    News { is_warning, reason, note: format!("{}: {}", progress.reason, progress.message) }
+}
+
+fn status(savepoint: &IngestionSavepoint, progress: &Progress, now: Timestamp) -> IngestionSavepointStatus {
+    let old = savepoint.status.clone().unwrap_or_default();
+    let generation = savepoint.meta().generation;
+    let condition = |type_: &str, holds| condition(&old.conditions, generation, (type_, holds), (progress.reason, &progress.message), now);
+    let is_complete = progress.phase == SavepointPhase::Completed;
+    let path = || format!("{}/{}/{}", savepoint.namespace().unwrap_or_default(), savepoint.spec.job, name(savepoint));
+    IngestionSavepointStatus {
+        observed_generation: generation,
+        phase: Some(progress.phase),
+        conditions: vec![
+            condition("Ready", is_complete),
+            condition("Reconciling", matches!(progress.phase, SavepointPhase::Pending | SavepointPhase::Copying)),
+            condition("Stalled", progress.phase == SavepointPhase::Failed),
+        ],
+        path: is_complete.then(path),
+        completed: is_complete.then(|| old.completed.unwrap_or(Time(now))),
+    }
+}

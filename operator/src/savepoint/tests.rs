@@ -1,0 +1,97 @@
+//! Method: what may be seen of a savepoint is written down, and what is said and done compared; then the steps are taken in a toy.
+
+use std::collections::BTreeMap;
+
+use forebay_api::v1::{Assignment, Description, Shard};
+use forebay_crds::validate::Upgrade;
+
+use super::*;
+use crate::plan::{Answer, PodState, Trouble, Worker};
+
+/// A job of one worker and two shards: epochs, the epochs of their checkpoints, and the ages of these in seconds.
+fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
+    let shard = |(shard, (epoch, checkpoint_epoch, age)): (u32, (u64, u64, Option<u64>))| Shard {
+        shard,
+        phase: "running".into(),
+        epoch,
+        checkpoint_epoch,
+        checkpoint_age_millis: age.map(|age| age * 1000),
+        ..Shard::default()
+    };
+    let owned: Vec<Shard> = (0..).zip(shards).map(shard).collect();
+    let assignment = Some(Assignment { job: "job".into(), version: 1, shards: vec![0, 1] });
+    let answer = Answer::Heard(Description { job: "job".into(), shards: 2, assignment, owned, ..Description::default() });
+    let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
+    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Ready, restarts: 0, trouble: None, answer };
+    let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
+    let (template, workers, configs) = ("t".into(), vec![worker], BTreeMap::new());
+    Fleet {
+        replicas,
+        stops_for: Duration::ZERO,
+        template,
+        gate,
+        workers,
+        configs,
+        savepoints: BTreeMap::new(),
+        has_service: true,
+        has_budget: true,
+    }
+}
+
+fn asked_for(seconds: u64, job: Option<Fleet>, pod: Option<Task>) -> Sight {
+    Sight { phase: None, age: Duration::from_secs(seconds), deadline: Duration::from_secs(60), is_waited_for: false, job, pod }
+}
+
+fn check(sight: &Sight, expected: (SavepointPhase, &str), next: Step) {
+    let (progress, step) = step(sight);
+    let progress = progress.expect("it is not over");
+    assert_eq!(((progress.phase, progress.reason), step), (expected, next), "{}", progress.message);
+}
+
+#[test]
+fn checkpoints_are_waited_for_that_are_younger_than_the_savepoint_or_hold_everything() {
+    use SavepointPhase::{Copying, Pending};
+    let ask = || Step::Checkpoint(["pod-0".to_owned()].into());
+    check(&asked_for(5, None, None), (Pending, "NoSuchJob"), Step::Wait);
+    check(&asked_for(5, Some(job(1, [(7, 6, Some(4)), (9, 8, Some(6))])), None), (Pending, "TakingCheckpoints"), ask());
+    check(&asked_for(5, Some(job(1, [(7, 6, Some(4)), (9, 9, Some(6))])), None), (Copying, "Copying"), Step::Copy([].into()));
+    check(&asked_for(5, Some(job(1, [(7, 0, None), (9, 9, Some(6))])), None), (Pending, "TakingCheckpoints"), ask());
+    // A shard that has never had a record is none to wait for.
+    check(&asked_for(5, Some(job(1, [(0, 0, None), (9, 9, Some(6))])), None), (Copying, "Copying"), Step::Copy([0].into()));
+    let mut restoring = job(1, [(7, 7, Some(4)), (9, 9, Some(4))]);
+    restoring.workers[0].answer = Answer::Unheard(Duration::ZERO);
+    check(&asked_for(5, Some(restoring), None), (Pending, "ShardsStarting"), Step::Wait);
+    // Of a job that rests there is nobody to ask.
+    let mut resting = job(0, [(7, 6, Some(9)), (9, 8, Some(9))]);
+    check(&asked_for(5, Some(resting.clone()), None), (Pending, "JobStops"), Step::Wait);
+    resting.workers.clear();
+    check(&asked_for(5, Some(resting), None), (Copying, "Copying"), Step::Copy([].into()));
+}
+
+#[test]
+fn what_is_over_stays_over_and_leaves_no_pod() {
+    use SavepointPhase::{Completed, Copying, Failed};
+    let trouble = || Some(Trouble { reason: "Error".into(), message: "shard 0 has no checkpoint yet".into() });
+    check(&asked_for(5, None, Some(Task::Working(0, None))), (Copying, "Copying"), Step::Wait);
+    check(&asked_for(5, None, Some(Task::Working(4, trouble()))), (Copying, "Copying"), Step::Wait);
+    check(&asked_for(5, None, Some(Task::Working(5, trouble()))), (Failed, "CopyFailed"), Step::CleanUp);
+    check(&asked_for(61, None, Some(Task::Working(0, None))), (Failed, "DeadlineExceeded"), Step::CleanUp);
+    check(&asked_for(61, None, None), (Failed, "DeadlineExceeded"), Step::Wait);
+    // One that was complete before anybody looked at the clock is complete.
+    check(&asked_for(61, None, Some(Task::Done)), (Completed, "Completed"), Step::Wait);
+    for phase in [Completed, Failed] {
+        let over = |pod| Sight { phase: Some(phase), ..asked_for(5, Some(job(1, [(7, 6, None), (9, 8, None)])), pod) };
+        assert_eq!(step(&over(Some(Task::Done))), (None, Step::CleanUp));
+        assert_eq!(step(&over(None)), (None, Step::Wait));
+    }
+}
+
+#[test]
+fn a_change_does_not_wait_for_the_savepoint_of_a_job_that_does_not_run() {
+    let mut ailing = job(1, [(7, 7, Some(4)), (9, 9, Some(4))]);
+    ailing.workers[0].answer = Answer::Unheard(Duration::ZERO);
+    let after = |seconds, is_waited_for| Sight { is_waited_for, ..asked_for(seconds, Some(ailing.clone()), None) };
+    check(&after(20, true), (SavepointPhase::Pending, "ShardsStarting"), Step::Wait);
+    check(&after(21, true), (SavepointPhase::Failed, "JobAils"), Step::Wait);
+    check(&after(21, false), (SavepointPhase::Pending, "ShardsStarting"), Step::Wait);
+}

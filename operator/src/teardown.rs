@@ -1,0 +1,90 @@
+//! The end of a job whose `deletionPolicy` is `Delete`: what is to be done, from what is seen. Pure. The job has a finalizer then, and it goes in any
+//! case, soon: no live worker is needed, a lost node holds up nothing, and a namespace that is being deleted is let go at once.
+
+pub mod reconcile;
+
+use std::time::Duration;
+
+use crate::plan::{Task, Trouble};
+
+/// A pod that is stuck for so long is on a lost node: what it may still do to the job's journal hurts nobody.
+const PODS_TIMEOUT: Duration = Duration::from_secs(60);
+/// After so long people get their job deleted, and are told what is left.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// What is seen of a job that is being deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// For how long.
+    pub age: Duration,
+    /// Its worker pods, by name: those that are not on their way out, and whether there are others.
+    pub workers: Vec<String>,
+    /// Whether any pod of it is there.
+    pub has_pods: bool,
+    /// The pod that cleans up.
+    pub cleaner: Option<Task>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Wait.
+    Wait,
+    /// End the workers.
+    DeletePods(Vec<String>),
+    /// Make the pod that deletes what the job left in Kafka and in the object store.
+    Clean,
+    /// Let the job go. With a reason: something may be left.
+    Release(Option<String>),
+}
+
+/// What to do.
+pub fn step(sight: &Sight) -> Step {
+    let trouble = match &sight.cleaner {
+        Some(Task::Done) => return Step::Release(None),
+        Some(Task::Working(_, trouble)) => trouble.clone(),
+        None => None,
+    };
+    if sight.age > DEADLINE {
+        let why = trouble.map_or(String::new(), |Trouble { message, .. }| format!(": {message}"));
+        return Step::Release(Some(format!("cleaning up took more than {} s{why}", DEADLINE.as_secs())));
+    }
+    if !sight.workers.is_empty() {
+        return Step::DeletePods(sight.workers.clone());
+    }
+    match &sight.cleaner {
+        None if !sight.has_pods || sight.age > PODS_TIMEOUT => Step::Clean,
+        None | Some(_) => Step::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Method: what may be seen, and what is done about it.
+
+    use super::*;
+
+    fn check(age: u64, workers: &[&str], has_pods: bool, cleaner: Option<Task>, expected: &Step) {
+        let workers = workers.iter().map(|pod| (*pod).to_owned()).collect();
+        assert_eq!(step(&Sight { age: Duration::from_secs(age), workers, has_pods, cleaner }), *expected);
+    }
+
+    #[test]
+    fn workers_end_then_what_they_left_goes_then_the_job() {
+        check(0, &["a", "b"], true, None, &Step::DeletePods(vec!["a".into(), "b".into()]));
+        check(5, &[], true, None, &Step::Wait);
+        check(61, &[], true, None, &Step::Clean);
+        check(5, &[], false, None, &Step::Clean);
+        check(9, &[], false, Some(Task::Working(0, None)), &Step::Wait);
+        check(9, &[], false, Some(Task::Done), &Step::Release(None));
+    }
+
+    #[test]
+    fn the_job_goes_in_any_case() {
+        let late = |why: &str| Step::Release(Some(format!("cleaning up took more than 300 s{why}")));
+        let trouble = Trouble { reason: "Error".into(), message: "no broker".into() };
+        check(301, &["a"], true, None, &late(""));
+        check(301, &[], false, Some(Task::Working(3, Some(trouble))), &late(": no broker"));
+        check(301, &[], false, Some(Task::Done), &Step::Release(None));
+    }
+}

@@ -1,0 +1,69 @@
+//! One look at a job that is being deleted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_crds::{IngestionJob, validate};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::runtime::controller::Action;
+
+use super::{Sight, Step, step};
+use crate::apply::ApplyError;
+use crate::plan;
+use crate::reconcile::{Context, check_for_cluster};
+use crate::report::News;
+use crate::resources::Blueprint;
+
+/// What a job or a savepoint has whose `deletionPolicy` is `Delete`.
+pub const FINALIZER: &str = "forebay.dev/cleanup";
+/// While it is not over.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// One look. A job without the finalizer needs none: all that was made for it has it as its owner, and goes with it.
+pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<Action, ApplyError> {
+    if !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(Action::await_change());
+    }
+    let Ok(job) = validate(&resource).and_then(check_for_cluster) else {
+        return release(&resource, &context, Some("its manifest cannot work, and so does not say where that is".to_owned())).await;
+    };
+    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
+    let seen = context.observer.look(&blueprint).await;
+    let since = resource.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
+    let sight = Sight {
+        age: since.and_then(|since| since.try_into().ok()).unwrap_or_default(),
+        workers: seen.fleet.workers.iter().filter(|worker| worker.is_live()).map(|worker| worker.pod.clone()).collect(),
+        has_pods: !seen.fleet.workers.is_empty(),
+        cleaner: context.observer.cleaner(blueprint.uid()),
+    };
+    match step(&sight) {
+        Step::Wait => {}
+        Step::DeletePods(pods) => {
+            for worker in seen.fleet.workers.iter().filter(|worker| pods.contains(&worker.pod)) {
+                let (pod, uid, reason) = (worker.pod.clone(), worker.uid.clone(), "the job is deleted".to_owned());
+                context.applier.act(&blueprint, &context.observer, &seen, &plan::Action::DeletePod { pod, uid, reason }).await?;
+            }
+        }
+        Step::Clean => match context.applier.clean(&blueprint, &seen).await {
+            Err(ApplyError::NamespaceEnds) => {
+                return release(&resource, &context, Some("the whole namespace is being deleted".to_owned())).await;
+            }
+            done => done?,
+        },
+        Step::Release(left) => {
+            context.applier.delete_cleaner(&blueprint).await?;
+            return release(&resource, &context, left).await;
+        }
+    }
+    Ok(Action::requeue(INTERVAL))
+}
+
+async fn release(resource: &IngestionJob, context: &Context, left: Option<String>) -> Result<Action, ApplyError> {
+    if let Some(why) = left {
+        let note = format!("the job goes, and its journal topic and checkpoints may still be there: {why}. `forebay cleanup` deletes them");
+        context.applier.tell(resource, News { is_warning: true, reason: "CleanupGivenUp", note }).await;
+    }
+    context.applier.finalizer(resource, FINALIZER, false).await?;
+    Ok(Action::await_change())
+}
