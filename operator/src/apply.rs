@@ -8,6 +8,7 @@ use forebay_api::v1::worker_client::WorkerClient;
 use forebay_crds::IngestionJob;
 use forebay_crds::job::IngestionJobStatus;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -15,11 +16,12 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::certificates::Authority;
 use crate::leader::Leadership;
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
 use crate::report::News;
-use crate::resources::{Blueprint, config_map, disruption_budget, pod, service};
+use crate::resources::{Blueprint, certificate, config_map, disruption_budget, pod, service};
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
@@ -35,6 +37,9 @@ pub enum ApplyError {
         /// Why it failed.
         source: Box<kube::Error>,
     },
+    /// No certificate could be made.
+    #[error("make a certificate for the workers: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// Another operator may lead by now.
     #[error("nothing is done: the lease was not renewed in time, and another operator may have it")]
     NotLeading,
@@ -79,6 +84,14 @@ impl Applier {
                 Ok(())
             }
         }
+    }
+
+    /// Gives a job's workers a new certificate. Kubernetes hands it to those that run.
+    pub async fn certificate(&self, blueprint: &Blueprint, authority: &Authority) -> Result<(), ApplyError> {
+        self.check_lead()?;
+        let secret = certificate::build(blueprint, authority, Timestamp::now())?;
+        tracing::info!(job = blueprint.job.name, secret = secret.name_any(), "the workers' certificate is renewed");
+        self.apply(&secret).await
     }
 
     /// Writes the status. It is a cache: what fails here is tried again with the next look.

@@ -3,6 +3,8 @@
 //! Of several instances one acts, the one that holds the lease: two would only undo each other's assignments, which costs time and no record.
 
 mod apply;
+mod certificates;
+mod credentials;
 mod election;
 mod http;
 mod leader;
@@ -28,6 +30,7 @@ use kube::runtime::Controller;
 use kube::runtime::watcher::Config;
 
 use crate::apply::Applier;
+use crate::credentials::Credentials;
 use crate::http::Metrics;
 use crate::leader::Leadership;
 use crate::observe::{Observer, api, own_objects};
@@ -87,7 +90,7 @@ async fn look_after_jobs(
 ) -> anyhow::Result<()> {
     let namespace = arguments.namespace.as_deref();
     let context = Arc::new(Context {
-        observer: Observer::start(client, namespace).await.context("watch the operator's own objects")?,
+        observer: Observer::start(client, namespace, Credentials::load(client).await?).await.context("watch the operator's own objects")?,
         applier: Applier::new(client.clone(), name, leadership),
         worker_image: arguments.worker_image.clone(),
         written: Mutex::new(BTreeMap::new()),
