@@ -7,6 +7,12 @@ pub mod v1;
 
 /// Where a worker listens, unless it is told otherwise.
 pub const PORT: u16 = 7070;
+/// A worker's own certificate, in the folder that it is told.
+pub const TLS_CERTIFICATE: &str = "tls.crt";
+/// The key of that.
+pub const TLS_KEY: &str = "tls.key";
+/// The certificate of the authority that signs whoever may ask.
+pub const TLS_AUTHORITY: &str = "ca.crt";
 /// Where a worker serves its metrics and health in a pod.
 pub const METRICS_PORT: u16 = 9090;
 

@@ -10,6 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use forebay_engine::worker::Report;
 use forebay_worker::assignment::AssignmentFile;
+use forebay_worker::control::tls::Certificates;
 use forebay_worker::control::{self, Control, Facts};
 use forebay_worker::{Runtime, http};
 
@@ -32,6 +33,10 @@ pub struct Worker {
     /// Answer the operator here
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:7070", env = "FOREBAY_CONTROL")]
     control: SocketAddr,
+
+    /// Answer only who proves to be the operator: a folder with tls.crt, tls.key and the operator's ca.crt, looked at for each connection [default: everybody is answered]
+    #[arg(long, value_name = "FOLDER", env = "FOREBAY_CONTROL_TLS")]
+    control_tls: Option<std::path::PathBuf>,
 
     /// Serve /metrics, /healthz and /readyz here, such as 0.0.0.0:9090
     #[arg(long, value_name = "ADDRESS", env = "FOREBAY_METRICS")]
@@ -58,6 +63,7 @@ impl Worker {
     pub fn execute(&self) -> anyhow::Result<()> {
         // From the start: without a handler the first process of a container does not hear the signal that asks it to end.
         let stop = stop_flag()?;
+        let certificates = self.control_tls.as_deref().map(Certificates::in_folder).transpose()?;
         let mut loaded = job::load(&self.places.file)?;
         savepoint::begin(&loaded, &self.places)?;
         loaded.order_inputs(&self.places)?;
@@ -77,7 +83,7 @@ impl Worker {
         let runtime = Runtime::start(engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());
         let control = Arc::new(Control::resume(facts, runtime.status().clone(), (runtime.assigner(), runtime.checkpointer()), file)?);
-        control::serve(self.control, control.clone()).with_context(|| format!("answer the operator on {}", self.control))?;
+        control::serve(self.control, control.clone(), certificates).with_context(|| format!("answer the operator on {}", self.control))?;
         let _metrics = self.metrics.map(|address| http::serve(address, runtime.status().clone())).transpose().context("serve metrics")?;
         watch(runtime, &control, &stop)
     }

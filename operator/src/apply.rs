@@ -10,6 +10,7 @@ use forebay_api::v1::worker_client::WorkerClient;
 use forebay_crds::IngestionSavepoint;
 use forebay_crds::savepoint::SavepointDeletionPolicy;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -17,6 +18,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::certificates::Authority;
 use crate::leader::Leadership;
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
@@ -24,7 +26,7 @@ use crate::plan::rollout::{Rollout, Standing};
 use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
-    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, config_map, disruption_budget, pod, revision, savepoint, service, task,
+    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, pod, revision, savepoint, service, task,
 };
 
 /// By this name the API server knows which fields are the operator's.
@@ -41,6 +43,9 @@ pub enum ApplyError {
         /// Why it failed.
         source: Box<kube::Error>,
     },
+    /// No certificate could be made.
+    #[error("make a certificate for the workers: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// Another operator may lead by now.
     #[error("nothing is done: the lease was not renewed in time, and another operator may have it")]
     NotLeading,
@@ -105,6 +110,13 @@ impl Applier {
                 Ok(())
             }
         }
+    }
+
+    /// Gives a job's workers a new certificate. Kubernetes hands it to those that run.
+    pub async fn certificate(&self, blueprint: &Blueprint, authority: &Authority) -> Result<(), ApplyError> {
+        let secret = certificate::build(blueprint, authority, Timestamp::now())?;
+        tracing::info!(job = blueprint.job.name, secret = secret.name_any(), "the workers' certificate is renewed");
+        self.apply(&secret).await
     }
 
     /// Only if nobody has written to it since it was seen: what is thought of a revision may be out of date by then.

@@ -3,6 +3,8 @@
 //! Of several instances one acts, the one that holds the lease: two would only undo each other's assignments, which costs time and no record.
 
 mod apply;
+mod certificates;
+mod credentials;
 mod election;
 mod http;
 mod leader;
@@ -31,6 +33,7 @@ use kube::runtime::watcher::{self, Config};
 use kube::runtime::{Controller, controller};
 
 use crate::apply::{Applier, ApplyError};
+use crate::credentials::Credentials;
 use crate::http::Metrics;
 use crate::leader::Leadership;
 use crate::observe::{Observer, api, own_objects};
@@ -93,7 +96,7 @@ async fn look_after_jobs(
     let savepoints = Controller::new(api::<IngestionSavepoint>(client, namespace), Config::default());
     metrics.see_jobs(jobs.store());
     let context = Arc::new(Context {
-        observer: Observer::start(client, namespace).await.context("watch the operator's own objects")?,
+        observer: Observer::start(client, namespace, Credentials::load(client).await?).await.context("watch the operator's own objects")?,
         applier: Applier::new(client.clone(), name, leadership),
         jobs: jobs.store(),
         worker_image: arguments.worker_image.clone(),

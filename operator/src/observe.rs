@@ -11,16 +11,18 @@ use forebay_api::v1::{DescribeRequest, Description};
 use forebay_crds::IngestionSavepoint;
 use futures::StreamExt;
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
+use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Config as WatchConfig;
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::runtime::{WatchStreamExt, metadata_watcher, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::credentials::Credentials;
 use crate::plan::rollout::Standing;
 use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Trouble, Worker};
 use crate::report::stops_for;
@@ -50,6 +52,9 @@ pub struct Observer {
     budgets: Store<PodDisruptionBudget>,
     /// Those that the operator has made before changes.
     savepoints: Store<IngestionSavepoint>,
+    /// What stands on the secrets; what stands in them, the operator does not read.
+    secrets: Store<PartialObjectMeta<Secret>>,
+    credentials: Credentials,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
 }
@@ -58,6 +63,8 @@ pub struct Observer {
 struct Contact {
     channel: Channel,
     address: IpAddr,
+    /// The number of the operator's certificate that the channel was made with.
+    certificate: u64,
     known_since: Instant,
     last: Option<(Instant, Description)>,
 }
@@ -80,7 +87,8 @@ pub fn own_objects() -> WatchConfig {
 
 impl Observer {
     /// Starts the watches, and waits until each of them has seen all there is.
-    pub async fn start(client: &Client, namespace: Option<&str>) -> anyhow::Result<Self> {
+    pub async fn start(client: &Client, namespace: Option<&str>, credentials: Credentials) -> anyhow::Result<Self> {
+        let secrets = watch_metadata(client, namespace);
         let (pods, configs, services, budgets) =
             (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
         let savepoints = watch(client, namespace);
@@ -89,7 +97,8 @@ impl Observer {
         configs.wait_until_ready().await?;
         services.wait_until_ready().await?;
         budgets.wait_until_ready().await?;
-        Ok(Self { pods, configs, services, budgets, savepoints, contacts: Mutex::default() })
+        secrets.wait_until_ready().await?;
+        Ok(Self { pods, configs, services, budgets, savepoints, secrets, credentials, contacts: Mutex::default() })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
@@ -111,6 +120,18 @@ impl Observer {
         let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, has_service, has_budget };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
+    }
+
+    /// Whether the workers of a job need a new certificate.
+    pub fn certificate_is_due(&self, blueprint: &Blueprint) -> bool {
+        let secrets = self.secrets.state_filter(|secret| is_of(secret, blueprint));
+        let annotations = secrets.first().and_then(|secret| secret.metadata.annotations.as_ref());
+        self.credentials.authority().is_due(annotations, Timestamp::now())
+    }
+
+    /// By what the operator and its workers know each other.
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// How to reach a worker that was seen: for those who tell it something.
@@ -148,7 +169,7 @@ impl Observer {
     async fn ask(&self, pod: &Pod, job: &str) -> Answer {
         let Some(uid) = pod.uid() else { return Answer::Unheard(Duration::ZERO) };
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
-        let Some(channel) = self.contact(&uid, address) else { return Answer::Unheard(Duration::ZERO) };
+        let Some(channel) = self.contact(&uid, address, job) else { return Answer::Unheard(Duration::ZERO) };
         let mut client = WorkerClient::new(channel);
         let answer = client.describe(DescribeRequest {}).await.map(tonic::Response::into_inner);
         let mut contacts = self.contacts();
@@ -169,24 +190,27 @@ impl Observer {
         }
     }
 
-    /// The channel to a pod: made when it has an address, made anew when that changes, as it does when a node was restarted.
-    fn contact(&self, uid: &str, address: Option<IpAddr>) -> Option<Channel> {
+    /// The channel to a pod: made when it has an address, made anew when that changes, as it does when a node was restarted, or when the operator has
+    /// another certificate.
+    fn contact(&self, uid: &str, address: Option<IpAddr>, job: &str) -> Option<Channel> {
+        let certificate = self.credentials.number(Timestamp::now());
         let mut contacts = self.contacts();
         let address = match (address, contacts.get(uid)) {
             (Some(address), _) => address,
             (None, Some(contact)) => contact.address,
             (None, None) => return None,
         };
-        let known = contacts.get(uid).filter(|contact| contact.address == address);
+        let known = contacts.get(uid).filter(|contact| contact.address == address && contact.certificate == certificate);
         if let Some(contact) = known {
             return Some(contact.channel.clone());
         }
         let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
-        let endpoint = Endpoint::from_shared(format!("http://{host}:{}", forebay_api::PORT)).expect("an address and a port make a URL");
+        let endpoint = Endpoint::from_shared(format!("https://{host}:{}", forebay_api::PORT)).expect("an address and a port make a URL");
+        let endpoint = endpoint.tls_config(self.credentials.for_workers(job)).expect("certificates of our own making are some");
         let channel = endpoint.connect_timeout(ANSWER_TIMEOUT).timeout(ANSWER_TIMEOUT).connect_lazy();
         let before = contacts.remove(uid);
         let (known_since, last) = before.map_or((Instant::now(), None), |contact| (contact.known_since, contact.last));
-        contacts.insert(uid.to_owned(), Contact { channel: channel.clone(), address, known_since, last });
+        contacts.insert(uid.to_owned(), Contact { channel: channel.clone(), address, certificate, known_since, last });
         Some(channel)
     }
 
@@ -205,6 +229,18 @@ where
     tokio::spawn(stream.for_each(|event| async move {
         if let Err(error) = event {
             tracing::warn!(kind = %K::kind(&()), %error, "a watch is started again");
+        }
+    }));
+    store
+}
+
+/// The same of what stands on the objects alone.
+fn watch_metadata(client: &Client, namespace: Option<&str>) -> Store<PartialObjectMeta<Secret>> {
+    let (store, writer) = reflector::store();
+    let stream = reflector(writer, metadata_watcher(api::<Secret>(client, namespace), own_objects()).default_backoff());
+    tokio::spawn(stream.for_each(|event| async move {
+        if let Err(error) = event {
+            tracing::warn!(kind = "Secret", %error, "a watch is started again");
         }
     }));
     store

@@ -63,6 +63,9 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     let seen = context.observer.look(&blueprint).await;
     let actions = plan(&seen.fleet);
     let mut outcome = Ok(());
+    if context.observer.certificate_is_due(&blueprint) {
+        outcome = context.applier.certificate(&blueprint, context.observer.credentials().authority()).await;
+    }
     for action in &actions {
         outcome = outcome.and(context.applier.act(&blueprint, &context.observer, &seen, action).await);
     }

@@ -1,5 +1,6 @@
 //! What the operator makes in the cluster, one builder per kind: pure, from a job to an object.
 
+pub mod certificate;
 pub mod config_map;
 pub mod disruption_budget;
 pub mod pod;

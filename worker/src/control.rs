@@ -1,19 +1,34 @@
 //! What an operator may ask of a worker, over gRPC: the contract is `api/proto/worker.proto`. It reads the status, keeps the assignment, and hands
 //! shards to the runtime; it never touches a shard.
 
+pub mod tls;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use forebay_api::v1::worker_server::{Worker, WorkerServer};
 use forebay_api::v1::{self, AssignReply, CheckpointReply, CheckpointRequest, DescribeRequest, Description};
 use forebay_engine::claim::GaveUp;
 use forebay_engine::ids::{AssignmentVersion, ShardId};
 use forebay_engine::journal::Books;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status as Refused};
 
 use crate::assignment::{Assignment, AssignmentFile};
+use crate::control::tls::Certificates;
 use crate::status::{ShardStatus, Status};
+
+/// Handshakes at a time: there is one operator, and a few more while it is replaced.
+const HANDSHAKES_MAX: usize = 16;
+/// How long one may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this a connection is made anew, so that nobody is served for long by a certificate that is no longer good.
+const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// Hands shards to the engine: [`crate::Runtime::assigner`].
 pub type Assigner = Box<dyn Fn(AssignmentVersion, BTreeSet<ShardId>) + Send + Sync>;
@@ -115,30 +130,68 @@ impl Control {
     }
 }
 
-/// Serves on `address` from a thread of its own, until the process ends; returns where. `Err` when the address cannot be had.
-pub fn serve(address: SocketAddr, control: Arc<Control>) -> std::io::Result<SocketAddr> {
+/// Serves on `address` from a thread of its own, until the process ends; returns where. With certificates only those who have one of their authority are
+/// answered, without any everybody is. `Err` when the address cannot be had.
+pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Certificates>) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let is_encrypted = certificates.is_some();
     let serve = move || {
         runtime.block_on(async move {
-            let listener = match tokio::net::TcpListener::from_std(listener) {
+            let listener = match TcpListener::from_std(listener) {
                 Ok(listener) => listener,
                 Err(error) => return tracing::error!(%error, "the operator is not answered"),
             };
-            let served = tonic::transport::Server::builder()
-                .add_service(WorkerServer::new(Service(control)))
-                .serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener))
-                .await;
+            let router = tonic::transport::Server::builder().max_connection_age(CONNECTION_AGE_MAX).add_service(WorkerServer::new(Service(control)));
+            let served = match certificates {
+                None => router.serve_with_incoming(TcpIncoming::from(listener)).await,
+                Some(certificates) => router.serve_with_incoming(handshaken(listener, certificates)).await,
+            };
             if let Err(error) = served {
                 tracing::error!(%error, "the operator is no longer answered");
             }
         });
     };
     std::thread::Builder::new().name("control".into()).spawn(serve)?;
-    tracing::info!(%address, "the operator is answered");
+    tracing::info!(%address, encrypted = is_encrypted, "the operator is answered");
     Ok(address)
+}
+
+/// Connections of those who have proved who they are. One that takes its time holds up nobody else.
+fn handshaken(listener: TcpListener, mut certificates: Certificates) -> impl futures::Stream<Item = std::io::Result<TlsStream<TcpStream>>> {
+    let (sender, mut receiver) = mpsc::channel(HANDSHAKES_MAX);
+    tokio::spawn(async move {
+        let places = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+        while let Ok(place) = places.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let Some(acceptor) = certificates.acceptor() else { continue };
+                    tokio::spawn(handshake(acceptor, stream, peer, sender.clone(), place));
+                }
+                Err(error) => tracing::warn!(%error, "a connection was not accepted"),
+            }
+        }
+    });
+    futures::stream::poll_fn(move |context| receiver.poll_recv(context))
+}
+
+async fn handshake(
+    acceptor: tokio_rustls::TlsAcceptor,
+    stream: TcpStream,
+    peer: SocketAddr,
+    sender: mpsc::Sender<std::io::Result<TlsStream<TcpStream>>>,
+    _place: OwnedSemaphorePermit,
+) {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        // Nobody receives when the server has ended.
+        Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
+        // Kubernetes' own probe only opens a connection, every two seconds.
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+        Ok(Err(error)) => tracing::warn!(%peer, %error, "a client is refused"),
+        Err(_) => tracing::warn!(%peer, "a client is refused: it did not finish its handshake"),
+    }
 }
 
 struct Service(Arc<Control>);

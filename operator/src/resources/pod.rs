@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use forebay_api::{METRICS_PORT, PORT};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecretKeySelector,
+    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecretKeySelector, SecretVolumeSource,
     SecurityContext, TCPSocketAction, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -14,12 +14,17 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::config_map::FILE;
 use super::revision::Revision;
-use super::{Blueprint, SLOT_LABEL, TEMPLATE_LABEL};
+use super::{Blueprint, certificate, SLOT_LABEL, TEMPLATE_LABEL};
 
 /// Nobody: the user that images without one for the purpose use.
 const USER: i64 = 65_532;
 /// To finish the open epochs and release all shards, with room for a broker that is slow.
 const GRACE_SECONDS: i64 = 30;
+
+/// The volume with the certificates.
+pub const CERTIFICATES: &str = "certificates";
+/// Where they are; Kubernetes replaces them there when they are renewed.
+const CERTIFICATES_FOLDER: &str = "/etc/forebay-tls";
 
 /// The pod of a slot, under the revision of this template.
 pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32) -> Pod {
@@ -55,6 +60,7 @@ pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slo
                     config_map: Some(ConfigMapVolumeSource { name: blueprint.config_name(template), ..ConfigMapVolumeSource::default() }),
                     ..Volume::default()
                 },
+                certificates(blueprint),
                 empty("state"),
                 empty("tmp"),
             ]),
@@ -69,14 +75,16 @@ fn container(revision: &Revision) -> Container {
         |name: &str, port: u16| ContainerPort { name: Some(name.to_owned()), container_port: port.into(), ..ContainerPort::default() };
     let file = format!("/etc/forebay/{FILE}");
     let (control, metrics) = (format!("0.0.0.0:{PORT}"), format!("0.0.0.0:{METRICS_PORT}"));
-    let arguments =
-        ["worker", "-f", &file, "--state-dir", "/var/lib/forebay/state", "--control", &control, "--metrics", &metrics, "--log-json"];
+    let arguments = [
+        &["worker", "-f", &file, "--state-dir", "/var/lib/forebay/state", "--control", &control, "--control-tls", CERTIFICATES_FOLDER][..],
+        &["--metrics", &metrics, "--log-json"],
+    ];
     Container {
         name: "worker".to_owned(),
         image: Some(revision.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["forebay".to_owned()]),
-        args: Some(arguments.map(str::to_owned).to_vec()),
+        args: Some(arguments.concat().into_iter().map(str::to_owned).collect()),
         env: Some(environment(revision)),
         env_from: Some(revision.env_from_secrets.iter().map(|secret| secret_environment(secret)).collect()),
         ports: Some(vec![port("control", PORT), port("metrics", METRICS_PORT)]),
@@ -96,6 +104,7 @@ fn container(revision: &Revision) -> Container {
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: Some(vec![
             mount("job", "/etc/forebay", true),
+            mount(CERTIFICATES, CERTIFICATES_FOLDER, true),
             mount("state", "/var/lib/forebay", false),
             mount("tmp", "/tmp", false),
         ]),
@@ -139,6 +148,16 @@ fn resources(revision: &Revision) -> ResourceRequirements {
         (own(&revision.requests), own(&revision.limits))
     };
     ResourceRequirements { requests: Some(requests), limits: Some(limits), ..ResourceRequirements::default() }
+}
+
+fn certificates(blueprint: &Blueprint) -> Volume {
+    let secret = SecretVolumeSource {
+        secret_name: Some(certificate::name(blueprint)),
+        // For the owner and the pod's group: its own.
+        default_mode: Some(0o440),
+        ..SecretVolumeSource::default()
+    };
+    Volume { name: CERTIFICATES.to_owned(), secret: Some(secret), ..Volume::default() }
 }
 
 fn empty(name: &str) -> Volume {

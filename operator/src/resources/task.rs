@@ -104,9 +104,12 @@ fn build(metadata: ObjectMeta, mut pod: Pod, arguments: &[&str]) -> Pod {
     if let Some(spec) = &mut pod.spec {
         spec.restart_policy = Some("OnFailure".to_owned());
         spec.topology_spread_constraints = None;
+        // It answers nobody; and the secret may be gone before the pod.
+        spec.volumes.iter_mut().for_each(|all| all.retain(|volume| volume.name != pod::CERTIFICATES));
         for container in &mut spec.containers {
             let file = format!("/etc/forebay/{FILE}");
             container.args = Some(arguments.iter().copied().chain(["-f", &file]).map(str::to_owned).collect());
+            container.volume_mounts.iter_mut().for_each(|all| all.retain(|mount| mount.name != pod::CERTIFICATES));
             (container.ports, container.readiness_probe) = (None, None);
         }
     }

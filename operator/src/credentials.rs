@@ -1,0 +1,127 @@
+//! By what this operator proves who it is, and knows whom it asks. Keeps the authority in a secret of the operator's own namespace; its own certificate
+//! lies in memory only, and is renewed there.
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, anyhow};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+use crate::certificates::{Authority, Holder, Pair, is_old, workers_name};
+
+/// The authority's secret.
+const NAME: &str = "forebay-operator-authority";
+/// The names that Kubernetes has for them in secrets of this type.
+pub const CERTIFICATE: &str = "tls.crt";
+/// Likewise.
+pub const KEY: &str = "tls.key";
+
+/// The authority, and the certificate that it last signed for this operator.
+pub struct Credentials {
+    authority: Authority,
+    own: Mutex<Own>,
+}
+
+struct Own {
+    pair: Pair,
+    signed: Timestamp,
+    /// Grows with each renewal.
+    number: u64,
+}
+
+impl Credentials {
+    /// With the authority of this operator's namespace, which is made if there is none.
+    pub async fn load(client: &Client) -> anyhow::Result<Self> {
+        let api: Api<Secret> = Api::default_namespaced(client.clone());
+        let attempt = || format!("read the secret {NAME}; without it workers cannot be asked, and once it is deleted a new one is made");
+        let secret = match api.get_opt(NAME).await.with_context(attempt)? {
+            Some(secret) => secret,
+            None => make(&api).await?,
+        };
+        let authority = Authority::of(read(&secret).with_context(attempt)?).map_err(|error| anyhow!(error)).with_context(attempt)?;
+        Self::of(authority, Timestamp::now()).context("sign the operator's certificate")
+    }
+
+    fn of(authority: Authority, now: Timestamp) -> Result<Self, rcgen::Error> {
+        let pair = authority.sign(Holder::Operator, now)?;
+        Ok(Self { authority, own: Mutex::new(Own { pair, signed: now, number: 0 }) })
+    }
+
+    /// Who signs.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The number of the operator's certificate, renewed if its time has come: a connection that was made with another is to be made anew.
+    pub fn number(&self, now: Timestamp) -> u64 {
+        let mut own = self.own();
+        if is_old(own.signed, now) {
+            match self.authority.sign(Holder::Operator, now) {
+                Ok(pair) => *own = Own { pair, signed: now, number: own.number + 1 },
+                // The old one is good for another month.
+                Err(error) => tracing::warn!(%error, "the operator's certificate is not renewed"),
+            }
+        }
+        own.number
+    }
+
+    /// How to speak with the workers of a job, and with nobody else.
+    pub fn for_workers(&self, job: &str) -> ClientTlsConfig {
+        let own = self.own();
+        ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(&self.authority.pair().certificate))
+            .identity(Identity::from_pem(&own.pair.certificate, &own.pair.key))
+            .domain_name(workers_name(job))
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, Own> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The data of a secret with a pair in it.
+pub fn data(pair: &Pair) -> Vec<(String, ByteString)> {
+    let entry = |name: &str, text: &str| (name.to_owned(), ByteString(text.as_bytes().to_vec()));
+    vec![entry(CERTIFICATE, &pair.certificate), entry(KEY, &pair.key)]
+}
+
+async fn make(api: &Api<Secret>) -> anyhow::Result<Secret> {
+    let authority = Authority::make(Timestamp::now()).context("make a certificate authority")?;
+    let secret = Secret {
+        metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(data(authority.pair()).into_iter().collect()),
+        ..Secret::default()
+    };
+    tracing::info!(secret = NAME, "a certificate authority is made");
+    match api.create(&PostParams::default(), &secret).await {
+        // Somebody was faster: theirs is the one.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(api.get(NAME).await?),
+        made => made.with_context(|| format!("make the secret {NAME}")),
+    }
+}
+
+fn read(secret: &Secret) -> anyhow::Result<Pair> {
+    let text = |name: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(name)).with_context(|| format!("it has no entry {name}"))?;
+        String::from_utf8(bytes.0.clone()).with_context(|| format!("its entry {name} is no text"))
+    };
+    Ok(Pair { certificate: text(CERTIFICATE)?, key: text(KEY)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operators_certificate_is_renewed_in_time() {
+        let at = |day: i64| Timestamp::from_second(1_800_000_000 + day * 86_400).unwrap();
+        let credentials = Credentials::of(Authority::make(at(0)).unwrap(), at(0)).unwrap();
+        assert_eq!([0, 59, 60, 61, 120].map(|day| credentials.number(at(day))), [0, 0, 1, 1, 2]);
+    }
+}
