@@ -19,8 +19,16 @@ fn the_chart_is_tidy_and_refuses_values_that_make_no_sense() -> Result<()> {
     let Some(helm) = Helm::of_environment() else { return Ok(()) };
     helm.ask(&["lint", "--strict", &Helm::chart()])?;
     helm.ask(&[&["lint", "--strict", &Helm::chart()], EVERYTHING].concat())?;
-    let bad =
-        ["namespaced=maybe", "image.tag=a b", "image.repository=", "image.registry=x", "replicaCount=3", "replicas=many", "resources.cpu=1", "logLevel="];
+    let bad = [
+        "namespaced=maybe",
+        "image.tag=a b",
+        "image.repository=",
+        "image.registry=x",
+        "replicaCount=3",
+        "replicas=many",
+        "resources.cpu=1",
+        "logLevel=",
+    ];
     for value in bad {
         let refused = helm.template(SYSTEM, &["--set", value]).err().map(|error| format!("{error:#}")).unwrap_or_default();
         let name = value.split(['=', '.']).next().unwrap_or_default();

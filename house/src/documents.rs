@@ -73,7 +73,8 @@ pub fn check_runbooks(rules: &TextFile, runbooks: &TextFile) -> Vec<String> {
     let missing = alerts.difference(&sections).map(|name| format!("{} has no section for alert {name}", runbooks.path));
     let gone = sections.difference(&alerts).map(|name| format!("{} has a section for {name}, which is no alert", runbooks.path));
     let names_its_own = |name: &&&str| rules.text.contains(&format!("runbook: {}#{}\n", runbooks.path, name.to_lowercase()));
-    let unnamed = alerts.iter().filter(|name| !names_its_own(name)).map(|name| format!("{}: alert {name} does not name its section", rules.path));
+    let unnamed =
+        alerts.iter().filter(|name| !names_its_own(name)).map(|name| format!("{}: alert {name} does not name its section", rules.path));
     missing.chain(gone).chain(unnamed).collect()
 }
 
@@ -180,15 +181,21 @@ mod tests {
     #[test]
     fn what_rules_and_dashboards_ask_for_is_described() {
         let rules = file("r.yaml", r#"sum by (le) (rate(forebay_b_seconds_bucket[5m])) / forebay_a_total{x="forebay"} > forebay_c_count"#);
-        assert_eq!(check_metrics_used(&rules, "`forebay_b_seconds`, `forebay_a_total`"), ["r.yaml: forebay_c_count is not described in docs/metrics.md"]);
+        assert_eq!(
+            check_metrics_used(&rules, "`forebay_b_seconds`, `forebay_a_total`"),
+            ["r.yaml: forebay_c_count is not described in docs/metrics.md"]
+        );
     }
 
     #[test]
     fn alerts_and_runbooks_are_compared_both_ways() {
         let rules = file("r.yaml", "  - alert: One\n      runbook: b.md#one\n  - alert: Two\n      runbook: b.md#one\n");
         let books = file("b.md", "# Runbooks\n## One\n## Three\n");
-        let expected =
-            ["b.md has no section for alert Two", "b.md has a section for Three, which is no alert", "r.yaml: alert Two does not name its section"];
+        let expected = [
+            "b.md has no section for alert Two",
+            "b.md has a section for Three, which is no alert",
+            "r.yaml: alert Two does not name its section",
+        ];
         assert_eq!(check_runbooks(&rules, &books), expected);
     }
 

@@ -26,7 +26,8 @@ use crate::plan::rollout::{Rollout, Standing};
 use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
-    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, pod, revision, savepoint, service, task,
+    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, pod, revision, savepoint,
+    service, task,
 };
 
 /// By this name the API server knows which fields are the operator's.

@@ -17,7 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Config as WatchConfig;
-use kube::runtime::{WatchStreamExt, metadata_watcher, reflector, watcher};
+use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
@@ -88,7 +88,7 @@ pub fn own_objects() -> WatchConfig {
 impl Observer {
     /// Starts the watches, and waits until each of them has seen all there is.
     pub async fn start(client: &Client, namespace: Option<&str>, credentials: Credentials) -> anyhow::Result<Self> {
-        let secrets = watch_metadata(client, namespace);
+        let secrets = watch(client, namespace);
         let (pods, configs, services, budgets) =
             (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
         let savepoints = watch(client, namespace);
@@ -229,18 +229,6 @@ where
     tokio::spawn(stream.for_each(|event| async move {
         if let Err(error) = event {
             tracing::warn!(kind = %K::kind(&()), %error, "a watch is started again");
-        }
-    }));
-    store
-}
-
-/// The same of what stands on the objects alone.
-fn watch_metadata(client: &Client, namespace: Option<&str>) -> Store<PartialObjectMeta<Secret>> {
-    let (store, writer) = reflector::store();
-    let stream = reflector(writer, metadata_watcher(api::<Secret>(client, namespace), own_objects()).default_backoff());
-    tokio::spawn(stream.for_each(|event| async move {
-        if let Err(error) = event {
-            tracing::warn!(kind = "Secret", %error, "a watch is started again");
         }
     }));
     store

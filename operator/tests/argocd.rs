@@ -19,7 +19,8 @@ fn check(status: Value, expected: (&str, &str)) {
 }
 
 fn conditions(phase: &str, generation: u64, holds: &str) -> Value {
-    let condition = |name: &str| json!({"type": name, "status": if name == holds { "True" } else { "False" }, "reason": "R", "message": "the story"});
+    let condition =
+        |name: &str| json!({"type": name, "status": if name == holds { "True" } else { "False" }, "reason": "R", "message": "the story"});
     let all: Vec<Value> = ["Ready", "Reconciling", "Stalled"].into_iter().map(condition).collect();
     json!({"phase": phase, "observedGeneration": generation, "conditions": all})
 }

@@ -144,7 +144,8 @@ pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Ce
                 Ok(listener) => listener,
                 Err(error) => return tracing::error!(%error, "the operator is not answered"),
             };
-            let router = tonic::transport::Server::builder().max_connection_age(CONNECTION_AGE_MAX).add_service(WorkerServer::new(Service(control)));
+            let router =
+                tonic::transport::Server::builder().max_connection_age(CONNECTION_AGE_MAX).add_service(WorkerServer::new(Service(control)));
             let served = match certificates {
                 None => router.serve_with_incoming(TcpIncoming::from(listener)).await,
                 Some(certificates) => router.serve_with_incoming(handshaken(listener, certificates)).await,
