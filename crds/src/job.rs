@@ -5,6 +5,7 @@
 
 mod connection;
 mod input;
+mod pods;
 mod status;
 mod upgrade;
 mod workers;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
+pub use pods::{AddedMetadata, PodTemplate, VolumeClaimTemplate};
 pub use status::{IngestionJobStatus, Phase};
 pub use upgrade::UpgradeSpec;
 pub use workers::{EnvSource, ResourcesSpec, SecretName, WorkersSpec};

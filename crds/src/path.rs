@@ -40,6 +40,12 @@ impl Path {
         self.child(Segment::Index(index))
     }
 
+    /// Where something is whose path begins at what this path names.
+    #[must_use]
+    pub fn join(&self, below: &Self) -> Self {
+        Self(self.0.iter().chain(&below.0).cloned().collect())
+    }
+
     /// The way from the top.
     pub fn segments(&self) -> &[Segment] {
         &self.0

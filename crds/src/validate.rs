@@ -2,12 +2,15 @@
 //! nobody behind this reads the raw spec.
 
 mod connection;
+mod pods;
 mod tables;
 mod topics;
 mod upgrade;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimTemplate, PodTemplateSpec};
 
 use crate::finding::Finding;
 use crate::job::{
@@ -128,7 +131,7 @@ pub struct Checkpoint {
 }
 
 /// The worker pods.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Workers {
     /// How many there should be.
     pub replicas: u32,
@@ -140,6 +143,10 @@ pub struct Workers {
     pub requests: BTreeMap<String, String>,
     /// What each of them may use.
     pub limits: BTreeMap<String, String>,
+    /// What is merged into each pod. It names nothing that the operator relies on.
+    pub pod_template: Option<PodTemplateSpec>,
+    /// The claim for the state's volume; `None`: it is on the node's own disk.
+    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
 }
 
 /// Checks a job and fills in its defaults. `Err` lists everything that is wrong with it, without places in a file
@@ -301,6 +308,11 @@ fn check_workers(spec: &WorkersSpec, at: &Path, findings: &mut Vec<Finding>) -> 
         env_from_secrets: spec.env_from.iter().map(|source| source.secret_ref.name.clone()).collect(),
         requests: spec.resources.requests.clone(),
         limits: spec.resources.limits.clone(),
+        pod_template: spec.pod_template.as_ref().and_then(|template| pods::check_template(template, &at.key("podTemplate"), findings)),
+        volume_claim_template: spec
+            .volume_claim_template
+            .as_ref()
+            .and_then(|claim| pods::check_claim(claim, &at.key("volumeClaimTemplate"), findings)),
     }
 }
 

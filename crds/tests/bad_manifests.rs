@@ -147,6 +147,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "  shards: 4\n",
         "  kafka:\n    bootstrapServers: a:1\n    propertiesFrom:\n      sasl.password: {env: A, file: b}\n",
     ),
+    (
+        "faults in what is added to pods",
+        "  shards: 4\n",
+        "  workers:\n    podTemplate:\n      metadata: {name: a}\n      spec:\n        tolerations:\n          - {efect: NoSchedule}\n",
+    ),
+    (
+        "faults in what is added to pods that Kubernetes knows of",
+        "  shards: 4\n",
+        "  workers:\n    podTemplate:\n      spec:\n        tolerations:\n          - {efect: NoSchedule}\n        containers:\n          - name: worker\n            command: [sh]\n",
+    ),
     ("many faults at once", "  shards: 4\n", "  shards: many\n  consumergroup: g\n  workers: {replicas: -1}\n  checkpoint_: {}\n"),
 ];
 

@@ -221,3 +221,75 @@ fn a_savepoint_to_begin_with_is_named_by_namespace_job_and_name() {
     // It decides where the state begins, and no result after that.
     assert_eq!(revision(&validated(&with("default/flights/a"))), revision(&validated(&flights())));
 }
+
+/// The flights job with something under `workers`.
+fn with_workers(workers: &str) -> IngestionJob {
+    parse(&flights().replace("  shards: 4\n", &format!("  shards: 4\n  workers: {workers}\n")), "job.yaml").unwrap()
+}
+
+#[test]
+fn what_is_added_to_pods_is_read_by_kubernetes_own_types() {
+    let job = with_workers(
+        r#"{podTemplate: {metadata: {labels: {team: air}}, spec: {tolerations: [{key: spot, operator: Exists}], containers: [{name: worker, env: [{name: A, value: b}]}]}},
+            volumeClaimTemplate: {spec: {storageClassName: fast, resources: {requests: {storage: 10Gi}}}}}"#,
+    );
+    let workers = validate(&job).unwrap().workers;
+    let template = workers.pod_template.unwrap();
+    assert_eq!(template.metadata.unwrap().labels.unwrap()["team"], "air");
+    let spec = template.spec.unwrap();
+    assert_eq!(spec.tolerations.unwrap()[0].operator.as_deref(), Some("Exists"));
+    assert_eq!(spec.containers[0].env.as_ref().unwrap()[0].value.as_deref(), Some("b"));
+    let claim = workers.volume_claim_template.unwrap().spec;
+    assert_eq!(claim.storage_class_name.as_deref(), Some("fast"));
+    assert_eq!(claim.access_modes.unwrap(), ["ReadWriteOnce"]);
+    assert_eq!(validate(&with_workers("{podTemplate: {}}")).unwrap().workers.pod_template, None);
+    // No result depends on it.
+    assert_eq!(revision(&validate(&job).unwrap()), revision(&validated(&flights())));
+}
+
+#[test]
+fn what_kubernetes_does_not_know_or_the_operator_relies_on_is_refused_by_name() {
+    let check = |workers: &str, expected: &[&str]| {
+        // As from the API server, without a file.
+        let findings = validate(&with_workers(workers)).unwrap_err();
+        let said: Vec<String> = findings.iter().map(|finding| finding.to_string().replace("spec.workers.podTemplate.", "")).collect();
+        assert_eq!(said, expected, "{workers}");
+        assert!(findings.iter().all(|finding| finding.place.is_none()), "{findings:?}");
+    };
+    check(
+        "{podTemplate: {spec: {nodeSelektor: {a: b}, tolerations: [{efect: NoSchedule}], priority: high, affinity: [1]}}}",
+        &[
+            "spec.nodeSelektor: unknown field; did you mean `nodeSelector`?",
+            "spec.affinity: a list stands where a block of fields belongs",
+            "spec.priority: \"high\" stands where a whole number belongs",
+            "spec.tolerations[0].efect: unknown field; did you mean `effect`?",
+        ],
+    );
+    check(
+        "{podTemplate: {metadata: {labels: {forebay.dev/job: a, app.kubernetes.io/name: b}}, spec: {restartPolicy: Never, volumes: [{name: state}]}}}",
+        &[
+            "metadata.labels[\"app.kubernetes.io/name\"]: the operator sets this itself, and finds its own by it; delete it, or write another name",
+            "metadata.labels[\"forebay.dev/job\"]: the operator sets this itself, and finds its own by it; delete it, or write another name",
+            "spec.restartPolicy: a worker is always started again; delete it",
+            "spec.volumes[0].name: \"state\" is a volume of the operator's own; write another name",
+        ],
+    );
+    check(
+        "{podTemplate: {spec: {containers: [{image: a}, {name: b}, {name: worker, args: [x], image: c, env: [{name: FOREBAY_WORKER}], \
+         volumeMounts: [{name: v, mountPath: /etc/forebay/}, {name: v, mountPath: /tmp/a}, {name: v, mountPath: /tmpa}]}]}}}",
+        &[
+            "spec.containers[0]: the field `name` is missing; add `name: worker` for the worker itself, or another one for a container beside it",
+            "spec.containers[1]: the field `image` is missing; a container beside the worker needs one of its own",
+            "spec.containers[2].args: the operator says what a worker runs; delete it",
+            "spec.containers[2].image: the worker's image has a field of its own; write it as spec.workers.image",
+            "spec.containers[2].env[0].name: the operator sets FOREBAY_WORKER itself; delete it",
+            "spec.containers[2].volumeMounts[0].mountPath: /etc/forebay is the worker's own; mount it elsewhere",
+            "spec.containers[2].volumeMounts[1].mountPath: /tmp is the worker's own; mount it elsewhere",
+        ],
+    );
+    check(
+        "{volumeClaimTemplate: {spec: {accessModes: [ReadWriteMany]}}}",
+        &["spec.workers.volumeClaimTemplate.spec: the claim does not say how large it is to be; \
+             add `resources: {requests: {storage: 10Gi}}`, with room for a worker's share of the state twice over"],
+    );
+}

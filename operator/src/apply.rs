@@ -61,6 +61,19 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// What the API server has against what was to be made, in its own words: trying again makes nothing better.
+    pub fn refusal(&self) -> Option<String> {
+        match self {
+            Self::Cluster { action, source } => match &**source {
+                kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(format!("{action}: {}", status.message)),
+                _ => None,
+            },
+            Self::Certificate(_) | Self::NotLeading | Self::NamespaceEnds | Self::NoRevision { .. } => None,
+        }
+    }
+}
+
 /// The hands of the operator.
 pub struct Applier {
     client: Client,

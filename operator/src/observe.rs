@@ -26,6 +26,7 @@ use crate::credentials::Credentials;
 use crate::plan::rollout::Standing;
 use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Trouble, Worker};
 use crate::report::stops_for;
+use crate::resources::pod::WORKER;
 use crate::resources::revision::Revision;
 use crate::resources::task::CLEANUP_LABEL;
 use crate::resources::{Blueprint, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
@@ -303,7 +304,8 @@ fn trouble(pod: &Pod) -> Option<Trouble> {
         let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
         return Some(Trouble { reason, message: condition.message.clone().unwrap_or_default() });
     }
-    status.container_statuses.iter().flatten().find_map(container_trouble)
+    let mut containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    containers.find_map(container_trouble)
 }
 
 fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
@@ -316,11 +318,18 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     // Why the process ended says more than that Kubernetes waits before it starts it again.
     if let Some(ended) = ended {
         let last_words = ended.message.as_deref().map(last_words).filter(|message| !message.is_empty());
-        let message = last_words.unwrap_or_else(|| format!("the worker ended with exit code {}", ended.exit_code));
-        return Some(Trouble { reason: ended.reason.clone().unwrap_or_else(|| "Error".to_owned()), message });
+        let message = last_words.unwrap_or_else(|| format!("it ended with exit code {}", ended.exit_code));
+        let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
+        return Some(Trouble { reason, message: named(container, message) });
     }
     let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
-    Some(Trouble { reason: waiting.reason.clone().unwrap_or_default(), message: waiting.message.clone().unwrap_or_default() })
+    let message = waiting.message.clone().unwrap_or_default();
+    Some(Trouble { reason: waiting.reason.clone().unwrap_or_default(), message: named(container, message) })
+}
+
+/// Whose words they are, unless the worker's.
+fn named(container: &ContainerStatus, message: String) -> String {
+    if container.name == WORKER { message } else { format!("container {}: {message}", container.name) }
 }
 
 /// What a process said when it ended. Kubernetes hands over the end of its log; before the error there are lines of no interest.
@@ -365,5 +374,8 @@ mod tests {
         );
         check(container(false, waits(), log), Some(("Error", "forebay: the manifest cannot work:\nspec.inputs: gone")));
         check(container(true, json(r#"{"running": {}}"#), last()), None);
+        let mut beside = container(false, waits(), last());
+        beside["containerStatuses"][0]["name"] = "proxy".into();
+        check(beside, Some(("Error", "container proxy: forebay: topic flights is missing")));
     }
 }

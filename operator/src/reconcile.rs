@@ -69,7 +69,11 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     for action in &actions {
         outcome = outcome.and(context.applier.act(&blueprint, &context.observer, &seen, action).await);
     }
-    write(&context, &resource, &Verdict::of(&seen), Some(&seen), &actions).await?;
+    let mut verdict = Verdict::of(&seen);
+    if let Some(refusal) = outcome.as_ref().err().and_then(ApplyError::refusal) {
+        verdict = verdict.refused(refusal);
+    }
+    write(&context, &resource, &verdict, Some(&seen), &actions).await?;
     let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty();
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(HEARING_INTERVAL) })
 }

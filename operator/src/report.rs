@@ -78,6 +78,15 @@ impl Verdict {
         }
     }
 
+    /// The same, when the API server refuses what is to be made for it. A job that is as it should be stays so.
+    pub fn refused(self, why: String) -> Self {
+        match self.phase {
+            Phase::Starting => Self::new(Phase::Stalled, "Refused", why),
+            Phase::Upgrading => Self::new(Phase::Upgrading, "Refused", format!("{}; {why}", self.message)),
+            Phase::Running | Phase::RolledBack | Phase::Suspending | Phase::Suspended | Phase::Stalled => self,
+        }
+    }
+
     fn of_workers(fleet: &Fleet) -> Self {
         let canary = Rollout::of(fleet).canary();
         let owned = || fleet.workers.iter().filter_map(|worker| worker.heard()).flat_map(|said| &said.owned);

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use forebay_crds::{IngestionJob, ValidatedJob};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use revision::Revision;
@@ -60,10 +61,16 @@ impl Blueprint {
             requests: job.workers.requests.clone(),
             limits: job.workers.limits.clone(),
             secrets,
+            pod_template: job.workers.pod_template.clone(),
+            volume_claim_template: job.workers.volume_claim_template.clone(),
         };
         // Only what the user can change: another operator must not replace all pods for what it writes differently.
-        let Revision { image, env_from_secrets, requests, limits, .. } = &revision;
-        let inputs = format!("{image}\n{manifest}\n{env_from_secrets:?}\n{requests:?}\n{limits:?}");
+        let Revision { image, env_from_secrets, requests, limits, pod_template, volume_claim_template, .. } = &revision;
+        let mut inputs = format!("{image}\n{manifest}\n{env_from_secrets:?}\n{requests:?}\n{limits:?}");
+        // A job that adds nothing has the hash that it had before anything could be added.
+        if pod_template.is_some() || volume_claim_template.is_some() {
+            inputs += &json!([pod_template, volume_claim_template]).to_string();
+        }
         let hash: String = Sha256::digest(inputs.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { resource, job, manifest, revision, template: hash[..10].to_owned() }
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pods::{PodTemplate, VolumeClaimTemplate};
+
 /// The worker pods.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -24,6 +26,12 @@ pub struct WorkersSpec {
     /// What each of them asks for and may use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: ResourcesSpec,
+    /// What is added to the pods: labels and annotations, where they may run, as whom, with what beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplate>,
+    /// The state's volume, if it is to be another than the node's own disk. What it held is gone with the pod; state is restored from the bucket as ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_claim_template: Option<VolumeClaimTemplate>,
 }
 
 /// A source of environment variables.

@@ -16,6 +16,8 @@ use crate::path::{Path, Segment};
 
 /// More than anybody reads at once; bounds the rounds of [`deserialize`].
 const FINDINGS_MAX: usize = 50;
+/// These may have more fields than their types: the one has its header read elsewhere, the other may have been written by a newer version.
+const TOLERANT: [&str; 2] = ["IngestionJob", "IngestionJobStatus"];
 
 /// Reads a `T` out of `root`, or says everything that is in its way.
 pub(crate) fn deserialize<T: for<'de> Deserialize<'de>>(root: &Node, file: &Arc<str>) -> Result<T, Vec<Finding>> {
@@ -171,7 +173,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         // Kubernetes' own types ignore what they do not know; its API server does not.
-        if name == "ObjectMeta"
+        if !TOLERANT.contains(&name)
             && let Content::Map { entries, .. } = &self.node.content
             && let Some(unknown) = entries.iter().find(|entry| !fields.contains(&entry.key.as_str()))
         {

@@ -160,3 +160,14 @@ fn flights() -> forebay_crds::IngestionJobSpec {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml");
     forebay_crds::parse(&std::fs::read_to_string(path).unwrap(), "job.yaml").unwrap().spec
 }
+
+#[test]
+fn what_the_api_server_refuses_is_told_as_long_as_it_stands_in_the_way() {
+    let why = || "apply Pod flights-0: no such service account".to_owned();
+    let of = |phase| Verdict::new(phase, "AllShardsRun", "all 2 shards process").refused(why());
+    assert_eq!(of(Phase::Starting), Verdict::new(Phase::Stalled, "Refused", why()));
+    let upgrading = of(Phase::Upgrading);
+    assert_eq!((upgrading.phase, upgrading.reason.as_str()), (Phase::Upgrading, "Refused"));
+    assert!(upgrading.message.ends_with("no such service account"), "{}", upgrading.message);
+    assert_eq!(of(Phase::Running), Verdict::new(Phase::Running, "AllShardsRun", "all 2 shards process"));
+}

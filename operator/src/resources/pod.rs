@@ -1,12 +1,15 @@
-//! A worker's pod: restricted by Kubernetes' own standard of that name, without access to the API server, its state on the node's disk.
+//! A worker's pod: restricted by Kubernetes' own standard of that name, without access to the API server, its state on the node's disk; and what the job's
+//! manifest adds to that, merged by Kubernetes' own rules.
 
 use std::collections::BTreeMap;
 
 use forebay_api::{METRICS_PORT, PORT};
+use k8s_openapi::DeepMerge;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvFromSource, EnvVar, EnvVarSource,
-    ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretEnvSource, SecretKeySelector,
-    SecretVolumeSource, SecurityContext, TCPSocketAction, TopologySpreadConstraint, Volume, VolumeMount,
+    EphemeralVolumeSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecretEnvSource, SecretKeySelector, SecretVolumeSource, SecurityContext, TCPSocketAction, TopologySpreadConstraint,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -21,6 +24,10 @@ const USER: i64 = 65_532;
 /// To finish the open epochs and release all shards, with room for a broker that is slow.
 const GRACE_SECONDS: i64 = 30;
 
+/// The worker's container.
+pub const WORKER: &str = "worker";
+/// The volume with the state.
+pub const STATE: &str = "state";
 /// The volume with the certificates.
 pub const CERTIFICATES: &str = "certificates";
 /// Where they are; Kubernetes replaces them there when they are renewed.
@@ -28,6 +35,37 @@ const CERTIFICATES_FOLDER: &str = "/etc/forebay-tls";
 
 /// The pod of a slot, under the revision of this template.
 pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32) -> Pod {
+    let mut pod = own(blueprint, (template, revision), slot);
+    if let Some(added) = revision.pod_template.clone() {
+        add(&mut pod, added, blueprint);
+    }
+    pod
+}
+
+/// Merges what the user adds. It names nothing of the operator's own: its validation has seen to that.
+fn add(pod: &mut Pod, mut added: PodTemplateSpec, blueprint: &Blueprint) {
+    let spec = added.spec.get_or_insert_default();
+    // One that selects nobody spreads nobody; who writes one cannot mean any other pods.
+    for constraint in spec.topology_spread_constraints.iter_mut().flatten() {
+        constraint.label_selector.get_or_insert_with(|| selector(blueprint));
+    }
+    // The one list that has no key to merge by, and would be replaced.
+    let own = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.env_from.iter().flatten());
+    let own: Vec<EnvFromSource> = own.cloned().collect();
+    for container in spec.containers.iter_mut().filter(|container| container.name == WORKER) {
+        if let Some(sources) = &mut container.env_from {
+            sources.splice(..0, own.iter().cloned());
+        }
+    }
+    pod.metadata.merge_from(added.metadata.unwrap_or_default());
+    pod.spec.merge_from(added.spec);
+}
+
+fn selector(blueprint: &Blueprint) -> LabelSelector {
+    LabelSelector { match_labels: Some(blueprint.selector()), ..LabelSelector::default() }
+}
+
+fn own(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32) -> Pod {
     let number = slot.to_string();
     let labels = [(TEMPLATE_LABEL, template), (SLOT_LABEL, number.as_str())];
     Pod {
@@ -51,7 +89,7 @@ pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slo
                 max_skew: 1,
                 topology_key: "kubernetes.io/hostname".to_owned(),
                 when_unsatisfiable: "ScheduleAnyway".to_owned(),
-                label_selector: Some(LabelSelector { match_labels: Some(blueprint.selector()), ..LabelSelector::default() }),
+                label_selector: Some(selector(blueprint)),
                 ..TopologySpreadConstraint::default()
             }]),
             volumes: Some(vec![
@@ -61,7 +99,7 @@ pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slo
                     ..Volume::default()
                 },
                 certificates(blueprint),
-                empty("state"),
+                state(revision),
                 empty("tmp"),
             ]),
             ..PodSpec::default()
@@ -80,7 +118,7 @@ fn container(revision: &Revision) -> Container {
         &["--metrics", &metrics, "--log-json"],
     ];
     Container {
-        name: "worker".to_owned(),
+        name: WORKER.to_owned(),
         image: Some(revision.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["forebay".to_owned()]),
@@ -105,7 +143,7 @@ fn container(revision: &Revision) -> Container {
         volume_mounts: Some(vec![
             mount("job", "/etc/forebay", true),
             mount(CERTIFICATES, CERTIFICATES_FOLDER, true),
-            mount("state", "/var/lib/forebay", false),
+            mount(STATE, "/var/lib/forebay", false),
             mount("tmp", "/tmp", false),
         ]),
         ..Container::default()
@@ -160,7 +198,14 @@ fn certificates(blueprint: &Blueprint) -> Volume {
     Volume { name: CERTIFICATES.to_owned(), secret: Some(secret), ..Volume::default() }
 }
 
-fn empty(name: &str) -> Volume {
+fn state(revision: &Revision) -> Volume {
+    let Some(claim) = &revision.volume_claim_template else { return empty(STATE) };
+    let ephemeral = EphemeralVolumeSource { volume_claim_template: Some(claim.clone()) };
+    Volume { name: STATE.to_owned(), ephemeral: Some(ephemeral), ..Volume::default() }
+}
+
+/// A volume on the node's disk, empty at first.
+pub fn empty(name: &str) -> Volume {
     Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }
 }
 

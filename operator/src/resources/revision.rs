@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use forebay_crds::job::SecretKey;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaimTemplate, PodTemplateSpec};
 use serde::{Deserialize, Serialize};
 
 /// The file in the config map.
@@ -24,6 +24,12 @@ pub struct Revision {
     pub limits: BTreeMap<String, String>,
     /// Variables that the manifest counts on. A worker has no access to the API server, so Kubernetes gives it the values.
     pub secrets: BTreeMap<String, SecretKey>,
+    /// What the user adds to the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_template: Option<PodTemplateSpec>,
+    /// The claim for the state's volume, which is on the node's disk without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
 }
 
 impl Revision {

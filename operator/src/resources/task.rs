@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_crds::savepoint::IngestionSavepoint;
+use k8s_openapi::DeepMerge;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
@@ -48,7 +49,7 @@ pub fn copier(
     if !empty.is_empty() {
         arguments.extend(["--empty", &empty]);
     }
-    build(metadata, pod::build(blueprint, (template, revision), 0), &arguments)
+    build(metadata, revision, pod::build(blueprint, (template, revision), 0), &arguments)
 }
 
 /// The name of the pod that deletes what a savepoint holds.
@@ -65,7 +66,7 @@ pub fn eraser(blueprint: &Blueprint, (template, revision): (&str, &Revision), sa
         labels: Some(labels("cleanup", (CLEANUP_LABEL, &uid))),
         ..ObjectMeta::default()
     };
-    build(metadata, pod::build(blueprint, (template, revision), 0), &["savepoint", "delete", "--name", place])
+    build(metadata, revision, pod::build(blueprint, (template, revision), 0), &["savepoint", "delete", "--name", place])
 }
 
 /// The name of the pod that cleans up behind a job, and of its config map.
@@ -75,7 +76,7 @@ pub fn cleaner_name(blueprint: &Blueprint) -> String {
 
 /// The pod that deletes what a job leaves. It has no owner: what belongs to a job that is being deleted is deleted first.
 pub fn cleaner(blueprint: &Blueprint, revision: &Revision) -> Pod {
-    let mut pod = build(metadata_of_cleaner(blueprint), pod::build(blueprint, ("", revision), 0), &["cleanup", "--delete"]);
+    let mut pod = build(metadata_of_cleaner(blueprint), revision, pod::build(blueprint, ("", revision), 0), &["cleanup", "--delete"]);
     for volume in pod.spec.iter_mut().flat_map(|spec| spec.volumes.iter_mut().flatten()) {
         if let Some(config) = &mut volume.config_map {
             config.name = cleaner_name(blueprint);
@@ -99,18 +100,25 @@ fn labels(component: &str, own: (&str, &str)) -> BTreeMap<String, String> {
     labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn build(metadata: ObjectMeta, mut pod: Pod, arguments: &[&str]) -> Pod {
-    pod.metadata = metadata;
+/// From a worker's pod: what runs beside it stays behind, where it may run and as whom does not.
+fn build(metadata: ObjectMeta, revision: &Revision, mut pod: Pod, arguments: &[&str]) -> Pod {
+    pod.metadata = revision.pod_template.clone().and_then(|added| added.metadata).unwrap_or_default();
+    pod.metadata.merge_from(metadata);
     if let Some(spec) = &mut pod.spec {
         spec.restart_policy = Some("OnFailure".to_owned());
         spec.topology_spread_constraints = None;
         // It answers nobody; and the secret may be gone before the pod.
         spec.volumes.iter_mut().for_each(|all| all.retain(|volume| volume.name != pod::CERTIFICATES));
+        for volume in spec.volumes.iter_mut().flatten().filter(|volume| volume.name == pod::STATE) {
+            *volume = pod::empty(pod::STATE);
+        }
+        spec.containers.retain(|container| container.name == pod::WORKER);
         for container in &mut spec.containers {
             let file = format!("/etc/forebay/{FILE}");
             container.args = Some(arguments.iter().copied().chain(["-f", &file]).map(str::to_owned).collect());
             container.volume_mounts.iter_mut().for_each(|all| all.retain(|mount| mount.name != pod::CERTIFICATES));
-            (container.ports, container.readiness_probe) = (None, None);
+            (container.ports, container.lifecycle) = (None, None);
+            (container.readiness_probe, container.liveness_probe, container.startup_probe) = (None, None, None);
         }
     }
     pod

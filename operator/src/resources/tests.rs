@@ -128,3 +128,106 @@ fn the_pod_that_cleans_up_outlives_its_job_and_reads_a_config_map_of_its_own() {
     assert_eq!(pod["spec"]["containers"][0]["args"], serde_json::json!(["cleanup", "--delete", "-f", "/etc/forebay/job.json"]));
     assert!(config.data.unwrap().contains_key(FILE_NAME));
 }
+
+/// The job with something added to its pods.
+fn with_template(template: &str) -> Blueprint {
+    blueprint(|manifest| manifest.replace("  workers:\n", &format!("  workers:\n    podTemplate: {template}\n")))
+}
+
+const TEMPLATE: &str = r#"{metadata: {labels: {team: air}, annotations: {note: hello}}, spec: {serviceAccountName: reader, nodeSelector: {disk: fast},
+      tolerations: [{key: spot, operator: Exists}], volumes: [{name: keys, secret: {secretName: keys}}], securityContext: {runAsUser: 1000},
+      topologySpreadConstraints: [{topologyKey: zone, maxSkew: 1, whenUnsatisfiable: DoNotSchedule}],
+      containers: [{name: proxy, image: "proxy:1", volumeMounts: [{name: tmp, mountPath: /scratch}]}, {name: worker, env: [{name: RUST_LOG, value: debug}],
+      envFrom: [{configMapRef: {name: settings}}], volumeMounts: [{name: keys, mountPath: /keys}], livenessProbe: {httpGet: {path: /healthz, port: metrics}}}]}}"#;
+
+#[test]
+fn what_a_user_adds_is_merged_and_takes_nothing_away() {
+    let blueprint = with_template(TEMPLATE);
+    assert_eq!(Revision::read(&config_map::build(&blueprint)), Some(blueprint.revision.clone()));
+    let pod = pod_of(&blueprint, 0);
+    let plain = serde_json::to_value(pod_of(&self::blueprint(|manifest| manifest), 0)).unwrap();
+    let pod = serde_json::to_value(pod).unwrap();
+    let (labels, spec) = (&pod["metadata"]["labels"], &pod["spec"]);
+    assert_eq!(
+        (&labels["team"], &labels[JOB_LABEL], &pod["metadata"]["annotations"]["note"]),
+        (&"air".into(), &"flights".into(), &"hello".into())
+    );
+    assert_eq!((&spec["serviceAccountName"], &spec["nodeSelector"]["disk"]), (&"reader".into(), &"fast".into()));
+    assert_eq!((&spec["securityContext"]["runAsUser"], &spec["securityContext"]["runAsNonRoot"]), (&1000.into(), &true.into()));
+    let names = |list: &serde_json::Value, field: &str| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|item| item[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&spec["volumes"], "name"), ["job", "certificates", "state", "tmp", "keys"]);
+    assert_eq!(names(&spec["topologySpreadConstraints"], "topologyKey"), ["kubernetes.io/hostname", "zone"]);
+    assert_eq!(spec["topologySpreadConstraints"][1]["labelSelector"], spec["topologySpreadConstraints"][0]["labelSelector"]);
+    assert_eq!(names(&spec["containers"], "name"), ["worker", "proxy"]);
+    let (worker, before) = (&spec["containers"][0], &plain["spec"]["containers"][0]);
+    assert_eq!((&worker["args"], &worker["ports"], &worker["image"]), (&before["args"], &before["ports"], &before["image"]));
+    assert_eq!(worker["envFrom"], serde_json::json!([{"secretRef": {"name": "s3"}}, {"configMapRef": {"name": "settings"}}]));
+    assert_eq!(names(&worker["env"], "name"), ["POD_NAME", "POD_UID", "FOREBAY_WORKER", "FOREBAY_KAFKA_SECRET_0", "RUST_LOG"]);
+    assert_eq!(names(&worker["volumeMounts"], "name"), ["job", "certificates", "state", "tmp", "keys"]);
+}
+
+#[test]
+fn pods_that_do_one_thing_inherit_as_whom_and_where_and_nothing_that_runs_beside() {
+    let blueprint = with_template(TEMPLATE);
+    let pod = serde_json::to_value(task::cleaner(&blueprint, &blueprint.revision)).unwrap();
+    let spec = &pod["spec"];
+    assert_eq!((&pod["metadata"]["labels"]["team"], &pod["metadata"]["labels"][JOB_LABEL]), (&"air".into(), &serde_json::Value::Null));
+    assert_eq!((&spec["serviceAccountName"], &spec["tolerations"][0]["key"]), (&"reader".into(), &"spot".into()));
+    let containers = spec["containers"].as_array().unwrap();
+    assert_eq!((containers.len(), &containers[0]["livenessProbe"]), (1, &serde_json::Value::Null));
+    assert!(containers[0]["env"].as_array().unwrap().iter().any(|variable| variable["name"] == "RUST_LOG"), "{spec:#}");
+    assert!(containers[0]["volumeMounts"].as_array().unwrap().iter().any(|mount| mount["name"] == "keys"), "{spec:#}");
+}
+
+#[test]
+fn a_change_of_what_is_added_is_a_change_of_the_template() {
+    let before = blueprint(|manifest| manifest).template;
+    let changed = [with_template("{}"), with_template("{spec: {nodeSelector: {a: b}}}"), with_template("{spec: {nodeSelector: {a: c}}}")];
+    let [nothing, one, other] = changed.map(|blueprint| blueprint.template);
+    assert_eq!(nothing, before);
+    assert!(one != before && other != one, "{one} {other}");
+}
+
+#[test]
+fn the_states_volume_is_a_claim_of_the_pods_own_when_asked_for_and_not_for_pods_without_state() {
+    let claim = "    volumeClaimTemplate: {spec: {resources: {requests: {storage: 10Gi}}}}\n";
+    let blueprint = blueprint(|manifest| manifest.replace("  workers:\n", &format!("  workers:\n{claim}")));
+    let state = |pod: &k8s_openapi::api::core::v1::Pod| {
+        let pod = serde_json::to_value(pod).unwrap();
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == "state").unwrap().clone()
+    };
+    let worker = state(&pod_of(&blueprint, 0));
+    assert_eq!(worker["ephemeral"]["volumeClaimTemplate"]["spec"]["resources"]["requests"]["storage"], "10Gi");
+    assert_eq!(worker["ephemeral"]["volumeClaimTemplate"]["spec"]["accessModes"], serde_json::json!(["ReadWriteOnce"]));
+    assert_eq!(state(&task::cleaner(&blueprint, &blueprint.revision)), serde_json::json!({"name": "state", "emptyDir": {}}));
+    assert_ne!(blueprint.template, self::blueprint(|manifest| manifest).template);
+}
+
+/// Method: all names that the operator itself gives to parts of a pod are added by a user, one after another; the job must be refused each time.
+#[test]
+fn nothing_of_the_operators_own_can_be_replaced() {
+    let pod = serde_json::to_value(pod_of(&blueprint(|manifest| manifest), 0)).unwrap();
+    let worker = &pod["spec"]["containers"][0];
+    let each = |list: &serde_json::Value, field: &str| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|item| item[field].as_str().unwrap().to_owned()).collect()
+    };
+    let in_worker = |part: String| format!("{{spec: {{containers: [{{name: worker, {part}}}]}}}}");
+    let labels = pod["metadata"]["labels"].as_object().unwrap().keys().map(|name| format!("{{metadata: {{labels: {{{name}: a}}}}}}"));
+    let volumes = each(&pod["spec"]["volumes"], "name").into_iter().map(|name| format!("{{spec: {{volumes: [{{name: {name}}}]}}}}"));
+    let variables = each(&worker["env"], "name").into_iter().map(|name| in_worker(format!("env: [{{name: {name}}}]")));
+    let mounts = each(&worker["volumeMounts"], "mountPath").into_iter();
+    let mounts = mounts.map(|path| in_worker(format!("volumeMounts: [{{name: v, mountPath: {path}}}]")));
+    let parts =
+        ["command: [a]", "args: [a]", "ports: [{containerPort: 1}]", "image: a", "resources: {}"].map(|part| in_worker(part.to_owned()));
+    let all: Vec<String> = labels.chain(volumes).chain(variables).chain(mounts).chain(parts).collect();
+    assert!(all.len() > 20, "{all:?}");
+    for template in all {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml");
+        let manifest = std::fs::read_to_string(path).unwrap() + &format!("  workers: {{podTemplate: {template}}}\n");
+        let resource = Manifest::parse(&manifest, "job.yaml").unwrap().job;
+        assert!(forebay_crds::validate(&resource).is_err(), "{template} was not refused");
+    }
+}
