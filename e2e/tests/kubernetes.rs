@@ -4,8 +4,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, credentials, written};
+use forebay_e2e::cluster::{Cluster, SYSTEM};
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::s3::S3;
 use forebay_e2e::{in_folder, until};
@@ -34,6 +34,7 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         job.until_whole(WORKERS)?;
         println!("{}", cluster.ask(&["get", "ij"])?);
 
+        check_policy(&cluster, &job.flights.name)?;
         let before = job.pods()?;
         let (early, late) = rest.split_at(rest.len() / 2);
         job.feed(early)?;
@@ -49,6 +50,22 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         ensure!(events.contains("ShardsAssigned") && events.contains("Running"), "the events do not tell the story:\n{events}");
         job.delete_and_check(&all)
     })
+}
+
+/// The policy that lets nobody but the operator tell workers what to do. The API server has taken it; this cluster's network honours none. It was written once:
+/// an operator that found its own writing wrong would write it again with each look.
+fn check_policy(cluster: &Cluster, job: &str) -> Result<()> {
+    let printed = cluster.ask(&["get", "networkpolicies", "-l", &format!("forebay.dev/job={job}"), "-o", "json"])?;
+    let list: serde_json::Value = serde_json::from_str(&printed)?;
+    let policy = &list["items"][0];
+    let from = &policy["spec"]["ingress"][0]["from"][0];
+    ensure!(from["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] == SYSTEM, "{policy:#}");
+    let labels = from["podSelector"]["matchLabels"].as_object().context("the operator is selected")?;
+    let selector: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    let found = cluster.ask(&["-n", SYSTEM, "get", "pods", "-l", &selector.join(","), "-o", "name"])?;
+    ensure!(found.lines().count() == 1, "the policy lets these in: {found}");
+    ensure!(policy["metadata"]["generation"] == 1, "it was written anew: {policy:#}");
+    Ok(())
 }
 
 /// Method: a job whose topics do not exist, and one that the API server itself must refuse. The topic is made: the job starts by itself.

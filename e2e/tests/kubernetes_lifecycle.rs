@@ -52,7 +52,7 @@ fn a_job_made_anew_under_its_name_starts_clean() -> Result<()> {
         let once = job.flights.counts()?[&enriched];
         job.delete()?;
         let label = format!("forebay.dev/job={}", job.flights.name);
-        let left = cluster.ask(&["get", "pods,services,configmaps", "-l", &label, "-o", "name"])?;
+        let left = cluster.ask(&["get", "pods,services,configmaps,networkpolicies", "-l", &label, "-o", "name"])?;
         ensure!(left.is_empty(), "the deleted job left {left}");
 
         cluster.apply_file(&job.flights.manifest)?;

@@ -26,8 +26,8 @@ use crate::plan::rollout::{Rollout, Standing};
 use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
-    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, pod, revision, savepoint,
-    service, task,
+    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, network_policy, pod, revision,
+    savepoint, service, task,
 };
 
 /// By this name the API server knows which fields are the operator's.
@@ -94,6 +94,7 @@ impl Applier {
         match action {
             Action::ApplyService => self.apply(&service::build(blueprint)).await,
             Action::ApplyBudget => self.apply(&disruption_budget::build(blueprint)).await,
+            Action::ApplyPolicy => self.apply(&network_policy::build(blueprint, observer.own_namespace())).await,
             Action::ApplyConfig => self.apply(&config_map::build(blueprint)).await,
             Action::ApplyPod { slot, template } => {
                 let revision = revision_of(blueprint, seen, template)?;

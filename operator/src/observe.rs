@@ -12,6 +12,7 @@ use forebay_crds::IngestionSavepoint;
 use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
@@ -29,7 +30,9 @@ use crate::report::stops_for;
 use crate::resources::pod::WORKER;
 use crate::resources::revision::Revision;
 use crate::resources::task::CLEANUP_LABEL;
-use crate::resources::{Blueprint, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL};
+use crate::resources::{
+    Blueprint, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL, network_policy,
+};
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -51,6 +54,9 @@ pub struct Observer {
     configs: Store<ConfigMap>,
     services: Store<Service>,
     budgets: Store<PodDisruptionBudget>,
+    policies: Store<NetworkPolicy>,
+    /// The operator's own namespace.
+    namespace: String,
     /// Those that the operator has made before changes.
     savepoints: Store<IngestionSavepoint>,
     /// What stands on the secrets; what stands in them, the operator does not read.
@@ -92,14 +98,17 @@ impl Observer {
         let secrets = watch(client, namespace);
         let (pods, configs, services, budgets) =
             (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
-        let savepoints = watch(client, namespace);
+        let (savepoints, policies) = (watch(client, namespace), watch(client, namespace));
         pods.wait_until_ready().await?;
         savepoints.wait_until_ready().await?;
         configs.wait_until_ready().await?;
         services.wait_until_ready().await?;
         budgets.wait_until_ready().await?;
+        policies.wait_until_ready().await?;
         secrets.wait_until_ready().await?;
-        Ok(Self { pods, configs, services, budgets, savepoints, secrets, credentials, contacts: Mutex::default() })
+        let namespace = client.default_namespace().to_owned();
+        let contacts = Mutex::default();
+        Ok(Self { pods, configs, services, budgets, policies, namespace, savepoints, secrets, credentials, contacts })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
@@ -113,12 +122,15 @@ impl Observer {
         let configs = maps.iter().map(|(template, map)| (template.clone(), config(map, now))).collect();
         let revisions = maps.iter().filter_map(|(template, map)| Some((template.clone(), Revision::read(map)?))).collect();
         let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
+        let policy = network_policy::build(blueprint, &self.namespace).spec;
+        let is_right = |found: &NetworkPolicy| is_of(found, blueprint) && found.spec == policy;
+        let has_policy = !self.policies.state_filter(is_right).is_empty();
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
         let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
         let savepoints = self.savepoints.state_filter(|savepoint| label(savepoint, JOB_UID_LABEL).as_deref() == Some(blueprint.uid()));
         let savepoints = savepoints.iter().filter_map(|savepoint| Some((label(&**savepoint, TEMPLATE_LABEL)?, saved(savepoint)))).collect();
         let stops_for = stops_for(&blueprint.resource, now);
-        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, has_service, has_budget };
+        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, has_service, has_budget, has_policy };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
     }
@@ -128,6 +140,11 @@ impl Observer {
         let secrets = self.secrets.state_filter(|secret| is_of(secret, blueprint));
         let annotations = secrets.first().and_then(|secret| secret.metadata.annotations.as_ref());
         self.credentials.authority().is_due(annotations, Timestamp::now())
+    }
+
+    /// The namespace that this operator runs in.
+    pub fn own_namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// By what the operator and its workers know each other.

@@ -45,6 +45,8 @@ pub struct Fleet {
     pub has_service: bool,
     /// Whether the disruption budget is there.
     pub has_budget: bool,
+    /// Whether the network policy is there, and is for this operator.
+    pub has_policy: bool,
 }
 
 /// A config map: it holds all that a revision's pods are made from.
@@ -139,6 +141,8 @@ pub enum Action {
     ApplyService,
     /// Make the disruption budget of the pods.
     ApplyBudget,
+    /// Make the network policy of the pods, or set it right.
+    ApplyPolicy,
     /// Make the config map of the current template.
     ApplyConfig,
     /// Make a pod of this template in this slot.
@@ -194,6 +198,9 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     }
     if !fleet.has_budget {
         actions.push(Action::ApplyBudget);
+    }
+    if !fleet.has_policy {
+        actions.push(Action::ApplyPolicy);
     }
     if fleet.replicas > 0 && !fleet.configs.contains_key(&fleet.template) {
         actions.push(Action::ApplyConfig);

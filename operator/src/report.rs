@@ -245,6 +245,7 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             }
             Action::ApplyService
             | Action::ApplyBudget
+            | Action::ApplyPolicy
             | Action::ApplyConfig
             | Action::DeleteConfig(_)
             | Action::ApplySavepoint

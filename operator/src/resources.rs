@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod config_map;
 pub mod disruption_budget;
+pub mod network_policy;
 pub mod pod;
 pub mod revision;
 pub mod savepoint;

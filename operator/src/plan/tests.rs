@@ -52,6 +52,7 @@ fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
         savepoints: BTreeMap::new(),
         has_service: true,
         has_budget: true,
+        has_policy: true,
     }
 }
 
@@ -86,8 +87,8 @@ fn check(fleet: &Fleet, expected: &[Action]) {
 
 #[test]
 fn a_new_job_gets_its_objects_and_pods_and_they_get_the_shards() {
-    let empty = Fleet { configs: BTreeMap::new(), has_service: false, has_budget: false, ..fleet(2, Vec::new()) };
-    check(&empty, &[Action::ApplyService, Action::ApplyBudget, Action::ApplyConfig, make(0, "t1"), make(1, "t1")]);
+    let empty = Fleet { configs: BTreeMap::new(), has_service: false, has_budget: false, has_policy: false, ..fleet(2, Vec::new()) };
+    check(&empty, &[Action::ApplyService, Action::ApplyBudget, Action::ApplyPolicy, Action::ApplyConfig, make(0, "t1"), make(1, "t1")]);
     let unheard = || Answer::Unheard(Duration::ZERO);
     check(&fleet(2, vec![worker(0, PodState::Starting, unheard()), worker(1, PodState::Starting, unheard())]), &[]);
     check(
@@ -299,7 +300,9 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
             Action::Mark { template, standing } => {
                 toy.configs.get_mut(&template).expect("only what is there is marked").standing = standing
             }
-            Action::ApplyService | Action::ApplyBudget | Action::Checkpoint(_) => panic!("{action:?} was not called for"),
+            Action::ApplyService | Action::ApplyBudget | Action::ApplyPolicy | Action::Checkpoint(_) => {
+                panic!("{action:?} was not called for")
+            }
         }
     }
 }

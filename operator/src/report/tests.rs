@@ -25,6 +25,7 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
         savepoints: BTreeMap::new(),
         has_service: true,
         has_budget: true,
+        has_policy: true,
     };
     Seen { fleet, selector: "a=b".into(), revisions: BTreeMap::new() }
 }

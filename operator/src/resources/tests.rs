@@ -231,3 +231,29 @@ fn nothing_of_the_operators_own_can_be_replaced() {
         assert!(forebay_crds::validate(&resource).is_err(), "{template} was not refused");
     }
 }
+
+#[test]
+fn the_operator_alone_reaches_the_workers_and_anybody_their_metrics() {
+    let policy = network_policy::build(&blueprint(|manifest| manifest), "forebay-system");
+    let spec = serde_json::to_value(policy.spec.unwrap()).unwrap();
+    assert_eq!(
+        spec,
+        serde_json::json!({
+            "podSelector": {"matchLabels": blueprint(|manifest| manifest).selector()},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {
+                    "from": [{
+                        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "forebay-system"}},
+                        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "forebay", "app.kubernetes.io/component": "operator"}},
+                    }],
+                    "ports": [{"port": 7070, "protocol": "TCP"}],
+                },
+                {"from": [{"namespaceSelector": {}}], "ports": [{"port": 9090, "protocol": "TCP"}]},
+            ],
+        })
+    );
+    // By these labels both ways to install it make the operator's pods.
+    let deployment = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../kustomize/base/deployment.yaml")).unwrap();
+    assert!(deployment.contains("matchLabels: {app.kubernetes.io/name: forebay, app.kubernetes.io/component: operator}"));
+}

@@ -35,6 +35,7 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
         savepoints: BTreeMap::new(),
         has_service: true,
         has_budget: true,
+        has_policy: true,
     }
 }
 
