@@ -6,6 +6,7 @@
 mod connection;
 mod input;
 mod pods;
+mod savepoints;
 mod status;
 mod upgrade;
 mod workers;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use pods::{AddedMetadata, PodTemplate, VolumeClaimTemplate};
+pub use savepoints::SavepointsSpec;
 pub use status::{IngestionJobStatus, Phase};
 pub use upgrade::UpgradeSpec;
 pub use workers::{EnvSource, ResourcesSpec, SecretName, WorkersSpec};
@@ -95,6 +97,9 @@ pub struct IngestionJobSpec {
     /// How a change of the pipeline, the image or the resources goes into force, and when it is taken back.
     #[serde(default, skip_serializing_if = "is_default")]
     pub upgrade: UpgradeSpec,
+    /// Savepoints that are taken by themselves; none by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoints: Option<SavepointsSpec>,
     /// Stops the job: its worker pods go, its state, its journal and its offsets stay. Without it, it goes on where it stopped. `forebay run`
     /// runs the job all the same.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -3,6 +3,7 @@
 
 mod connection;
 mod pods;
+mod savepoints;
 mod tables;
 mod topics;
 mod upgrade;
@@ -22,6 +23,7 @@ use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
 pub use connection::{Kafka, Property, check_savepoint_name};
+pub use savepoints::Schedule;
 pub use upgrade::Upgrade;
 
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
@@ -89,6 +91,8 @@ pub struct ValidatedJob {
     pub workers: Workers,
     /// How a change goes into force.
     pub upgrade: Upgrade,
+    /// When savepoints are taken by themselves, if at all.
+    pub savepoints: Option<Schedule>,
     /// Whether there should be no workers for now.
     pub suspend: bool,
     /// What becomes of journal and checkpoints when it is deleted.
@@ -175,6 +179,8 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
     }
     let table_ttls = tables::check_ttls(spec, &at.key("state").key("tables"), &mut findings);
     let workers = check_workers(&spec.workers, &at.key("workers"), &mut findings);
+    let savepoints =
+        spec.savepoints.as_ref().and_then(|savepoints| savepoints::check_schedule(savepoints, &at.key("savepoints"), &mut findings));
     let upgrade = upgrade::check_upgrade(&spec.upgrade, &at.key("upgrade"), &mut findings);
     check_pipeline(&spec.pipeline, &at.key("pipeline"), &mut findings);
     let output_topics = topics::check_topics(spec, &mut findings);
@@ -201,6 +207,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         table_ttls,
         workers,
         upgrade,
+        savepoints,
         suspend: spec.suspend,
         deletion_policy: spec.deletion_policy,
     })

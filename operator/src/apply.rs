@@ -108,7 +108,8 @@ impl Applier {
             Action::DeleteConfig(template) => {
                 self.delete::<ConfigMap>(namespace, &blueprint.config_name(template), &DeleteParams::default()).await
             }
-            Action::ApplySavepoint => self.apply(&savepoint::build(blueprint)).await,
+            Action::ApplySavepoint => self.apply(&savepoint::before_change(blueprint)).await,
+            Action::TakeSavepoint(due) => self.apply(&savepoint::scheduled(blueprint, *due)).await,
             Action::DoomSavepoint(name) => self.doom(namespace, name).await,
             Action::DeleteSavepoint(name) => self.delete::<IngestionSavepoint>(namespace, name, &DeleteParams::default()).await,
             Action::Checkpoint(pods) => {

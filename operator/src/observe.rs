@@ -25,13 +25,15 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::credentials::Credentials;
 use crate::plan::rollout::Standing;
+use crate::plan::schedule::{Calendar, Taken};
 use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Trouble, Worker};
 use crate::report::stops_for;
 use crate::resources::pod::WORKER;
 use crate::resources::revision::Revision;
 use crate::resources::task::CLEANUP_LABEL;
 use crate::resources::{
-    Blueprint, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL, network_policy,
+    Blueprint, DUE_LABEL, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL,
+    network_policy,
 };
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
@@ -128,9 +130,16 @@ impl Observer {
         let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
         let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
         let savepoints = self.savepoints.state_filter(|savepoint| label(savepoint, JOB_UID_LABEL).as_deref() == Some(blueprint.uid()));
+        let calendar = Calendar {
+            schedule: blueprint.job.savepoints.clone(),
+            now,
+            made: blueprint.resource.metadata.creation_timestamp.as_ref().map_or(now, |made| made.0),
+            taken: savepoints.iter().filter_map(|savepoint| taken(savepoint)).collect(),
+        };
         let savepoints = savepoints.iter().filter_map(|savepoint| Some((label(&**savepoint, TEMPLATE_LABEL)?, saved(savepoint)))).collect();
         let stops_for = stops_for(&blueprint.resource, now);
-        let fleet = Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, has_service, has_budget, has_policy };
+        let fleet =
+            Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, calendar, has_service, has_budget, has_policy };
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
     }
@@ -292,6 +301,13 @@ fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
 fn saved(savepoint: &IngestionSavepoint) -> Saved {
     let phase = savepoint.status.as_ref().and_then(|status| status.phase);
     Saved { name: savepoint.name_any(), phase, takes_all: !savepoint.finalizers().is_empty() }
+}
+
+/// `None` if no schedule made it.
+fn taken(savepoint: &IngestionSavepoint) -> Option<Taken> {
+    let due = Timestamp::from_second(label(savepoint, DUE_LABEL)?.parse().ok()?).ok()?;
+    let Saved { name, phase, takes_all } = saved(savepoint);
+    Some(Taken { name, due, phase, takes_all, ends: savepoint.metadata.deletion_timestamp.is_some() })
 }
 
 fn restarts(container: &ContainerStatus) -> u32 {

@@ -6,6 +6,7 @@
 mod assignment;
 mod pods;
 pub mod rollout;
+pub mod schedule;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,8 +14,10 @@ use std::time::Duration;
 use forebay_api::v1::{Description, Shard};
 use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
+use k8s_openapi::jiff::Timestamp;
 
 use rollout::{Rollout, Standing};
+use schedule::Calendar;
 
 /// A worker that is silent for so long loses its shards to others, long before Kubernetes takes its node for lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,6 +44,8 @@ pub struct Fleet {
     pub configs: BTreeMap<String, Config>,
     /// The savepoints that were taken before changes, by the template that was to come.
     pub savepoints: BTreeMap<String, Saved>,
+    /// The savepoints that are taken by a schedule.
+    pub calendar: Calendar,
     /// Whether the service is there.
     pub has_service: bool,
     /// Whether the disruption budget is there.
@@ -172,6 +177,8 @@ pub enum Action {
     },
     /// Have a savepoint taken before the change to the manifest's revision.
     ApplySavepoint,
+    /// Have the savepoint taken that was due by schedule then.
+    TakeSavepoint(Timestamp),
     /// See to it that what was copied goes with this savepoint.
     DoomSavepoint(String),
     /// Delete it.
@@ -208,6 +215,7 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     if matches!(rollout, Rollout::Save { .. }) && fleet.replicas > 0 && !fleet.savepoints.contains_key(&fleet.template) {
         actions.push(Action::ApplySavepoint);
     }
+    actions.extend(schedule::plan(&fleet.calendar, fleet.replicas == 0));
     let last = last_checkpoints(fleet);
     match rollout.next(fleet) {
         // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.

@@ -234,6 +234,10 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
                 all.push(News { is_warning: false, reason: "WorkerCreated", note });
             }
             Action::Mark { template, standing } => all.push(marked(template, standing)),
+            Action::TakeSavepoint(due) => {
+                let note = format!("the savepoint that was due at {due} is taken");
+                all.push(News { is_warning: false, reason: "SavepointDue", note });
+            }
             Action::DeletePod { pod, reason, .. } => {
                 let state = seen.and_then(|seen| Some(seen.fleet.workers.iter().find(|worker| worker.pod == *pod)?.state));
                 let is_warning = state == Some(PodState::Over);

@@ -34,6 +34,8 @@ pub const NUMBER_LABEL: &str = "forebay.dev/good-number";
 pub const REASON_ANNOTATION: &str = "forebay.dev/reason";
 /// On what belongs to a job and does not go with it: the job's uid.
 pub const JOB_UID_LABEL: &str = "forebay.dev/job-uid";
+/// On a savepoint that was taken by schedule: when it was due, in seconds since 1970.
+pub const DUE_LABEL: &str = "forebay.dev/due";
 /// A pod's place among the job's pods.
 pub const SLOT_LABEL: &str = "forebay.dev/slot";
 

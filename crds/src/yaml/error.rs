@@ -138,6 +138,7 @@ fn expected_in_words(expected: &dyn Expected, exact: bool) -> String {
         ("f32" | "f64", _) => "a number",
         (_, "a string") => "text",
         (_, "a boolean") => "true or false",
+        (_, "IntOrString") => "a whole number or text",
         // Kubernetes' types say their names.
         _ if text.starts_with(char::is_uppercase) && !text.contains(' ') => A_BLOCK,
         _ => return text,

@@ -50,6 +50,7 @@ fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
         workers,
         configs,
         savepoints: BTreeMap::new(),
+        calendar: Calendar::default(),
         has_service: true,
         has_budget: true,
         has_policy: true,
@@ -300,7 +301,7 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
             Action::Mark { template, standing } => {
                 toy.configs.get_mut(&template).expect("only what is there is marked").standing = standing
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyPolicy | Action::Checkpoint(_) => {
+            Action::ApplyService | Action::ApplyBudget | Action::ApplyPolicy | Action::TakeSavepoint(_) | Action::Checkpoint(_) => {
                 panic!("{action:?} was not called for")
             }
         }

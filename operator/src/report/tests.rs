@@ -8,6 +8,7 @@ use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 
 use super::*;
+use crate::plan::schedule::Calendar;
 use crate::plan::{Answer, Config, Fleet, Saved, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
@@ -23,6 +24,7 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
         workers,
         configs,
         savepoints: BTreeMap::new(),
+        calendar: Calendar::default(),
         has_service: true,
         has_budget: true,
         has_policy: true,

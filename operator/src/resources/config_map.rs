@@ -33,6 +33,7 @@ pub fn worker_manifest(resource: &IngestionJob) -> (String, BTreeMap<String, Sec
     let mut spec = resource.spec.clone();
     spec.workers = WorkersSpec::default();
     spec.upgrade = UpgradeSpec::default();
+    spec.savepoints = None;
     spec.suspend = false;
     spec.deletion_policy = DeletionPolicy::default();
     let mut secrets = BTreeMap::new();

@@ -257,3 +257,15 @@ fn the_operator_alone_reaches_the_workers_and_anybody_their_metrics() {
     let deployment = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../kustomize/base/deployment.yaml")).unwrap();
     assert!(deployment.contains("matchLabels: {app.kubernetes.io/name: forebay, app.kubernetes.io/component: operator}"));
 }
+
+#[test]
+fn a_savepoint_by_schedule_has_the_name_of_its_time_whoever_takes_it() {
+    let due: k8s_openapi::jiff::Timestamp = "2026-11-26T03:00:00Z".parse().unwrap();
+    let long = blueprint(|manifest| manifest.replace("name: flights\n  namespace", &format!("name: {}\n  namespace", "a".repeat(63))));
+    for blueprint in [blueprint(|manifest| manifest), long] {
+        let metadata = savepoint::scheduled(&blueprint, due).metadata;
+        let (name, labels) = (metadata.name.unwrap(), metadata.labels.unwrap());
+        assert!(name.ends_with("-0f3a9c-261126-0300") && name.len() <= 63, "{name}");
+        assert_eq!((labels[DUE_LABEL].as_str(), labels.contains_key(TEMPLATE_LABEL)), ("1795662000", false));
+    }
+}

@@ -17,7 +17,7 @@ use crate::observe::Seen;
 use crate::plan::rollout::Rollout;
 use crate::reconcile::{Context, check_for_cluster};
 use crate::report::{News, condition};
-use crate::resources::{Blueprint, JOB_UID_LABEL, task};
+use crate::resources::{Blueprint, TEMPLATE_LABEL, task};
 use crate::teardown;
 use crate::teardown::reconcile::FINALIZER;
 
@@ -39,7 +39,7 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
         phase: savepoint.status.as_ref().and_then(|status| status.phase),
         age: savepoint.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default(),
         deadline: savepoint.spec.deadline(),
-        is_waited_for: savepoint.labels().contains_key(JOB_UID_LABEL),
+        is_waited_for: savepoint.labels().contains_key(TEMPLATE_LABEL),
         job: job.as_ref().map(|(_, seen)| seen.fleet.clone()),
         pod: context.observer.copier(&savepoint.uid().unwrap_or_default()),
     };

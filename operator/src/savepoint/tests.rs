@@ -6,6 +6,7 @@ use forebay_api::v1::{Assignment, Description, Shard};
 use forebay_crds::validate::Upgrade;
 
 use super::*;
+use crate::plan::schedule::Calendar;
 use crate::plan::{Answer, PodState, Trouble, Worker};
 
 /// A job of one worker and two shards: epochs, the epochs of their checkpoints, and the ages of these in seconds.
@@ -33,6 +34,7 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
         workers,
         configs,
         savepoints: BTreeMap::new(),
+        calendar: Calendar::default(),
         has_service: true,
         has_budget: true,
         has_policy: true,
