@@ -44,6 +44,7 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         let whole = job.until_whole(WORKERS)?;
         ensure!(!job.pods()?.contains(&before[0]), "pod {:?} is there still", before[0]);
 
+        job.until_status("nothing waits", |status| status["lagRecords"] == 0 && status["freshness"] == "0s")?;
         let ready = whole["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready");
         ensure!(ready.is_some_and(|ready| ready["status"] == "True"), "{whole:#}");
         let events = job.events()?;

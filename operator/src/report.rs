@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forebay_api::v1::Shard;
 use forebay_crds::job::{IngestionJobStatus, Phase};
-use forebay_crds::{Finding, IngestionJob};
+use forebay_crds::{Finding, IngestionJob, TimeSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
@@ -182,6 +182,7 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
         phase: Some(verdict.phase),
         conditions,
         lag_records: heard().next().map(|_| i64::try_from(lag).unwrap_or(i64::MAX)),
+        freshness: freshness(heard().flat_map(|said| &said.owned)),
         workers: seen.map(|seen| {
             let ready = seen.fleet.workers.iter().filter(|worker| worker.is_live() && worker.heard().is_some()).count();
             format!("{ready}/{}", seen.fleet.replicas)
@@ -190,8 +191,14 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
         revision: seen.map(|seen| Rollout::of(&seen.fleet).in_force().to_owned()),
         selector: seen.map(|seen| seen.selector.clone()),
         last_checkpoint: last_checkpoint(old.last_checkpoint, heard().flat_map(|said| &said.owned), now),
-        ..IngestionJobStatus::default()
     }
+}
+
+/// For how long the oldest record of all has waited, as far as is known. In whole seconds from one second on: nobody reads more.
+fn freshness<'a>(shards: impl Iterator<Item = &'a Shard>) -> Option<String> {
+    let millis = shards.filter_map(|shard| shard.freshness_millis).max()?;
+    let shown = if millis < 1000 { millis } else { millis / 1000 * 1000 };
+    Some(TimeSpan::from_millis(shown).to_string())
 }
 
 /// That of the shard whose newest one is the oldest; none while a shard has none. While no worker says anything, what was known stays.
@@ -208,7 +215,8 @@ fn last_checkpoint<'a>(old: Option<Time>, shards: impl Iterator<Item = &'a Shard
 
 /// Whether anything has changed but figures, which change all the time.
 pub fn is_news(old: Option<&IngestionJobStatus>, new: &IngestionJobStatus) -> bool {
-    let without_figures = |status: &IngestionJobStatus| IngestionJobStatus { lag_records: None, last_checkpoint: None, ..status.clone() };
+    let without_figures =
+        |status: &IngestionJobStatus| IngestionJobStatus { lag_records: None, freshness: None, last_checkpoint: None, ..status.clone() };
     old.is_none_or(|old| without_figures(old) != without_figures(new))
 }
 

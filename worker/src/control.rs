@@ -221,7 +221,7 @@ impl Worker for Service {
 }
 
 fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
-    let lag_records = status.lag_records();
+    let (lag_records, freshness_millis) = (status.lag_records(), status.freshness_millis());
     v1::Shard {
         shard: shard.get(),
         phase: status.phase.to_owned(),
@@ -234,6 +234,7 @@ fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
         checkpoint_age_millis: status.checkpoint.and(status.checkpoint_seen).map(|seen| seen.elapsed().as_millis() as u64),
         running_millis: status.began.map(|(at, _)| at.elapsed().as_millis() as u64),
         books_at_start: status.began.map(|(_, at_start)| books(at_start)),
+        freshness_millis,
     }
 }
 

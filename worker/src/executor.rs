@@ -18,6 +18,7 @@ use forebay_engine::state::StateStore;
 use forebay_engine::worker::{Attempt, Event};
 
 use crate::clock::Clock;
+use crate::freshness::{Batch, Freshness};
 use crate::helpers::panic_text;
 use crate::snapshots::Snapshots;
 use crate::status::Status;
@@ -65,6 +66,7 @@ struct Slot<P: Pipeline, S: StateStore, I> {
     dirty: bool,
     full: bool,
     behind: bool,
+    freshness: Freshness,
     /// Of the journal record that is sealed and not confirmed.
     sealed_bytes: u64,
 }
@@ -130,8 +132,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn obey(&mut self, command: Command<P, S>) {
         match command {
             Command::Adopt(shard, attempt, state) => {
-                let (input, sealed_bytes) = (None, 0);
-                let slot = Slot { attempt, shard: state, input, rings: false, dirty: false, full: false, behind: false, sealed_bytes };
+                let (input, freshness, sealed_bytes) = (None, Freshness::default(), 0);
+                let [rings, dirty, full, behind] = [false; 4];
+                let slot = Slot { attempt, shard: state, input, rings, dirty, full, behind, freshness, sealed_bytes };
                 self.slots.insert(shard, slot);
             }
             Command::Start(shard, attempt) => {
@@ -199,14 +202,17 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         }
         let now = self.shared.clock.now();
         let (state, bytes_max) = (&mut slot.shard, self.shared.epoch_bytes_max);
-        let mut failure = None;
-        let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| match state.process(record, now) {
-            // I9: one batch could bring a thousand times what an epoch may hold.
-            Ok(_) if state.open_bytes() < bytes_max => ControlFlow::Continue(()),
-            Ok(_) => ControlFlow::Break(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
+        let (mut failure, mut batch) = (None, Batch::default());
+        let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| {
+            batch.read(record.input, record.partition, record.timestamp);
+            match state.process(record, now) {
+                // I9: one batch could bring a thousand times what an epoch may hold.
+                Ok(_) if state.open_bytes() < bytes_max => ControlFlow::Continue(()),
+                Ok(_) => ControlFlow::Break(()),
+                Err(error) => {
+                    failure = Some(error);
+                    ControlFlow::Break(())
+                }
             }
         });
         if let Some(error) = failure {
@@ -228,8 +234,10 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             slot.behind = !slot.behind;
             let _ = self.shared.events.send(Event::Behind(shard, slot.attempt, slot.behind));
         }
+        let waits = slot.freshness.after(&batch, &progress, self.shared.clock.now());
         self.shared.status.update(shard, |status| {
             (status.progress, status.uncommitted_records, status.cache_bytes) = (progress, uncommitted, cache_bytes);
+            status.waits = waits.map(|millis| (Instant::now(), millis));
         });
         Ok(records)
     }

@@ -11,6 +11,7 @@ pub mod control;
 mod coordinator;
 mod executor;
 pub mod fetch;
+mod freshness;
 mod helpers;
 pub mod http;
 pub mod restorer;

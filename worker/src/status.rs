@@ -21,6 +21,8 @@ pub struct ShardStatus {
     pub books: Books,
     /// How far its partitions were read, and how far they reach.
     pub progress: Vec<InputProgress>,
+    /// When it was last looked at, and for how many milliseconds the oldest record had waited then that is not processed; 0 if none waited.
+    pub waits: Option<(Instant, u64)>,
     /// Records processed and not committed yet.
     pub uncommitted_records: usize,
     /// Decoded state in memory.
@@ -54,6 +56,12 @@ impl ShardStatus {
             (self.checkpoint_seen, self.journal_bytes) = (Some(Instant::now()), 0);
         }
         self.journal_records = head.journal.get().saturating_sub(newest.map_or(0, |checkpoint| checkpoint.journal.get()));
+    }
+
+    /// For how long the oldest record has waited that is not processed, in milliseconds; 0 if none does, `None` if that is not known.
+    pub fn freshness_millis(&self) -> Option<u64> {
+        let (seen, millis) = self.waits.filter(|_| self.phase == "running")?;
+        Some(if millis == 0 { 0 } else { millis + seen.elapsed().as_millis() as u64 })
     }
 
     /// Records between what was read and the end, as far as known.

@@ -159,6 +159,20 @@ fn the_last_checkpoint_is_that_of_the_shard_which_is_worst_off() {
     check(&[], Some(970), Some(970));
 }
 
+#[test]
+fn freshness_is_that_of_the_shard_which_is_worst_off_and_no_news() {
+    let check = |millis: &[Option<u64>], expected: Option<&str>| {
+        let shards: Vec<Shard> = millis.iter().map(|millis| Shard { freshness_millis: *millis, ..Shard::default() }).collect();
+        assert_eq!(freshness(shards.iter()).as_deref(), expected, "{millis:?}");
+    };
+    check(&[], None);
+    check(&[None, Some(0)], Some("0s"));
+    check(&[Some(350), Some(20), None], Some("350ms"));
+    check(&[Some(61_999), Some(20)], Some("1m1s"));
+    let with = |freshness: &str| IngestionJobStatus { freshness: Some(freshness.to_owned()), ..IngestionJobStatus::default() };
+    assert!(!is_news(Some(&with("1s")), &with("2s")));
+}
+
 fn flights() -> forebay_crds::IngestionJobSpec {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml");
     forebay_crds::parse(&std::fs::read_to_string(path).unwrap(), "job.yaml").unwrap().spec
