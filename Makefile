@@ -86,9 +86,9 @@ unit: ## tests that need no servers, the simulations among them (TEST=part-of-a-
 	python3 bench/test_bench.py --quiet
 
 .PHONY: sim
-sim: ## the simulations alone, with these seeds instead of the usual ones (SEEDS=..., TEST=part-of-a-name)
+sim: ## the simulations alone, with these seeds instead of the usual ones (SEEDS=..., TEST=part-of-a-name); or one seed (SEED=...)
 	$(if $(SIM_TESTS),,$(error worker/sim/tests has no tests))
-	$(if $(SEEDS),SEEDS='$(SEEDS)' )cargo test $(CARGO_FLAGS) $(SIM_TESTS:%=--test %) -- --nocapture $(TEST)
+	$(if $(SEEDS),SEEDS='$(SEEDS)' )cargo test $(CARGO_FLAGS) $(if $(SEED)$(CLAIM_SEED)$(START_SEED),--test simulation,$(SIM_TESTS:%=--test %)) -- --nocapture $(TEST)
 
 .PHONY: e2e
 e2e: build ## tests on a real Kafka and S3, which are started for them and stopped afterwards (TEST=part-of-a-name)

@@ -2,16 +2,18 @@
 
 mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use forebay_crds::Step;
 use forebay_engine::ids::{InputId, ShardId};
 use forebay_engine::log::{InputPosition, InputReader, JobTopics, Log, StartFrom};
 use forebay_engine::record::InputRecord;
 use serde::Serialize;
 
+use crate::Unusable;
 use crate::job::{self, Loaded};
 use crate::output::Output;
 use crate::places::Places;
@@ -61,6 +63,21 @@ pub struct Ls {
     /// At most so many
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     limit: usize,
+}
+
+impl Common {
+    /// No letter was of the wanted step: is there such a step at all?
+    fn check_step(&self, loaded: &Loaded, found: u64) -> anyhow::Result<()> {
+        let names: BTreeSet<&str> = loaded.job.pipeline.iter().map(Step::name).collect();
+        match &self.step {
+            Some(step) if found == 0 && !names.contains(step.as_str()) => {
+                let names: Vec<&str> = names.into_iter().collect();
+                let what = format!("no dead letter is of a step {step:?}, and the job has none; its steps are {}", names.join(", "));
+                Err(Unusable(what).into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl DlqCommand {
@@ -126,6 +143,7 @@ impl Ls {
             Ok(())
         })?;
         printer.finish()?;
+        self.common.check_step(loaded, listed as u64)?;
         eprintln!("{listed} dead letters");
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_crds::job::StartFrom as DeclaredStart;
+use forebay_crds::validate::STATE_MEMORY_RANGE;
 use forebay_crds::{ByteSize, JobIdentity};
 use forebay_engine::claim::VersionRule;
 use forebay_engine::ids::{InputId, Timestamp, WorkerName};
@@ -92,6 +93,13 @@ pub fn options(loaded: &Loaded, places: &Places, identity: &JobIdentity, means: 
         checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
         lifetimes: job::lifetimes(job, &job::tables(identity)),
     }
+}
+
+/// A `--memory`, within what a manifest may say too.
+pub fn memory_size(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse::<ByteSize>().map_err(|error| error.to_string())?;
+    let [least, most] = STATE_MEMORY_RANGE;
+    if (least..=most).contains(&size) { Ok(size) } else { Err(format!("{size} is not between {least} and {most}")) }
 }
 
 impl Means {

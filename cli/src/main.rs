@@ -25,6 +25,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use forebay_crds::Finding;
+use forebay_engine::log::LogError;
+use forebay_engine::store::StoreError;
+use forebay_local::LocalLogError;
 
 use crate::output::{Output, ReaderGone};
 
@@ -54,7 +57,7 @@ Examples:
   forebay state get -f job.yaml aircraft N14228     what is known of one entity
   forebay books -f job.yaml -o json                 what became of the records
 
-Exit codes: 0 done; 1 failed while at work; 2 wrong usage, or a manifest that cannot work; 3 a shard was lost to a later \
+Exit codes: 0 done; 1 failed while at work; 2 wrong usage, a manifest that cannot work, or something that is missing or refused; 3 a shard was lost to a later \
 start; 4 a shard is stalled; 130 ended at once by a second signal, nothing is lost by it.";
 
 #[derive(Subcommand)]
@@ -108,6 +111,13 @@ struct Lost(String);
 #[error("{0}")]
 struct Stalled(String);
 
+/// What will not be otherwise when it is tried again: something is missing, or refused.
+fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(LogError::Missing { .. } | LogError::Denied { .. }))
+        || matches!(cause.downcast_ref(), Some(LocalLogError::Topics(LogError::Missing { .. })))
+        || matches!(cause.downcast_ref(), Some(StoreError::Denied { .. }))
+}
+
 fn lines(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -137,7 +147,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("forebay: {error:#}");
-    let code = if error.is::<Unusable>() || error.is::<BadManifest>() {
+    let code = if error.is::<Unusable>() || error.is::<BadManifest>() || error.chain().any(is_refusal) {
         2
     } else if error.is::<Lost>() {
         3

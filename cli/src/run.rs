@@ -56,7 +56,7 @@ pub struct Run {
     from_group: bool,
 
     /// Memory for state, caches, epochs and the Kafka client, such as 512Mi [default: spec.state.memory, else half of the container's or machine's memory]
-    #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY", value_parser = engine::memory_size)]
     memory: Option<forebay_crds::ByteSize>,
 
     /// Threads that process records [default: one per processor]

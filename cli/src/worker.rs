@@ -47,7 +47,7 @@ pub struct Worker {
     worker: Option<String>,
 
     /// Memory for state, caches, epochs and the Kafka client, such as 512Mi [default: spec.state.memory, else half of the container's or machine's memory]
-    #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY")]
+    #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY", value_parser = engine::memory_size)]
     memory: Option<forebay_crds::ByteSize>,
 
     /// Threads that process records [default: one per processor]
@@ -84,7 +84,12 @@ impl Worker {
         let file = AssignmentFile::in_folder(&self.places.state_dir());
         let control = Arc::new(Control::resume(facts, runtime.status().clone(), (runtime.assigner(), runtime.checkpointer()), file)?);
         control::serve(self.control, control.clone(), certificates).with_context(|| format!("answer the operator on {}", self.control))?;
-        let _metrics = self.metrics.map(|address| http::serve(address, runtime.status().clone())).transpose().context("serve metrics")?;
+        let _metrics = self
+            .metrics
+            .map(|address| {
+                http::serve(address, runtime.status().clone()).with_context(|| format!("serve metrics on {address}, which --metrics names"))
+            })
+            .transpose()?;
         watch(runtime, &control, &stop)
     }
 }

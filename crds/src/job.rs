@@ -128,7 +128,8 @@ pub struct CommitSpec {
     /// shards that have records are behind, commits are up to `1s` apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<TimeSpan>,
-    /// Commits before the interval is over once the records of a shard since the last commit hold this many bytes; `8Mi` by default.
+    /// Commits before the interval is over once the records of a shard since the last commit hold this many bytes, or a shard's share of the memory if that
+    /// is less; `8Mi` by default, `16Mi` at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_max: Option<ByteSize>,
 }

@@ -28,12 +28,12 @@ pub use upgrade::Upgrade;
 
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
 const COMMIT_INTERVAL: TimeSpan = TimeSpan::from_millis(100);
-/// Below, a commit takes longer than its interval; above, a transaction comes close to the broker's time-out of 60 s when one is late.
+/// Below, a commit takes longer than its interval; above, a transaction comes close to the 30 s after which the broker ends it, when one is late.
 const COMMIT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10), TimeSpan::from_millis(10_000)];
 /// Flushed within about 100 ms by one producer; larger epochs delay the next commit.
 const COMMIT_BYTES: ByteSize = ByteSize::from_bytes(8 << 20);
-/// Below, a commit would carry only a few records of usual size; above, an epoch's memory is no longer small beside the state's.
-const COMMIT_BYTES_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(64 << 10), ByteSize::from_bytes(256 << 20)];
+/// Below, a commit would carry only a few records of usual size; above, larger epochs gain nothing.
+const COMMIT_BYTES_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(64 << 10), ByteSize::from_bytes(16 << 20)];
 /// The journal of half a minute is read again in a second or two.
 const CHECKPOINT_INTERVAL: TimeSpan = TimeSpan::from_millis(30_000);
 /// Below, uploads never end; above, the journal outgrows the brokers' disks unnoticed.
@@ -43,7 +43,7 @@ const CHECKPOINT_CONCURRENT: u32 = 2;
 /// One that is damaged must have a predecessor.
 const CHECKPOINTS_RETAINED: u32 = 2;
 /// RocksDB's smallest useful write buffer, and as much for its cache.
-const STATE_MEMORY_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(16 << 20), ByteSize::from_bytes(1 << 40)];
+pub const STATE_MEMORY_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(16 << 20), ByteSize::from_bytes(1 << 40)];
 const SHARDS_MAX: u32 = 1024;
 const INPUTS_MAX: usize = 16;
 const STEPS_MAX: usize = 100;

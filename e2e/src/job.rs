@@ -182,6 +182,14 @@ impl Process {
 
     /// A metric, summed over those of its labels that hold a text such as `verdict="rejected"`.
     pub fn labelled_metric(&self, name: &str, label: &str) -> Result<f64> {
+        let body = self.http("/metrics")?;
+        let values =
+            body.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label)));
+        Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// What is answered at a path such as `/readyz`: head and body.
+    pub fn http(&self, path: &str) -> Result<String> {
         let address = self
             .log
             .lock()
@@ -192,12 +200,10 @@ impl Process {
         let address = address.context("metrics are not served yet")?;
         let mut stream = TcpStream::connect(&address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-        let mut body = String::new();
-        stream.read_to_string(&mut body)?;
-        let values =
-            body.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']) && rest.contains(label)));
-        Ok(values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// The lines so far.

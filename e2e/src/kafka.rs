@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -77,6 +77,17 @@ impl Broker {
         until(&format!("topic {name} is gone"), PATIENCE, || {
             let metadata = self.admin.inner().fetch_metadata(Some(name), PATIENCE)?;
             Ok(metadata.topics()[0].partitions().is_empty().then_some(()))
+        })
+    }
+
+    /// Gives a topic more partitions: so many in all.
+    pub fn add_partitions(&self, name: &str, partitions: u32) -> Result<()> {
+        let wider = NewPartitions::new(name, partitions as usize);
+        let done = self.runtime.block_on(self.admin.create_partitions([&wider], &limits()))?;
+        ensure!(done.iter().all(std::result::Result::is_ok), "add partitions to topic {name}: {done:?}");
+        until(&format!("topic {name} has {partitions} partitions"), PATIENCE, || {
+            let metadata = self.admin.inner().fetch_metadata(Some(name), PATIENCE)?;
+            Ok((metadata.topics()[0].partitions().len() == partitions as usize).then_some(()))
         })
     }
 

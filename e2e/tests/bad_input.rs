@@ -81,10 +81,10 @@ fn servers_that_do_not_answer_or_refuse_are_named() -> Result<()> {
         let tls = ["--kafka-property", "security.protocol=SSL"];
         check(&flights.forebay, &tls, FAILED, &[&flights.broker.address, "security.protocol"])?;
         let own = ["--kafka-property", "isolation.level=read_uncommitted"];
-        check(&flights.forebay, &own, FAILED, &["isolation.level", "remove the property"])?;
-        check(&with("AWS_SECRET_ACCESS_KEY", "wrong"), &[], FAILED, &[BUCKET, "refused", "credentials"])?;
+        check(&flights.forebay, &own, UNUSABLE, &["isolation.level", "remove the property"])?;
+        check(&with("AWS_SECRET_ACCESS_KEY", "wrong"), &[], UNUSABLE, &[BUCKET, "refused", "credentials"])?;
         let nowhere = format!("s3://{BUCKET}-that-is-not-there/x");
-        check(&with("FOREBAY_STORE", &nowhere), &[], FAILED, &[&nowhere, "create the bucket"])?;
+        check(&with("FOREBAY_STORE", &nowhere), &[], UNUSABLE, &[&nowhere, "create the bucket"])?;
         check(&with("FOREBAY_S3_ENDPOINT", "http://127.0.0.1:1"), &[], FAILED, &[BUCKET, "no answer", "refused"])?;
         check(&with("FOREBAY_STORE", "ftp://x/y"), &[], UNUSABLE, &["ftp://x/y", "s3://BUCKET/PREFIX"])
     })

@@ -40,6 +40,10 @@ fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
         job.wait_until_metric("forebay_records_total", others as f64)?;
         job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
         job.wait_until_metric_is("forebay_shard_stalled", 1.0)?;
+        let ready = job.http("/readyz")?;
+        ensure!(ready.starts_with("HTTP/1.1 503") && ready.contains(&format!("shard 3 is stalled: {reason}")), "/readyz says: {ready}");
+        let health = job.http("/healthz")?;
+        ensure!(health.starts_with("HTTP/1.1 200"), "a shard that waits for help is no reason to start the process anew: {health}");
         job.stop()?;
         let mut to_the_end = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
         let code = to_the_end.exit()?;
@@ -49,6 +53,49 @@ fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
         ensure!(after.get(&3) == before.get(&3), "shard 3 went on: {:?}, before {:?}", after.get(&3), before.get(&3));
         ensure!((0..3).all(|shard| after.get(&shard) != before.get(&shard)), "a shard did not go on: {after:?}, before {before:?}");
         Ok(())
+    })
+}
+
+/// Method: partitions are added to the input of a job that has state, and it is started again.
+#[test]
+fn partitions_that_were_added_stop_their_shards_and_are_named() -> Result<()> {
+    in_folder("wider", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        flights.feed(&records(5_000)?)?;
+        flights.run_until_end("one")?;
+        let partitions = u32::try_from(flights.broker.ranges(&flights.input())?.len())?;
+        flights.broker.add_partitions(&flights.input(), partitions + 1)?;
+
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        let said = job.wait_for("the shard's failure", |line| line.message() == "shard is stalled: it needs help")?;
+        let reason = said.field("reason").unwrap_or_default().to_owned();
+        for needed in [flights.input(), format!("partition {partitions} was not there"), "under another name".to_owned()] {
+            ensure!(reason.contains(&needed), "{needed} is not said: {reason}");
+        }
+        ensure!(said.field("shard") == Some((partitions % SHARDS).to_string().as_str()), "another shard stopped: {reason}");
+        job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
+        job.stop()
+    })
+}
+
+/// Method: of a job that takes no checkpoint the journal of one shard is cut by somebody else, and its disk is lost.
+#[test]
+fn a_journal_that_was_cut_by_others_stops_its_shard_and_is_named() -> Result<()> {
+    in_folder("cut", |folder| {
+        let s3 = S3::of_environment()?;
+        let flights = Flights::new(folder, Broker::of_environment()?, &s3, |manifest| replaced(manifest, "interval: 30s", "interval: 1h"))?;
+        flights.feed(&records(5_000)?)?;
+        flights.run_until_end("one")?;
+        let end = flights.broker.ranges(&flights.journal())?[1].1;
+        flights.broker.delete_records(&flights.journal(), 1, end)?;
+        fs::remove_dir_all(flights.state_dir("one"))?;
+
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        let said = job.wait_for("the shard's failure", |line| line.message() == "shard is stalled: it needs help")?;
+        let reason = said.field("reason").unwrap_or_default();
+        ensure!(said.field("shard") == Some("1") && reason.contains("journal"), "the journal of shard 1 is not named: {reason}");
+        job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
+        job.stop()
     })
 }
 

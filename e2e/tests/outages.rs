@@ -69,9 +69,12 @@ fn work_goes_on_while_the_object_store_is_down() -> Result<()> {
         server.kill()?;
         flights.feed_until(&job, &records[30_000..40_000], "forebay_checkpoint_failures_total", 1.0)?;
         wait_until_worked_off(&job, 40_000)?;
+        job.wait_for("a word about it", |line| line.message().contains("the journal grows until one succeeds"))?;
+        let journal = job.metric("forebay_shard_journal_records")?;
+        flights.feed_until(&job, &records[40_000..45_000], "forebay_shard_journal_records", journal + 1.0)?;
         server.start()?;
         let before = job.metric("forebay_checkpoints_total")?;
-        flights.feed_until(&job, &records[40_000..], "forebay_checkpoints_total", before + f64::from(SHARDS))?;
+        flights.feed_until(&job, &records[45_000..], "forebay_checkpoints_total", before + f64::from(SHARDS))?;
         wait_until_worked_off(&job, records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])

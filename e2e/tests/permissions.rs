@@ -15,8 +15,6 @@ use serde_json::Value;
 
 /// Wrong usage, or surroundings that cannot work.
 const UNUSABLE: Option<i32> = Some(2);
-/// Failed while at work.
-const FAILED: Option<i32> = Some(1);
 
 const JOURNAL: &str = "forebay.default.flights.0.journal";
 
@@ -106,9 +104,9 @@ fn a_job_needs_what_the_page_lists_and_no_more() -> Result<()> {
         }
         let run = ["run", "--until-end"];
         let wrong = forebay.clone().with("FOREBAY_KAFKA_PROPERTIES", properties(&instance, "hunter2")?);
-        check(&wrong, &run, FAILED, &["refused", "sasl.*"])?;
+        check(&wrong, &run, UNUSABLE, &["refused", "sasl.*"])?;
         let stranger = properties(&instance, "alice-secret")?.replace("/ca.pem", "/stranger.pem");
-        check(&forebay.clone().with("FOREBAY_KAFKA_PROPERTIES", stranger), &run, FAILED, &["ssl.*"])?;
+        check(&forebay.clone().with("FOREBAY_KAFKA_PROPERTIES", stranger), &run, UNUSABLE, &["ssl.*"])?;
         check(&forebay, &run, UNUSABLE, &["the Kafka cluster cannot run this job", "flights", "grant this principal"])?;
 
         instance.kafka_shell(&documented(0)?)?;
@@ -132,7 +130,7 @@ fn a_job_needs_what_the_page_lists_and_no_more() -> Result<()> {
             ensure!(!text.contains("was not cut"), "the journal was not cut: {text}");
         }
 
-        let denied = check(&forebay, &["dlq", "replay"], FAILED, &["refused"])?;
+        let denied = check(&forebay, &["dlq", "replay"], UNUSABLE, &["refused"])?;
         ensure!(denied.contains("grant this principal"), "{denied}");
         instance.kafka_shell(&documented(1)?)?;
         let dry = check(&forebay, &["dlq", "replay", "--dry-run"], Some(0), &["dead letters would be put back"])?;
@@ -156,18 +154,13 @@ fn a_job_needs_of_s3_what_the_page_lists_and_no_more() -> Result<()> {
             .with("AWS_SECRET_ACCESS_KEY", server.get("FOREBAY_TEST_S3_LIMITED_SECRET_KEY")?);
         let records = records(30_000)?;
         flights.feed(&records[..10_000])?;
-        check(&flights.forebay, &["run", "--until-end"], FAILED, &["list", "refused", "AccessDenied", "s3:ListBucket"])?;
-        // The first thing of all is a look whether the job has run before; the rest is the preflight's.
-        let needed = [
-            ("s3:ListBucket", "list", FAILED),
-            ("s3:GetObject", "get", UNUSABLE),
-            ("s3:PutObject", "put", UNUSABLE),
-            ("s3:DeleteObject", "delete", UNUSABLE),
-        ];
-        for (missing, action, code) in needed {
+        check(&flights.forebay, &["run", "--until-end"], UNUSABLE, &["list", "refused", "AccessDenied", "s3:ListBucket"])?;
+        for (missing, action) in
+            [("s3:ListBucket", "list"), ("s3:GetObject", "get"), ("s3:PutObject", "put"), ("s3:DeleteObject", "delete")]
+        {
             owner.set_policy(&documented_policy(&flights.prefix(), Some(missing))?)?;
             let said = [action, "refused", "403", missing, &flights.prefix()];
-            check(&flights.forebay, &["run", "--until-end"], code, &said).with_context(|| format!("without {missing}"))?;
+            check(&flights.forebay, &["run", "--until-end"], UNUSABLE, &said).with_context(|| format!("without {missing}"))?;
         }
         ensure!(owner.list(&flights.prefix())?.iter().all(|key| key.contains("/.preflight/")), "something was written without a right");
 
@@ -189,7 +182,7 @@ fn a_job_needs_of_s3_what_the_page_lists_and_no_more() -> Result<()> {
         let restored = again.lines().iter().filter(|line| line.message() == "restored from a checkpoint").count();
         ensure!(restored == SHARDS as usize, "{restored} shards were restored from a checkpoint");
         let elsewhere = flights.forebay.clone().with("FOREBAY_STORE", format!("s3://{BUCKET}/elsewhere"));
-        check(&elsewhere, &["run", "--until-end"], FAILED, &["refused", "AccessDenied"])?;
+        check(&elsewhere, &["run", "--until-end"], UNUSABLE, &["refused", "AccessDenied"])?;
         flights.check(&records, &["one"])
     })
 }

@@ -80,6 +80,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 self.help(shard, attempt, move || Ok(Event::ManifestRead(shard, attempt, manifests(shard)?)));
             }
             Action::Scan(shard, attempt, from, view) => {
+                tracing::debug!(%shard, "scan begins");
                 let log = self.log.clone();
                 self.help(shard, attempt, move || match log.scan(shard, from, view) {
                     Ok((scan, range)) => Ok(Event::Scanned(shard, attempt, scan, range)),
@@ -102,10 +103,11 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     }
 
     fn bar(&self, incarnation: Incarnation) {
-        tracing::debug!(%incarnation, "an earlier owner is barred");
+        tracing::debug!(%incarnation, "bar begins");
         let (log, whom) = (self.log.clone(), incarnation.clone());
         let act = move || {
             log.bar(&whom)?;
+            tracing::debug!(incarnation = %whom, "bar ends");
             Ok(Event::Barred(whom))
         };
         self.ask(act, move |failure| Event::BarFailed(incarnation, failure));

@@ -249,7 +249,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 slot.shard.reached(&progress.position);
             }
         }
+        tracing::debug!(%shard, "seal begins");
         let sealed = slot.shard.seal(owner, self.shared.clock.now(), annotations);
+        tracing::debug!(%shard, "seal ends");
         slot.sealed_bytes = sealed.as_ref().map_or(0, |sealed| sealed.journal.iter().map(|chunk| chunk.len() as u64).sum());
         let uncommitted = uncommitted(&slot.shard);
         self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
@@ -260,7 +262,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
 
     fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), Failure> {
         let slot = self.slots.get_mut(&shard).expect("the caller just looked it up");
+        tracing::debug!(%shard, "apply begins");
         slot.shard.committed(epoch, journal)?;
+        tracing::debug!(%shard, "apply ends");
         let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;

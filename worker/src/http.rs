@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::http::StatusCode;
 use axum::routing::get;
 use forebay_engine::ids::ShardId;
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Counter, Encoder, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::status::{ShardStatus, Status};
 
@@ -74,9 +74,8 @@ fn render(status: &Status) -> (StatusCode, String) {
 fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
     let registry = Registry::new();
     let counters = &status.counters;
-    let total: [(&str, &str, &AtomicU64); 11] = [
+    let total: [(&str, &str, &AtomicU64); 10] = [
         ("forebay_transactions_total", "Transactions committed.", &counters.transactions),
-        ("forebay_commit_microseconds_total", "Microseconds spent in commits.", &counters.commit_micros),
         ("forebay_output_records_total", "Records put out.", &counters.output_records),
         ("forebay_output_bytes_total", "Bytes of keys, values and headers put out.", &counters.output_bytes),
         ("forebay_journal_bytes_total", "Bytes of journal records written.", &counters.journal_bytes),
@@ -96,6 +95,9 @@ fn gather(status: &Status) -> Result<Registry, prometheus::Error> {
         counter.inc_by(value.load(Ordering::Relaxed));
         registry.register(Box::new(counter))?;
     }
+    let commits = Counter::new("forebay_commit_seconds_total", "Time spent in commits.")?;
+    commits.inc_by(counters.commit_micros.load(Ordering::Relaxed) as f64 / 1e6);
+    registry.register(Box::new(commits))?;
     let gauges: [(&str, &str, fn(&ShardStatus) -> u64); 10] = [
         ("forebay_shard_running", "1 while the shard processes.", |shard| u64::from(shard.phase == "running")),
         ("forebay_shard_stalled", "1 while the shard cannot go on without help.", |shard| u64::from(shard.stalled)),

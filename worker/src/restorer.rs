@@ -45,6 +45,7 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
     }
 
     fn read_journal(&mut self, from: JournalOffset, view: View, each: &mut dyn FnMut(JournalEntry)) -> Result<JournalRange, LogError> {
+        tracing::debug!(shard = %self.shard, "replay begins");
         self.log.read_journal(self.shard, from, view, each)
     }
 
@@ -71,6 +72,7 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
     }
 
     fn import(&mut self, manifest: &Manifest) -> Result<RocksState, ImportError> {
+        tracing::debug!(shard = %self.shard, "download begins");
         RocksState::wipe(&self.folder)?;
         fetch_all(&*self.store, manifest, &self.folder)?;
         let opened = RocksState::open(&self.folder, &self.memory).and_then(|store| {

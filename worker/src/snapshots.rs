@@ -33,6 +33,13 @@ pub(crate) struct Pace {
     pub pause: Duration,
 }
 
+impl Pace {
+    /// When the next one is due after one that began and ended then.
+    fn next(self, began: Instant, ended: Instant) -> Instant {
+        (began + self.interval).max(ended + self.pause)
+    }
+}
+
 /// Shared by the executors of a worker.
 pub(crate) struct Snapshots<S> {
     inner: Arc<Inner>,
@@ -186,7 +193,7 @@ impl Inner {
         let mut shards = self.lock();
         if let Some(due) = shards.get_mut(&shard) {
             due.running = false;
-            due.at = (due.began + self.pace.interval).max(Instant::now() + self.pace.pause);
+            due.at = self.pace.next(due.began, Instant::now());
             if due.attempt == attempt {
                 due.checksums = job.checksums;
                 due.saved_records = saved.or(due.saved_records);
@@ -214,6 +221,7 @@ impl Inner {
         if listed.last().is_some_and(is_there) {
             return Ok(Outcome::NothingNew { records });
         }
+        tracing::debug!(shard = %job.shard, "upload begins");
         let known = listed.last().map(KnownFiles::of).unwrap_or_default();
         let mut checksum = CachedChecksums { known: &mut job.checksums };
         let mut unique = || uuid::Uuid::new_v4().simple().to_string();

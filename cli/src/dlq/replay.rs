@@ -88,6 +88,7 @@ impl Replay {
                 printer.print(&StepRow { step, letters, dry_run: self.dry_run })?;
             }
         }
+        self.common.check_step(loaded, total.letters)?;
         printer.print(&total)?;
         printer.finish()
     }

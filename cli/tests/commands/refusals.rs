@@ -128,14 +128,14 @@ fn wrong_usage_names_what_to_write() {
     unusable(&["validate", "-o", "xml"], &["xml", "json"]);
     check(&world.call(&["state", "get", "customers", "nobody"]), FAILED, &["no entity nobody", "state scan"]);
     let nothing = world.call(&["log", "consume", "--topic", "nothing", "--until-end"]);
-    check(&nothing, FAILED, &["topic nothing", "does not exist", "forebay log produce"]);
+    check(&nothing, UNUSABLE, &["topic nothing", "does not exist", "forebay log produce"]);
 }
 
 /// Method: a job whose input is not there, then one that reads a topic with another number of partitions.
 #[test]
 fn topics_that_do_not_fit_are_named() {
     let world = World::new();
-    check(&world.call(&["run", "--until-end"]), FAILED, &["topic orders", "does not exist", "forebay log produce --topic orders"]);
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &["topic orders", "does not exist", "forebay log produce --topic orders"]);
     world.produce("orders", orders("ann", [1]));
     let narrow = world.command(&["log", "produce", "--topic", "narrow", "--partitions", "3"]).output().unwrap();
     assert!(narrow.status.success());

@@ -12,8 +12,6 @@ pub enum Bug {
     ListNotTrimmed,
     /// It is shortened to one.
     ListTrimmedToOne,
-    /// A local database is taken for the journal's by its epoch alone.
-    LocalByEpoch,
     /// A file is taken for uploaded by its name alone.
     FileByName,
     /// The clock is the machine's, wherever that goes.

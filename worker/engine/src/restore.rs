@@ -226,7 +226,7 @@ impl<S: StateStore> Follower<S> {
                     }
                     Err(error @ StateError::Io { .. }) => return Err(error.into()),
                 }
-            } else if *stamp == *epoch || (mutants::is(Bug::LocalByEpoch) && stamp.epoch == epoch.epoch) {
+            } else if *stamp == *epoch {
                 self.belongs = true;
             }
         }

@@ -21,6 +21,12 @@ pub enum Fault {
     ReplyLost,
     /// A request is given up and carried out later.
     Late,
+    /// The object store is away for a while.
+    StoreDown,
+    /// The coordinator of transactions ends those that are open.
+    TimeOut,
+    /// The database refuses the next epoch.
+    ApplyFails,
 }
 
 /// Counts.

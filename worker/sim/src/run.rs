@@ -16,38 +16,43 @@ pub const PAIRS: &[(&str, &[Fault])] = &[
     ("claiming", PROCESS),
     ("reading-on", PROCESS),
     ("restoring", PROCESS),
-    ("running", PROCESS),
+    ("running", RUNNING),
     ("releasing", &[Fault::Crash, Fault::Stall, Fault::Barred]),
     ("idle", PROCESS),
     ("sealing", PROCESS),
-    ("committing", PROCESS),
-    ("read-manifest", CALL_READ),
+    ("committing", COMMITTING),
+    ("read-manifest", STORE_READ),
     ("scan", CALL_READ),
     ("bar", CALL_WRITE),
     ("open-producer", CALL_WRITE),
     ("commit-begin", CALL_WRITE),
-    ("commit-outputs", CALL_WRITE),
-    ("commit-journal", CALL_WRITE),
-    ("commit-offsets", CALL_WRITE),
-    ("commit-end", CALL_WRITE),
+    ("commit-outputs", IN_TRANSACTION),
+    ("commit-journal", IN_TRANSACTION),
+    ("commit-offsets", IN_TRANSACTION),
+    ("commit-end", IN_TRANSACTION),
     ("restore-range", CALL_READ),
     ("restore-journal", CALL_READ),
-    ("restore-manifest", CALL_READ),
-    ("restore-download", CALL_READ),
+    ("restore-manifest", STORE_READ),
+    ("restore-download", STORE_READ),
     ("verify", CALL_READ),
     ("look", CALL_READ),
     ("snapshot-begin", &[Fault::Crash, Fault::Stall]),
-    ("snapshot-list", CALL_READ),
-    ("snapshot-file", CALL_WRITE),
-    ("snapshot-check", CALL_READ),
-    ("snapshot-manifest", CALL_WRITE),
-    ("garbage", CALL_READ),
+    ("snapshot-list", STORE_READ),
+    ("snapshot-file", STORE_WRITE),
+    ("snapshot-check", STORE_READ),
+    ("snapshot-manifest", STORE_WRITE),
+    ("garbage", STORE_READ),
     ("cut", CALL_WRITE),
-    ("delete", CALL_WRITE),
+    ("delete", STORE_WRITE),
 ];
 
 const PROCESS: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move];
 const CALL_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost];
+const RUNNING: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails];
+const COMMITTING: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails, Fault::TimeOut];
+const IN_TRANSACTION: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::TimeOut];
+const STORE_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::StoreDown];
+const STORE_WRITE: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::StoreDown];
 const CALL_WRITE: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late];
 
 /// Situations that the runs must have met.

@@ -1,6 +1,6 @@
 //! Method: thousands of seeds, each a run with faults and an aim of its own; an oracle that knows what must come out watches every commit, upload,
 //! deletion and restore, and in the end all is healed and worked off. `SEEDS=5000..9000` or `SEEDS=20000` for more; `SEED=17` replays one and
-//! prints what happened, step by step.
+//! prints what happened, step by step. The two simulations of claims alone have seeds of their own, `CLAIM_SEED` and `START_SEED`.
 
 use std::ops::Range;
 
@@ -28,6 +28,9 @@ fn every_invariant_holds_whatever_crashes_stalls_or_gets_lost() {
         trace.iter().for_each(|line| println!("{line}"));
         return outcome.unwrap_or_else(|violation| panic!("{violation}"));
     }
+    if std::env::var("CLAIM_SEED").or(std::env::var("START_SEED")).is_ok() {
+        return;
+    }
     let mut coverage = Coverage::default();
     for seed in seeds(RUNS) {
         let (covered, outcome) = run::run(seed, None);
@@ -42,30 +45,29 @@ fn every_invariant_holds_whatever_crashes_stalls_or_gets_lost() {
     assert!(complete, "no run met {unmet:?} and {unseen:?}: what was not met was not tested");
 }
 
+/// Runs one of the simulations of claims alone: all its seeds, or the one that the variable names. Returns the sum of what they count.
+fn claims_alone(variable: &str, runs: u64, run: impl Fn(u64) -> Result<usize, String>) -> usize {
+    let one = std::env::var(variable).ok().map(|seed| seed.parse().unwrap_or_else(|_| panic!("{variable}={seed} is no number")));
+    let of = |seed| {
+        let outcome = panics::caught(|| run(seed)).unwrap_or_else(Err);
+        outcome.unwrap_or_else(|what| panic!("{what}\nto see it again: make sim {variable}={seed}"))
+    };
+    match one {
+        Some(seed) => of(seed),
+        None if ["SEED", "CLAIM_SEED", "START_SEED"].iter().any(|other| std::env::var(other).is_ok()) => 1,
+        None => seeds(runs).map(of).sum(),
+    }
+}
+
 #[test]
 fn no_schedule_of_claims_alone_lets_two_owners_interleave() {
-    if std::env::var("SEED").is_ok() {
-        return;
-    }
-    let mut epochs = 0;
-    for seed in seeds(CLAIM_RUNS) {
-        let outcome = panics::caught(|| claims::random::run(seed)).unwrap_or_else(Err);
-        epochs += outcome.unwrap_or_else(|what| panic!("seed {seed} of the claims: {what}"));
-    }
+    let epochs = claims_alone("CLAIM_SEED", CLAIM_RUNS, claims::random::run);
     assert!(epochs > 0, "claims that never lead to an epoch prove nothing");
 }
 
 #[test]
 fn of_starts_that_do_not_see_each_other_exactly_one_wins() {
-    if std::env::var("SEED").is_ok() {
-        return;
-    }
-    let mut barred = 0;
-    for seed in seeds(START_RUNS) {
-        let outcome = panics::caught(|| claims::random::starts(seed)).unwrap_or_else(Err);
-        let starts = outcome.unwrap_or_else(|what| panic!("seed {seed} of the starts: {what}"));
-        barred += starts.again;
-    }
+    let barred = claims_alone("START_SEED", START_RUNS, |seed| claims::random::starts(seed).map(|starts| starts.again as usize));
     assert!(barred > 0, "starts that never meet prove nothing");
 }
 

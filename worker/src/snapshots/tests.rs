@@ -103,3 +103,11 @@ fn the_first_checkpoints_of_a_workers_shards_are_spread_over_the_interval() {
         assert!(gaps.clone().max() <= Some(interval * 2 / count), "{waits:?}");
     }
 }
+
+#[test]
+fn the_next_one_keeps_both_the_interval_and_the_pause() {
+    let (began, second) = (Instant::now(), Duration::from_secs(1));
+    let pace = Pace { interval: second * 30, pause: second * 10 };
+    assert_eq!(pace.next(began, began + second * 5), began + second * 30);
+    assert_eq!(pace.next(began, began + second * 25), began + second * 35);
+}

@@ -112,7 +112,12 @@ impl ClientContext for ClientEvents {
             return;
         }
         self.heard.note(code, reason);
-        tracing::warn!(target: "librdkafka", client = self.role, "{reason}");
+        // Said for every attempt of every client, some twenty times a second; the line before says why, and errors repeat it.
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            tracing::debug!(target: "librdkafka", client = self.role, "{reason}");
+        } else {
+            tracing::warn!(target: "librdkafka", client = self.role, "{reason}");
+        }
     }
 }
 

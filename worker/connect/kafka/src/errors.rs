@@ -54,7 +54,7 @@ pub(crate) fn from_code(action: &str, what: &str, code: RDKafkaErrorCode, text: 
         Code::InvalidTransactionTimeout => LogError::Denied {
             action,
             reason: format!(
-                "{text}; the brokers' `transaction.max.timeout.ms` is shorter than the job's transaction time-out: raise it or shorten the time-out"
+                "{text}; the brokers' `transaction.max.timeout.ms` is shorter than what a job's transaction may take: raise it to 30 seconds or more"
             ),
         },
         Code::IllegalGeneration | Code::UnknownMemberId | Code::RebalanceInProgress => LogError::Denied {

@@ -213,7 +213,7 @@ fn check_broker(broker: i32, settings: &Settings, options: &KafkaOptions, journa
     let wanted = options.transaction_timeout.as_millis();
     if longest.is_some_and(|longest| longest < wanted) {
         let problem = format!("broker {broker} allows transactions of {} ms, the job's may take {wanted} ms", longest.unwrap_or_default());
-        findings.push(error(problem, "raise the broker's `transaction.max.timeout.ms`, or shorten the job's transaction time-out"));
+        findings.push(error(problem, "raise the broker's `transaction.max.timeout.ms` to as much"));
     }
     let largest = settings.get("message.max.bytes").and_then(|value| value.parse::<usize>().ok());
     if let Some(largest) = largest.filter(|largest| !journal_is_there && *largest < JOURNAL_BATCH_BYTES) {

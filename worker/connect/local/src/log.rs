@@ -93,7 +93,7 @@ impl LocalLog {
         let missing: Vec<_> = self.topics.outputs.iter().filter(|output| !is_known(output)).collect();
         let Some(input) = self.topics.inputs.first().filter(|_| !missing.is_empty()) else { return Ok(()) };
         let input = known.iter().find(|topic| topic.name == *input);
-        let input = input.ok_or_else(|| disk::missing_topic("make the output topics".to_owned(), &self.topics.inputs[0]))?;
+        let input = input.ok_or_else(|| disk::missing_topic("look at the job's topics".to_owned(), &self.topics.inputs[0]))?;
         for output in missing {
             self.folder.create_topic(output, input.partitions)?;
         }

@@ -135,6 +135,10 @@ impl Refused {
             Self::NoCredentials { causes }
         } else if has_cause(error, |cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))) {
             Self::Untrusted { causes }
+        } else if has_cause(error, |cause| cause.is::<CredentialsError>()) {
+            // Who hands them out may be back soon.
+            let way_out = "there are no credentials: give access key and secret, or see to whoever should hand them out";
+            Self::NoAnswer { causes: format!("{causes}; {way_out}") }
         } else {
             Self::NoAnswer { causes }
         }

@@ -175,6 +175,17 @@ fn a_local_database_with_another_value_than_a_patch_was_made_for_is_passed_over(
     }
 }
 
+/// Method: the database is at an epoch that the journal has too, by another owner. No run of the simulator comes to this, since a database takes
+/// committed epochs only; a folder that was brought back from a copy may.
+#[test]
+fn a_local_database_of_another_history_is_passed_over() {
+    let mut other = stamp(1);
+    other.owner.incarnation = Incarnation::new("w.2");
+    let (restored, notes) = restored(Memory { values: [(KEY.to_vec(), b"abc".to_vec())].into(), stamp: Some(other) });
+    assert_eq!(restored.store.values[KEY], b"abX");
+    assert!(matches!(&notes[..], [RestoreNote::LocalUnusable(_), RestoreNote::Journal]), "{notes:?}");
+}
+
 /// Method: the id of the journal topic that each of the three witnesses names, against the id that it has now. A witness of an earlier version names
 /// none, and brokers older than 2.8 know none.
 #[test]

@@ -64,6 +64,20 @@ impl World {
             Fault::Move | Fault::Barred if !self.setup.above_all => self.assign_some(),
             // Calls have their faults where they are carried out.
             Fault::Move | Fault::Barred | Fault::Lost | Fault::ReplyLost | Fault::Late => {}
+            Fault::StoreDown => {
+                self.store_down = !self.store_down;
+                if self.store_down {
+                    self.cover(seat, fault);
+                }
+            }
+            Fault::TimeOut => {
+                self.cover(seat, fault);
+                self.time_out_transactions(1.0);
+            }
+            Fault::ApplyFails => {
+                self.cover(seat, fault);
+                self.fail_apply(seat);
+            }
         }
     }
 
