@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay_engine::ids::{InputId, Offset, Partition, ShardId};
+use forebay_engine::ids::{Epoch, InputId, Offset, Partition, ShardId};
 use forebay_engine::log::{Log, StartFrom};
 use forebay_engine::shard::shard_of;
 use forebay_engine::worker::Report;
@@ -44,13 +44,13 @@ impl Goal {
         Ok(Self { ends, records, shards: options.shards })
     }
 
-    /// Whether all is worked off but for shards that cannot be: they are lost, or need help. One without a record runs too before the end: where it
-    /// starts to read is certain only then.
+    /// Whether all is worked off but for shards that cannot be: they are lost, or need help. One without a record has its first epoch too before the
+    /// end: where it starts to read, with `startFrom: latest`, is certain only then.
     fn is_reached(&self, status: &Status, given_up: &BTreeSet<ShardId>) -> bool {
         let mut left = self.ends.clone();
         left.retain(|(_, partition), _| !given_up.contains(&shard_of(*partition, self.shards)));
         for (id, shard) in &status.shards() {
-            if shard.uncommitted_records > 0 && !given_up.contains(id) {
+            if (shard.uncommitted_records > 0 || shard.epoch == Epoch::default()) && !given_up.contains(id) {
                 return false;
             }
             for progress in &shard.progress {
@@ -186,5 +186,26 @@ fn tell(progress: &Progress, report: &Report) {
         Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
         Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
         Report::Owned(..) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay_engine::log::{InputPosition, InputProgress};
+
+    use super::*;
+
+    /// Method: a shard whose input has no record. Without an epoch, nothing says where it begins to read.
+    #[test]
+    fn a_shard_without_records_is_at_the_end_once_it_has_an_epoch() {
+        let place = (InputId::new(0), Partition::new(0));
+        let goal = Goal { ends: BTreeMap::from([(place, Offset::new(0))]), records: 0, shards: 1 };
+        let (status, shard) = (Status::default(), ShardId::new(0));
+        let position = InputPosition { input: place.0, partition: place.1, next: Offset::new(0) };
+        status.update(shard, |status| status.progress = vec![InputProgress { position, end: Offset::new(0) }]);
+        assert!(!goal.is_reached(&status, &BTreeSet::new()));
+        assert!(goal.is_reached(&status, &BTreeSet::from([shard])));
+        status.update(shard, |status| status.epoch = Epoch::new(1));
+        assert!(goal.is_reached(&status, &BTreeSet::new()));
     }
 }
