@@ -69,7 +69,7 @@ fn partitions_that_were_added_stop_their_shards_and_are_named() -> Result<()> {
         let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
         let said = job.wait_for("the shard's failure", |line| line.message() == "shard is stalled: it needs help")?;
         let reason = said.field("reason").unwrap_or_default().to_owned();
-        for needed in [flights.input(), format!("partition {partitions} was not there"), "under another name".to_owned()] {
+        for needed in [flights.input(), format!("partition {partitions} was not there"), "with another name".to_owned()] {
             ensure!(reason.contains(&needed), "{needed} is not said: {reason}");
         }
         ensure!(said.field("shard") == Some((partitions % SHARDS).to_string().as_str()), "another shard stopped: {reason}");

@@ -6,7 +6,6 @@ use crate::ids::{Epoch, JournalOffset, ShardId};
 use crate::journal::{Assembler, JournalError, JournalRecord, Stamp};
 use crate::log::{JournalEntry, JournalRange, LogError, View};
 use crate::manifest::{Manifest, RetainedCheckpoint};
-use crate::mutants::{self, Bug};
 use crate::state::{StateError, StateStore};
 use crate::store::StoreError;
 

@@ -53,7 +53,9 @@ impl World {
             self.crash(seat, true);
         }
         let hit: Vec<usize> = (0..self.seats.len()).filter(|seat| self.phases(*seat).contains(&phase)).collect();
-        if hit.is_empty() || !self.rng.chance(0.06) {
+        // Of a store that is away little else is at work.
+        let chance = if fault == Fault::StoreDown { 0.3 } else { 0.06 };
+        if hit.is_empty() || !self.rng.chance(chance) {
             return;
         }
         let seat = *self.rng.pick(&hit);
