@@ -2,7 +2,10 @@
 //! deletion and restore, and in the end all is healed and worked off. `SEEDS=5000..9000` or `SEEDS=20000` for more; `SEED=17` replays one and
 //! prints what happened, step by step. The two simulations of claims alone have seeds of their own, `CLAIM_SEED` and `START_SEED`.
 
+use std::num::NonZero;
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::thread;
 
 use forebay_sim::coverage::Coverage;
 use forebay_sim::run::{self, PAIRS, SITUATIONS};
@@ -21,6 +24,16 @@ fn seeds(default: u64) -> Range<u64> {
     text.split_once("..").map_or_else(|| 0..number(&text), |(from, to)| number(from)..number(to))
 }
 
+fn run_all(seeds: impl Iterator<Item = u64>) -> Coverage {
+    let mut coverage = Coverage::default();
+    for seed in seeds {
+        let (covered, outcome) = run::run(seed, None);
+        outcome.unwrap_or_else(|violation| panic!("seed {seed}: {violation}\nto see it: make sim SEED={seed}"));
+        coverage.add(&covered);
+    }
+    coverage
+}
+
 #[test]
 fn every_invariant_holds_whatever_crashes_stalls_or_gets_lost() {
     if let Ok(seed) = std::env::var("SEED") {
@@ -31,12 +44,14 @@ fn every_invariant_holds_whatever_crashes_stalls_or_gets_lost() {
     if std::env::var("CLAIM_SEED").or(std::env::var("START_SEED")).is_ok() {
         return;
     }
-    let mut coverage = Coverage::default();
-    for seed in seeds(RUNS) {
-        let (covered, outcome) = run::run(seed, None);
-        outcome.unwrap_or_else(|violation| panic!("seed {seed}: {violation}\nto see it: make sim SEED={seed}"));
-        coverage.add(&covered);
-    }
+    let threads = thread::available_parallelism().map_or(1, NonZero::get) as u64;
+    let coverage = thread::scope(|scope| {
+        let part = |part: u64| move || run_all(seeds(RUNS).filter(|seed| seed % threads == part));
+        let parts: Vec<_> = (0..threads).map(|number| scope.spawn(part(number))).collect();
+        let mut coverage = Coverage::default();
+        parts.into_iter().for_each(|part| coverage.add(&part.join().unwrap_or_else(|panic| resume_unwind(panic))));
+        coverage
+    });
     println!("{}", coverage.table());
     let pairs = PAIRS.iter().flat_map(|(phase, faults)| faults.iter().map(move |fault| (*phase, *fault)));
     let unmet: Vec<_> = pairs.filter(|(phase, fault)| coverage.pair(phase, *fault) == 0).collect();
@@ -67,7 +82,7 @@ fn no_schedule_of_claims_alone_lets_two_owners_interleave() {
 
 #[test]
 fn of_starts_that_do_not_see_each_other_exactly_one_wins() {
-    let barred = claims_alone("START_SEED", START_RUNS, |seed| claims::random::starts(seed).map(|starts| starts.again as usize));
+    let barred = claims_alone("START_SEED", START_RUNS, |seed| claims::random::starts(seed).map(|starts| starts.again));
     assert!(barred > 0, "starts that never meet prove nothing");
 }
 
