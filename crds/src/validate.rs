@@ -151,6 +151,8 @@ pub struct Workers {
     pub pod_template: Option<PodTemplateSpec>,
     /// The claim for the state's volume; `None`: it is on the node's own disk.
     pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
+    /// Another value has all of them replaced.
+    pub restarted_at: Option<String>,
 }
 
 /// Checks a job and fills in its defaults. `Err` lists everything that is wrong with it, without places in a file
@@ -320,6 +322,7 @@ fn check_workers(spec: &WorkersSpec, at: &Path, findings: &mut Vec<Finding>) -> 
             .volume_claim_template
             .as_ref()
             .and_then(|claim| pods::check_claim(claim, &at.key("volumeClaimTemplate"), findings)),
+        restarted_at: spec.restarted_at.clone(),
     }
 }
 

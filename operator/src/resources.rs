@@ -74,6 +74,8 @@ impl Blueprint {
         if pod_template.is_some() || volume_claim_template.is_some() {
             inputs += &json!([pod_template, volume_claim_template]).to_string();
         }
+        // Without it the hash is what it was before there was this field.
+        inputs.extend(job.workers.restarted_at.iter().map(|at| format!("\n{at:?}")));
         let hash: String = Sha256::digest(inputs.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
         Self { resource, job, manifest, revision, template: hash[..10].to_owned() }
     }

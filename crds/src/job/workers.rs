@@ -32,6 +32,10 @@ pub struct WorkersSpec {
     /// The state's volume, if it is to be another than the node's own disk. What it held is gone with the pod; state is restored from the bucket as ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim_template: Option<VolumeClaimTemplate>,
+    /// Another value here has all workers replaced, as any other change of the job has. `kubectl forebay restart` writes the time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub restarted_at: Option<String>,
 }
 
 /// A source of environment variables.

@@ -73,9 +73,13 @@ fn the_template_changes_with_what_a_worker_sees_and_with_nothing_else() {
     let before = template("", "");
     assert_eq!(template("replicas: 2", "replicas: 5"), before);
     assert_eq!(template("  workers:\n", "  upgrade: {observe: 5s}\n  workers:\n"), before);
-    for (from, to) in
-        [(".dep_delay > 60", ".dep_delay > 90"), ("kafka:9092", "kafka:9093"), ("memory: 2Gi", "memory: 3Gi"), ("name: s3", "name: s4")]
-    {
+    for (from, to) in [
+        (".dep_delay > 60", ".dep_delay > 90"),
+        ("kafka:9092", "kafka:9093"),
+        ("memory: 2Gi", "memory: 3Gi"),
+        ("name: s3", "name: s4"),
+        ("replicas: 2", "restartedAt: now"),
+    ] {
         assert_ne!(template(from, to), before, "{from} -> {to}");
     }
 }
