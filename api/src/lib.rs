@@ -1,5 +1,7 @@
-//! The gRPC contract between operator and workers, generated from `api/proto/worker.proto`, which says what each call promises. Types only:
-//! who serves and who dials is for the worker and the operator.
+//! The gRPC contract between operator and workers, generated from `api/proto/worker.proto`, which says what each call promises; and what the operator
+//! tells `kubectl forebay` ([`look`]). Types only: who serves and who dials is for others.
+
+pub mod look;
 
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, reason = "generated; the documentation stands in the proto file")]
 #[rustfmt::skip]

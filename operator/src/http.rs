@@ -1,18 +1,23 @@
-//! `/metrics` (Prometheus), `/healthz` and `/readyz` of the operator. Reads and changes nothing. Metrics are listed in `docs/metrics.md`.
+//! `/metrics` (Prometheus), `/healthz`, `/readyz`, and the last look at a job for `kubectl forebay`. Reads and changes nothing. Metrics are listed in
+//! `docs/metrics.md`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::routing::get;
+use forebay_api::look::{self, Look};
 use forebay_crds::IngestionJob;
-use kube::runtime::reflector::Store;
+use kube::ResourceExt;
+use kube::runtime::reflector::{ObjectRef, Store};
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::leader::Leadership;
+use crate::looks::Looks;
 
 /// From what an idle job takes to several times what a worker may take to answer.
 const RECONCILE_SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
@@ -52,6 +57,11 @@ impl Metrics {
         drop(self.jobs.set(jobs));
     }
 
+    /// The uid of a job that there is.
+    fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
+        self.jobs.get()?.get(&ObjectRef::new(name).within(namespace))?.uid()
+    }
+
     fn render(&self, leads: bool) -> Result<String, prometheus::Error> {
         // A fresh registry per scrape, as in a worker: a phase that no job has any more must not be left over.
         let registry = Registry::new();
@@ -82,10 +92,16 @@ impl Metrics {
 }
 
 /// Serves on `address` until the process ends. `Err` when the address cannot be had.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, leadership: Arc<Leadership>) -> anyhow::Result<()> {
+pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, looks: Arc<Looks>, leadership: Arc<Leadership>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("serve metrics on {address}"))?;
-    let ready = leadership.clone();
+    let (ready, leads, jobs) = (leadership.clone(), leadership.clone(), metrics.clone());
+    let tell = move |Path((namespace, name)): Path<(String, String)>| async move {
+        let uid = jobs.uid_of(&namespace, &name);
+        let look = uid.and_then(|uid| looks.of(&namespace, &name, &uid, Instant::now()));
+        last_look(leads.is_certain(), look)
+    };
     let app = axum::Router::new()
+        .route(&format!("{}/{{name}}", look::path("{namespace}")), get(tell))
         .route("/metrics", get(move || async move { answer(metrics.render(leadership.is_certain())) }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(move || async move { readiness(&ready) }));
@@ -103,6 +119,15 @@ fn readiness(leadership: &Leadership) -> (StatusCode, &'static str) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered about the lease lately\n")
+    }
+}
+
+/// Only who leads looks at jobs. A job that is there and was not looked at yet will be within a second or two.
+fn last_look(leads: bool, look: Option<Look>) -> (StatusCode, String) {
+    match look {
+        _ if !leads => (StatusCode::SERVICE_UNAVAILABLE, "this operator does not lead\n".to_owned()),
+        None => (StatusCode::NOT_FOUND, "this operator has not looked at such a job\n".to_owned()),
+        Some(look) => (StatusCode::OK, serde_json::to_string(&look).expect("a look has string keys only")),
     }
 }
 

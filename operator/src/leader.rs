@@ -12,7 +12,7 @@ use kube::{Api, Client};
 use crate::election::{ACT_DURATION, Election, RENEW_INTERVAL, Step};
 
 /// The lease's name, in the operator's own namespace.
-const NAME: &str = "forebay-operator";
+const NAME: &str = forebay_api::look::LEASE;
 /// How long one call may take: a renewal that fails is tried again before the leader must stop.
 const CALL_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long the API server may have been out of reach before one says that one is not ready.

@@ -8,6 +8,7 @@ mod credentials;
 mod election;
 mod http;
 mod leader;
+mod looks;
 mod observe;
 mod plan;
 mod reconcile;
@@ -36,6 +37,7 @@ use crate::apply::{Applier, ApplyError};
 use crate::credentials::Credentials;
 use crate::http::Metrics;
 use crate::leader::Leadership;
+use crate::looks::Looks;
 use crate::observe::{Observer, api, own_objects};
 use crate::reconcile::{Context, reconcile, retry};
 
@@ -71,12 +73,12 @@ async fn main() -> anyhow::Result<()> {
     let client = Client::try_default().await.context("find the API server; outside of a cluster KUBECONFIG names it")?;
     let name = arguments.name.clone().unwrap_or_else(|| format!("forebay-operator-{}", uuid::Uuid::new_v4()));
     let leadership = Arc::new(Leadership::new(&client, name.clone()));
-    let metrics = Arc::new(Metrics::new());
-    http::serve(arguments.metrics, metrics.clone(), leadership.clone()).await?;
+    let (metrics, looks) = (Arc::new(Metrics::new()), Arc::new(Looks::default()));
+    http::serve(arguments.metrics, metrics.clone(), looks.clone(), leadership.clone()).await?;
     let stop = asked_to_stop()?.shared();
     let mut outcome = Ok(());
     let work = async {
-        outcome = look_after_jobs(&client, &arguments, name, leadership.clone(), metrics, stop.clone()).await;
+        outcome = look_after_jobs(&client, &arguments, name, leadership.clone(), (metrics, looks), stop.clone()).await;
     };
     leadership.run(work, stop.clone()).await?;
     outcome
@@ -88,7 +90,7 @@ async fn look_after_jobs(
     arguments: &Arguments,
     name: String,
     leadership: Arc<Leadership>,
-    metrics: Arc<Metrics>,
+    (metrics, looks): (Arc<Metrics>, Arc<Looks>),
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let namespace = arguments.namespace.as_deref();
@@ -101,6 +103,7 @@ async fn look_after_jobs(
         jobs: jobs.store(),
         worker_image: arguments.worker_image.clone(),
         written: Mutex::new(BTreeMap::new()),
+        looks,
     });
     tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
     let counted = move |job, context| {

@@ -12,6 +12,7 @@ use kube::runtime::controller;
 use kube::runtime::reflector::Store;
 
 use crate::apply::{Applier, ApplyError};
+use crate::looks::Looks;
 use crate::observe::Observer;
 use crate::plan::plan;
 use crate::report::{self, Verdict};
@@ -38,6 +39,8 @@ pub struct Context {
     pub worker_image: String,
     /// When each job's status was last written, by its uid.
     pub written: Mutex<BTreeMap<String, Instant>>,
+    /// The last look at each job, for those who ask.
+    pub looks: Arc<Looks>,
 }
 
 /// One look at one job.
@@ -50,6 +53,7 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
         Err(findings) => {
             // What runs goes on running; a repaired spec comes with a new event.
             let verdict = Verdict::invalid(&findings);
+            context.looks.keep(&resource, &verdict, None, &[], Instant::now());
             write(&context, &resource, &verdict, None, &[]).await?;
             return Ok(controller::Action::await_change());
         }
@@ -73,14 +77,16 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     if let Some(refusal) = outcome.as_ref().err().and_then(ApplyError::refusal) {
         verdict = verdict.refused(refusal);
     }
+    context.looks.keep(&resource, &verdict, Some(&seen.fleet), &actions, Instant::now());
     write(&context, &resource, &verdict, Some(&seen), &actions).await?;
     let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty();
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(HEARING_INTERVAL) })
 }
 
 /// What to do after an error.
-pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, _: Arc<Context>) -> controller::Action {
+pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, context: Arc<Context>) -> controller::Action {
     tracing::warn!(job = resource.name_any(), %error, "a job is looked at again");
+    context.looks.failed(&resource, error.to_string());
     controller::Action::requeue(RETRY_INTERVAL)
 }
 

@@ -237,24 +237,15 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
     }
     for action in actions {
         match action {
-            Action::ApplyPod { slot, template } => {
-                let note = format!("a worker of revision {template} is made in slot {slot}");
-                all.push(News { is_warning: false, reason: "WorkerCreated", note });
-            }
-            Action::Mark { template, standing } => all.push(marked(template, standing)),
-            Action::TakeSavepoint(due) => {
-                let note = format!("the savepoint that was due at {due} is taken");
-                all.push(News { is_warning: false, reason: "SavepointDue", note });
-            }
-            Action::DeletePod { pod, reason, .. } => {
+            Action::ApplyPod { .. } => all.push(News { is_warning: false, reason: "WorkerCreated", note: words(action) }),
+            Action::Mark { standing, .. } => all.push(marked(standing, words(action))),
+            Action::TakeSavepoint(_) => all.push(News { is_warning: false, reason: "SavepointDue", note: words(action) }),
+            Action::DeletePod { pod, .. } => {
                 let state = seen.and_then(|seen| Some(seen.fleet.workers.iter().find(|worker| worker.pod == *pod)?.state));
                 let is_warning = state == Some(PodState::Over);
-                all.push(News { is_warning, reason: "WorkerDeleted", note: format!("{pod} is deleted: {reason}") });
+                all.push(News { is_warning, reason: "WorkerDeleted", note: words(action) });
             }
-            Action::Assign { pod, version, shards } => {
-                let note = format!("{pod} has the shards {shards:?} under version {version}");
-                all.push(News { is_warning: false, reason: "ShardsAssigned", note });
-            }
+            Action::Assign { .. } => all.push(News { is_warning: false, reason: "ShardsAssigned", note: words(action) }),
             Action::ApplyService
             | Action::ApplyBudget
             | Action::ApplyPolicy
@@ -269,13 +260,38 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
     all
 }
 
-fn marked(template: &str, standing: &Standing) -> News {
-    let news = |is_warning, reason, note| News { is_warning, reason, note: format!("revision {template} {note}") };
-    match standing {
-        Standing::Untried => news(false, "RevisionUntried", "is tried anew".to_owned()),
-        Standing::Proven => news(false, "RevisionProven", "did well on one shard; the other workers follow".to_owned()),
-        Standing::Good(_) => news(false, "RevisionInForce", "is in force on all workers".to_owned()),
-        Standing::Bad(reason) => news(true, "RevisionTakenBack", format!("is taken back: {reason}")),
+fn marked(standing: &Standing, note: String) -> News {
+    let (is_warning, reason) = match standing {
+        Standing::Untried => (false, "RevisionUntried"),
+        Standing::Proven => (false, "RevisionProven"),
+        Standing::Good(_) => (false, "RevisionInForce"),
+        Standing::Bad(_) => (true, "RevisionTakenBack"),
+    };
+    News { is_warning, reason, note }
+}
+
+/// What is done, for people.
+pub fn words(action: &Action) -> String {
+    match action {
+        Action::ApplyService => "the service is made".to_owned(),
+        Action::ApplyBudget => "the disruption budget is made".to_owned(),
+        Action::ApplyPolicy => "the network policy is made".to_owned(),
+        Action::TakeSavepoint(due) => format!("the savepoint that was due at {due} is taken"),
+        Action::ApplyConfig => "the config map of the manifest's revision is made".to_owned(),
+        Action::ApplyPod { slot, template } => format!("a worker of revision {template} is made in slot {slot}"),
+        Action::DeletePod { pod, reason, .. } => format!("{pod} is deleted: {reason}"),
+        Action::DeleteConfig(template) => format!("the config map of revision {template} is deleted: no pod needs it"),
+        Action::Mark { template, standing } => match standing {
+            Standing::Untried => format!("revision {template} is tried anew"),
+            Standing::Proven => format!("revision {template} did well on one shard; the other workers follow"),
+            Standing::Good(_) => format!("revision {template} is in force on all workers"),
+            Standing::Bad(reason) => format!("revision {template} is taken back: {reason}"),
+        },
+        Action::ApplySavepoint => "a savepoint is asked for before anything changes".to_owned(),
+        Action::DoomSavepoint(name) => format!("savepoint {name}, of an earlier change, will take along what it holds"),
+        Action::DeleteSavepoint(name) => format!("savepoint {name}, of an earlier change, is deleted"),
+        Action::Checkpoint(pods) => format!("checkpoints are asked of {}", pods.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        Action::Assign { pod, version, shards } => format!("{pod} has the shards {shards:?} under version {version}"),
     }
 }
 
