@@ -3,6 +3,7 @@
 pub mod flights;
 pub mod nodes;
 pub mod packages;
+pub mod plugin;
 
 use std::io::Write;
 use std::path::Path;

@@ -5,6 +5,7 @@ use forebay_crds::validate::Upgrade;
 
 use super::*;
 use crate::plan::rollout::Standing;
+use crate::plan::schedule::Calendar;
 use crate::plan::{Config, Saved, Trouble};
 
 fn job(name: &str, uid: &str) -> IngestionJob {
@@ -47,8 +48,10 @@ fn fleet(answer: Answer) -> Fleet {
         workers: vec![worker],
         configs: [("t".to_owned(), Config { standing: Standing::Good(1), version: None, age: Duration::ZERO })].into(),
         savepoints: BTreeMap::new(),
+        calendar: Calendar::default(),
         has_service: true,
         has_budget: true,
+        has_policy: true,
     }
 }
 

@@ -1,0 +1,62 @@
+//! What conditions say, and what to do about it. The reasons are those of `docs/operator.md`, and a test compares.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+/// The condition that holds: of `Ready`, `Reconciling` and `Stalled` one does.
+pub fn holding(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.status == "True")
+}
+
+/// What to do about this reason in a job's conditions, or in those of a savepoint of it. `None`: nothing needs to be done, or nothing is known of it.
+pub fn advice(reason: &str, job: &str) -> Option<String> {
+    let text = match reason {
+        "InvalidSpec" => "correct the fields that the message names, and apply the manifest; what runs goes on running meanwhile",
+        "ShardStalled" => {
+            "do what the message says (docs/operations.md tells what happens when); the shard is tried again by itself. \
+             `kubectl forebay logs JOB --shard N` shows what its worker says"
+        }
+        "ShardFailed" => "nothing yet: it is tried again by itself; if it stays so, `kubectl forebay logs JOB --shard N`",
+        "Error" => {
+            "repair what the last line of the worker says: a topic that is missing, a bucket without permission, VRL that does not compile. \
+             It starts again by itself; `kubectl forebay logs JOB --previous` shows all of it"
+        }
+        "CrashLoopBackOff" => "see why it ends: `kubectl forebay logs JOB --previous`; it is started again by itself",
+        "OOMKilled" => "raise spec.workers.resources.limits.memory, or lower spec.state.memory",
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" => {
+            "correct spec.workers.image, or the operator's --worker-image if the job names none; or let the nodes pull it"
+        }
+        "Unschedulable" => "lower spec.workers.resources.requests, ask for fewer workers, or add a node; the message says what no node has",
+        "Refused" => {
+            "change what the API server's message names: in spec.workers.podTemplate or spec.workers.volumeClaimTemplate, or in what the namespace allows"
+        }
+        "CreateContainerConfigError" => "make the secret that the message names, with the key in it, in the job's namespace",
+        "RolledBack" => {
+            "repair the manifest and apply it; or try the same once more with `kubectl forebay restart JOB`. What the bad revision refused is put \
+             back by `forebay dlq replay`"
+        }
+        "NoSuchJob" => "make the job, or correct spec.job by making another savepoint",
+        "CopyFailed" | "DeadlineExceeded" => "repair what the message names, and take another savepoint",
+        "JobAils" => "have all shards process first, and take another savepoint",
+        _ => return None,
+    };
+    Some(text.replace("JOB", job))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: the reasons in the first column of the table in the document.
+    #[test]
+    fn every_reason_in_the_document_has_advice() {
+        let document = include_str!("../../docs/operator.md");
+        let table = document.lines().skip_while(|line| !line.starts_with("| reason of `Stalled` |")).skip(2);
+        let cells: Vec<&str> = table.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1)).collect();
+        let reasons: Vec<&str> = cells.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        assert!(reasons.len() > 5, "the table is not there any more: {reasons:?}");
+        let without: Vec<_> = reasons.iter().filter(|reason| advice(reason, "flights").is_none()).collect();
+        assert!(without.is_empty(), "no advice for {without:?}");
+        assert_eq!(advice("AllShardsRun", "flights"), None);
+        assert!(advice("CrashLoopBackOff", "flights").unwrap().contains("`kubectl forebay logs flights --previous`"));
+    }
+}
