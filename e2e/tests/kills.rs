@@ -85,12 +85,19 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
             fs::remove_dir_all(&state_dir)?;
         }
         let process = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug").run(name, &state_dir, &["--shards", shards])?;
-        // Seals, commits and what follows on them come all the time, the other phases for each of the two shards at least once in a life.
-        let turn = if matches!(phase, "seal" | "commit" | "apply") { 1 + random.below(12) } else { 1 + random.below(2) };
+        let turn = match phase {
+            // These come all the time,
+            "seal" | "commit" | "apply" => 1 + random.below(12),
+            // these for each of the two shards,
+            "claim" | "scan" | "replay" | "checkpoint" | "upload" => 1 + random.below(2),
+            // and these may come for both at once.
+            _ => 1,
+        };
+        // Where no checkpoint counts yet, there is nothing to download.
+        let comes = |line: &Line| begins(phase, line) || (phase == "download" && line.message() == "restore ends");
         let mut behind = 0;
         for _ in 0..turn {
-            (_, behind) =
-                process.wait_for_after(behind, phase, |line| begins(phase, line)).with_context(|| format!("before kill {number}"))?;
+            (_, behind) = process.wait_for_after(behind, phase, comes).with_context(|| format!("before kill {number}"))?;
         }
         // Most phases take tens of milliseconds: this spreads the kills over them. The others are over by then.
         if !matches!(phase, "seal" | "apply" | "scan" | "bar") {

@@ -6,10 +6,18 @@ use forebay_engine::ids::{JournalOffset, ShardId};
 use forebay_engine::log::{Log, LogError, View};
 use rdkafka::producer::Producer as _;
 
-use crate::world::{PATIENCE, claim, committed, journal_of, world, world_with};
+use crate::world::{PATIENCE, World, claim, committed, journal_of, world, world_with};
 
 fn values(entries: Vec<(u64, Vec<u8>)>) -> Vec<String> {
     entries.into_iter().map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+/// A commit is acknowledged before its marker lies in the partition.
+fn await_end(world: &World, shard: u32, end: u64) {
+    let asked = std::time::Instant::now();
+    while world.log.journal_range(ShardId::new(shard)).unwrap().end.get() < end && asked.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -25,11 +33,7 @@ fn views_differ_by_what_an_open_transaction_hides() {
     let foreign = world.foreign("w7.3");
     world.leave_open(&foreign, 0, &claim(0, "w7.3"));
     committed(&mut producer, &journal_of(0, &[b"behind it"]));
-    // A commit is acknowledged before its marker lies in the partition.
-    let asked = std::time::Instant::now();
-    while world.log.journal_range(ShardId::new(0)).unwrap().end.get() < 5 && asked.elapsed() < PATIENCE {
-        std::thread::yield_now();
-    }
+    await_end(&world, 0, 5);
     let (all, range) = world.journal(0, 0, View::Uncommitted).unwrap();
     assert_eq!(all.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(), [0, 2, 3]);
     assert_eq!(range.end.get(), 5);
@@ -67,6 +71,8 @@ fn each_read_of_a_kept_reader_begins_where_it_is_told() {
         committed(&mut producer, &journal_of(0, &[&[number]]));
         committed(&mut producer, &journal_of(1, &[&[100 + number]]));
     }
+    await_end(&world, 0, 10);
+    await_end(&world, 1, 10);
     for view in [View::Uncommitted, View::CommittedSoFar, View::CommittedToEnd] {
         // Up, down, across shards, and from the end: a position left from the read before would show.
         for (shard, from, expected) in
