@@ -60,11 +60,17 @@ class Bench:
         """All of them, in order: contestants take turns, so that what changes on the machine meets all of them alike."""
         for workload, described in self.workloads.items():
             for measure in described["measures"]:
-                settings = self.settings[measure]
+                if measure not in self.settings:
+                    continue
+                settings = self.settings_of(workload, measure)
                 for number in range(1, settings["repeat"] + 1):
                     for case in measures.ALL[measure].cases(settings):
                         for peer, variant in self.contestants(workload, measure):
                             yield Cell(workload, measure, case, peer, variant, number)
+
+    def settings_of(self, workload, measure):
+        """Those of the measure, or of the measure with this workload."""
+        return {**self.settings[measure], **self.settings.get(f"{workload}.{measure}", {})}
 
     def contestants(self, workload, measure):
         for name, peer in self.peers.items():

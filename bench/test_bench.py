@@ -9,14 +9,19 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import bench  # noqa: E402
-from harness import peers, places, report  # noqa: E402
+from harness import measures, peers, places, report  # noqa: E402
 from harness.measures import drain, timeline  # noqa: E402
 from harness.peers import Start  # noqa: E402
+from harness.run import Run, together  # noqa: E402
 from harness.servers import LogSizes  # noqa: E402
 
 
 def sample(us, offsets, client=0.0):
     return {"us": us, "offsets": offsets, "client": client}
+
+
+class FakeServers:
+    kafka, s3_endpoint, s3_keys = "k:1", "", ("", "")
 
 
 class Sums(unittest.TestCase):
@@ -63,7 +68,7 @@ class Plan(unittest.TestCase):
     def test_contestants_take_turns_and_no_cell_comes_twice(self):
         cells = [cell.name for cell in bench.Bench("quick", "none").cells()]
         self.assertEqual(len(cells), len(set(cells)))
-        drains = [name for name in cells if ".drain." in name]
+        drains = [name for name in cells if name.startswith("action.drain.")]
         numbers = [name.rsplit(".", 1)[1] for name in drains]
         self.assertEqual(numbers, sorted(numbers))
         self.assertGreater(len(set(name.split(".")[2] for name in drains)), 3)
@@ -72,11 +77,39 @@ class Plan(unittest.TestCase):
         for size in ("quick", "full", "smoke"):
             self.assertTrue(list(bench.Bench(size, "none").cells()))
 
+    def test_a_workload_may_have_settings_of_its_own(self):
+        quick = bench.Bench("quick", "none")
+        self.assertEqual(quick.settings_of("transform", "drain"), {**quick.settings_of("action", "drain"), "repeat": 1})
+
+    def test_each_output_is_checked_by_the_counts_that_the_workload_names(self):
+        quick = bench.Bench("quick", "none")
+        quick.servers = FakeServers()
+        cell = next(cell for cell in quick.cells() if cell.workload == "transform" and cell.peer == "forebay")
+        run = Run(quick, cell)
+        made = {"records": 20, "page_view": 3, "click": 2, "search": 1, "add_to_cart": 4, "purchase": 5, "refund": 1, "login": 1, "signup": 0,
+                "heartbeat": 2, "processed": 19, "rejected": 1, "duplicate": 0}
+        self.assertEqual([count for _, count in run.expected(made).items()], [6, 4, 6, 1, 1])
+        self.assertEqual(run.expected_first(together(made, made)), 12)
+
+    def test_the_job_of_flights_is_the_one_of_the_example(self):
+        pipelines = [(places.ROOT / job).read_text().split("  pipeline:\n")[1] for job in ("bench/workloads/flights/job.yaml", "examples/flights/job.yaml")]
+        self.assertEqual(*pipelines)
+
+    def test_all_that_a_workload_names_is_there(self):
+        every = bench.Bench("quick", "none")
+        for name, described in every.workloads.items():
+            folder = places.BENCH / "workloads" / name
+            self.assertTrue((folder / "job.yaml").exists() and set(described["measures"]) <= set(measures.ALL), name)
+            records = described["records"]
+            self.assertTrue((folder / records.get("program", records.get("value"))).exists(), name)
+        for peer in every.peers.values():
+            self.assertLessEqual(set(peer.workloads), set(every.workloads), peer.name)
+
     def test_the_manifest_gets_the_names_and_intervals_of_the_run(self):
         forebay = peers.load_all()["forebay"]
         outputs = {name: f"r1.{name}" for name in ("enriched", "updates", "rejected")}
         start = Start(id="r1", workload="action", folder=pathlib.Path("."), kafka="k:1", input="r1.events", outputs=outputs, commit_ms=20,
-                      linger_ms=5, threads=2, s3_endpoint="", s3_keys=("", ""), s3_url="", settings={"checkpoint": "7s", "shards": 3})
+                      linger_ms=5, threads=2, copies=1, s3_endpoint="", s3_keys=("", ""), s3_url="", settings={"checkpoint": "7s", "shards": 3})
         text = forebay.manifest(start)
         for line in ("  name: r1\n", "topic: r1.events", "topic: r1.enriched", "topic: r1.updates", "topic: r1.rejected",
                      "  commit:\n    interval: 20ms\n", "  checkpoint:\n    interval: 7s\n", "  shards: 3\n"):

@@ -6,7 +6,7 @@ import threading
 import time
 
 from . import places
-from .processes import BenchError, cpu_seconds, memory_bytes
+from .processes import BenchError, cpu_seconds, memory_bytes, read_bytes
 
 
 def command(servers, *arguments):
@@ -45,7 +45,7 @@ class Background:
 
 class Watch:
     """Progress of a topic, and at the same moments what the processes have cost. Each sample is a dict: `us`, `offsets`, and for each name
-    in `pids` its processor seconds, for the first also its memory."""
+    in `pids` its processor seconds, for the first also its memory and what it has read from the disk."""
 
     def __init__(self, servers, topic, pids, committed=False, also=None):
         self.pids = pids
@@ -63,6 +63,7 @@ class Watch:
                 sample[name] = cpu_seconds(pid)
             first = next(iter(self.pids.values()), 0)
             sample["memory"] = memory_bytes(first, "VmRSS")
+            sample["read"] = read_bytes(first)
             self.samples.append(sample)
             if self.also:
                 self.also()

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 
 from . import places
-from .processes import BenchError, Process
+from .processes import BenchError, MemoryGroup, Process
 
 
 @dataclasses.dataclass
@@ -22,6 +22,7 @@ class Start:
     kafka: str
     input: str
     outputs: dict  # name in the workload -> topic
+    copies: int  # what goes to the first output also goes to those named after it with -2, -3 and so on
     commit_ms: int
     linger_ms: int
     threads: int
@@ -29,6 +30,8 @@ class Start:
     s3_keys: tuple
     s3_url: str
     settings: dict  # the variant's, and the measure's
+    memory_limit: int = 0  # bytes, for the process and its page cache; 0 for none
+    memory_group: MemoryGroup = None  # which holds it to that
 
     @property
     def state(self):
@@ -46,7 +49,7 @@ class PeerBase:
     variants = {"100ms": {"commit_ms": 100}}
     # It does not do the work: its output is its input.
     forwards_only = False
-    # By measure, the variants that take part; `full` in addition to `quick`.
+    # By measure, the variants that take part; `full` in addition to `quick`. A measure for which a size has no settings is not run.
     runs = {"quick": {}, "full": {}}
 
     def __init__(self, folder):
@@ -89,14 +92,17 @@ class PeerBase:
 
     def start(self, start):
         start.state.mkdir(parents=True, exist_ok=True)
-        return Process(self.command(start), start.folder / "log", self.environment(start))
+        command = self.command(start)
+        if start.memory_group:
+            command = start.memory_group.wrapped(command)
+        return Process(command, start.folder / "log", self.environment(start))
 
 
 class JavaPeer(PeerBase):
     """A Maven project whose `pom.xml` lies in the peer's folder; built into the cache."""
 
     main_class = {}  # by workload
-    flags = ["-Xms1g", "-Xmx1500m", "-XX:+UseG1GC"]
+    flags = ["-XX:+UseG1GC"]
 
     @property
     def target(self):
@@ -117,16 +123,21 @@ class JavaPeer(PeerBase):
         pom = (self.folder / "pom.xml").read_text()
         return pom.split("<peer.version>")[1].split("<")[0]
 
+    def heap(self, start):
+        """Where memory is limited, two fifths of it; the rest is for the virtual machine itself, for RocksDB and for the page cache."""
+        mib = (start.memory_limit >> 20) * 2 // 5
+        return [f"-Xms{mib}m", f"-Xmx{mib}m"] if mib else ["-Xms1g", "-Xmx1500m"]
+
     def properties(self, start):
         return {
             "brokers": start.kafka, "input": start.input, **start.outputs, "application": start.id, "commit.ms": start.commit_ms,
-            "linger.ms": start.linger_ms, "threads": start.threads, "state": start.state,
+            "copies": start.copies, "linger.ms": start.linger_ms, "threads": start.threads, "state": start.state,
         }
 
     def command(self, start):
         properties = [f"-Dbench.{name}={value}" for name, value in self.properties(start).items()]
         java = f"{os.environ['JAVA_HOME']}/bin/java" if os.environ.get("JAVA_HOME") else "java"
-        return [java, *self.flags, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *properties,
+        return [java, *self.heap(start), *self.flags, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", *properties,
                 "-cp", f"{self.target}/classes:{self.target}/lib/*", self.main_class[start.workload]]
 
 

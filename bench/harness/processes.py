@@ -36,6 +36,15 @@ def memory_bytes(pid, field="VmHWM"):
     return 0
 
 
+def read_bytes(pid):
+    """What a process has made the kernel fetch from the disk so far; 0 when it is gone."""
+    try:
+        lines = pathlib.Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+
+
 def folder_bytes(folder):
     """Size of all files below a folder, as far as they stay there while this looks."""
     total = 0
@@ -53,6 +62,44 @@ def tail(path, lines=15):
         return "\n".join(pathlib.Path(path).read_text(errors="replace").splitlines()[-lines:])
     except OSError:
         return "(no log)"
+
+
+class MemoryGroup:
+    """A cgroup that holds a process together with the page cache that it fills to so many bytes; the kernel kills it when that cannot be. Needs root."""
+
+    ROOT = pathlib.Path("/sys/fs/cgroup")
+
+    def __init__(self, name, limit_bytes):
+        controllers = self.ROOT / "cgroup.controllers"
+        is_v2 = controllers.exists() and "memory" in controllers.read_text().split()
+        parent, limit = (self.ROOT, "memory.max") if is_v2 else (self.ROOT / "memory", "memory.limit_in_bytes")
+        self.folder = parent / name
+        self.peak = self.folder / ("memory.peak" if is_v2 else "memory.max_usage_in_bytes")
+        try:
+            if is_v2:
+                (parent / "cgroup.subtree_control").write_text("+memory")
+            self.folder.mkdir(exist_ok=True)
+            (self.folder / limit).write_text(str(limit_bytes))
+        except OSError as error:
+            raise BenchError(f"hold a process to {limit_bytes} bytes by a cgroup: {error}; this measure needs root and a writable {self.ROOT}") from None
+
+    def wrapped(self, command):
+        """The command, which enters the group and then becomes what it was."""
+        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', self.folder / "cgroup.procs", *command]
+
+    def peak_bytes(self):
+        return int(self.peak.read_text())
+
+    def remove(self):
+        """Once its process is gone."""
+        await_true(f"the end of {self.folder}", 10, self._is_removed)
+
+    def _is_removed(self):
+        try:
+            self.folder.rmdir()
+            return True
+        except OSError:
+            return not self.folder.exists()
 
 
 class Process:

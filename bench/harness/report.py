@@ -91,13 +91,17 @@ COLUMNS = {
     "snapshots-load": [("events/s", "rate", 1, 0), *LATENCY, *CPU, ("MB to S3", "store_bytes", 1e-6, 0)],
     "restore": [("s to first commit", "seconds_to_first_commit", 1, 1), ("state MB on disk", "folder_bytes", 1e-6, 0)],
     "timeline": [("events/s", "rate", 1, 0), ("longest gap s", "longest_gap_seconds", 1, 1)],
+    "growth": DRAIN,
+    "cold": [*DRAIN, ("of which it had", "memory_limit_bytes", 1e-6, 0), ("state MB", "state_bytes", 1e-6, 0),
+             ("bytes read/event", "disk_read_bytes_per_record", 1, 0)],
     "idle": [("client % of a core", "client_cpu_share_of_core", 100, 2), ("broker % of a core", "broker_cpu_share_of_core", 100, 2),
              ("transactions", "transactions", 1, 0), *MEMORY],
 }
 TITLES = {
     "drain": "Drain of a backlog", "latency": "Latency at a fixed rate, read committed", "snapshots-drain": "Snapshots in a drain",
     "snapshots-load": "Snapshots at a fixed load", "restore": "Killed, disk wiped", "timeline": "Killed at a fixed load, disk kept",
-    "idle": "Idle",
+    "idle": "Idle", "cold": "State ten times the memory, drain",
+    "growth": "Drain as one thing grows",
 }
 
 

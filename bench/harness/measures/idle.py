@@ -18,7 +18,7 @@ def cases(settings):
 
 
 def measure(bench, cell):
-    settings = bench.settings["idle"]
+    settings = bench.settings_of(cell.workload, cell.measure)
     shards = int(cell.case.split("-")[0])
     with Run(bench, cell, partitions=settings["partitions"], settings={"shards": shards}) as run:
         process = run.go()

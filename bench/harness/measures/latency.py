@@ -5,7 +5,7 @@ import time
 
 from .. import load
 from ..processes import BenchError, await_true, cpu_seconds, memory_bytes
-from ..run import Run
+from ..run import Run, together
 from ..servers import LogSizes
 
 # From the start of a contestant to its first committed output.
@@ -19,7 +19,7 @@ def cases(settings):
 
 
 def measure(bench, cell):
-    settings = bench.settings["latency"]
+    settings = bench.settings_of(cell.workload, cell.measure)
     with Run(bench, cell) as run:
         return at_rate(bench, run, settings["rate"], settings["warm_seconds"], settings["seconds"])
 
@@ -36,9 +36,8 @@ def at_rate(bench, run, rate, warm_seconds, seconds):
     watch.also = lambda: (sizes.look(), journal_sizes and journal_sizes.look())
 
     load_of = run.generate((warm_seconds + seconds) * rate, "--rate", rate, "--seed", 5, "--no-duplicates")
-    to_come = load.call(run.servers, *load_of, "--count-only")
-    both = {name: to_come[name] + sent[name] for name in ("records", "processed", "rejected", "duplicate")}
-    wanted = next(iter(run.expected(both).values()))
+    both = together(sent, load.call(run.servers, *load_of, "--count-only")["counts"])
+    wanted = run.expected_first(both)
     start_us = int(time.time() * 1e6)
     reader = run.begin("latency", "--topic", run.main_output, "--from-us", start_us + warm_seconds * 1_000_000, "--records", wanted,
                        "--patience-seconds", PATIENCE_SECONDS)

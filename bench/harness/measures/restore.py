@@ -4,7 +4,7 @@ import time
 
 from .. import load
 from ..processes import BenchError, await_true, folder_bytes
-from ..run import Run
+from ..run import Run, together
 from .drain import PATIENCE_SECONDS
 
 # From the last output to a snapshot of all that is in the state.
@@ -19,14 +19,14 @@ def cases(settings):
 
 
 def measure(bench, cell):
-    settings = bench.settings["restore"]
+    settings = bench.settings_of(cell.workload, cell.measure)
     size = settings["sizes"][cell.case]
     with Run(bench, cell, linger_ms=20, settings={"checkpoint": settings["checkpoint"]}) as run:
         options = ["--ids", size["ids"], "--zipf", 0]
-        made = load.call(run.servers, *run.generate(size["records"], *options))
+        made = load.call(run.servers, *run.generate(size["records"], *options))["counts"]
         process = run.go()
         watch = run.watch()
-        watch.await_offsets(made["processed"], PATIENCE_SECONDS, process)
+        watch.await_offsets(run.expected_first(made), PATIENCE_SECONDS, process)
         watch.stop()
         run.summarize(made, digest=False)
         await_true("a snapshot of everything", SETTLE_SECONDS, lambda: process.check() or run.peer.is_settled(run.start), every=0.5)
@@ -40,11 +40,10 @@ def measure(bench, cell):
         run.peer.wipe(run.start)
         generator = run.begin(*run.generate(NEW_RECORDS, *options, "--seed", 2))
         run.go()
-        seen, more = reader.result(RESTORE_SECONDS + 30), generator.result()
+        seen, more = reader.result(RESTORE_SECONDS + 30), generator.result()["counts"]
         if seen["first_seen_us"] is None:
             raise BenchError(f"nothing was committed within {RESTORE_SECONDS} s of the restart; its log: {run.process.log}")
-        both = {name: made[name] + more[name] for name in ("records", "processed", "rejected", "duplicate")}
-        run.summarize(both, digest=False)
+        run.summarize(together(made, more), digest=False)
         return {
             "folder_bytes": state,
             "snapshot_bytes": snapshot,

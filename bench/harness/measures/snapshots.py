@@ -13,7 +13,7 @@ def cases(settings):
 
 
 def measure(bench, cell):
-    settings = bench.settings["snapshots"]
+    settings = bench.settings_of(cell.workload, cell.measure)
     with_snapshots = {"checkpoint": settings["checkpoint"]}
     stored_before = folder_bytes(bench.servers.s3_data)
     if cell.case == "drain":

@@ -3,7 +3,7 @@
 import time
 
 from ..processes import await_true
-from ..run import Run
+from ..run import Run, together
 from .latency import READY_SECONDS
 
 
@@ -12,7 +12,7 @@ def cases(settings):
 
 
 def measure(bench, cell):
-    settings = bench.settings["timeline"]
+    settings = bench.settings_of(cell.workload, cell.measure)
     rate, seconds = settings["rate"], settings["seconds"]
     with Run(bench, cell, settings={"checkpoint": settings["checkpoint"]}) as run:
         process = run.go()
@@ -27,9 +27,8 @@ def measure(bench, cell):
         process.kill()
         process = run.go()
         watch.pids["client"] = process.pid
-        made = generator.result()
-        both = {name: made[name] + sent[name] for name in ("records", "processed", "rejected", "duplicate")}
-        watch.await_offsets(both["processed"], READY_SECONDS, process)
+        both = together(sent, generator.result()["counts"])
+        watch.await_offsets(run.expected_first(both), READY_SECONDS, process)
         samples = [sample for sample in watch.stop() if sample["us"] >= begin_us]
         run.summarize(both, digest=False)
         gap, since = longest_gap(samples)

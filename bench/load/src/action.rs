@@ -22,9 +22,9 @@ const RECENT_MAX: usize = 64;
 /// Profiles kept in memory between transactions: about 200 MB.
 const CACHED_MAX: usize = 300_000;
 
-/// The outputs' places in the order that the command line has them in.
-const UPDATES: usize = 0;
-const ENRICHED: usize = 1;
+/// The outputs' places, in the order that `workload.json` has them in.
+const ENRICHED: usize = 0;
+const UPDATES: usize = 1;
 const REJECTED: usize = 2;
 
 #[derive(Deserialize)]
@@ -240,7 +240,7 @@ fn write_enriched(into: &mut Vec<u8>, event: &[u8], profile: &Profile) {
     into.extend_from_slice(b"]}}");
 }
 
-fn write_number(into: &mut Vec<u8>, mut number: u64) {
+pub fn write_number(into: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {

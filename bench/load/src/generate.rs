@@ -1,6 +1,7 @@
 //! Produces a workload's records. At a fixed rate each record carries the time at which it was due, whenever it is really sent: what waits in
 //! here counts as latency (no coordinated omission).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -13,7 +14,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use serde_json::json;
 
 use crate::kafka::config;
-use crate::records::{Kind, Records};
+use crate::lines::Lines;
+use crate::records::{Records, Source};
 
 /// Between two looks at the clock at a fixed rate.
 const TICK: Duration = Duration::from_micros(500);
@@ -41,6 +43,15 @@ pub struct Generate {
     /// Skew, instead of the workload's
     #[arg(long)]
     zipf: Option<f64>,
+    /// Each entity comes once before any comes again
+    #[arg(long)]
+    each_first: bool,
+    /// Characters that make each valid record longer
+    #[arg(long, default_value_t = 0)]
+    pad: usize,
+    /// The records themselves, instead of the workload's description of them
+    #[arg(long, conflicts_with_all = ["ids", "zipf", "each_first", "pad"])]
+    lines: Option<PathBuf>,
     /// No duplicates: a copy carries the time of its original, which no probe of latency can tell
     #[arg(long)]
     no_duplicates: bool,
@@ -71,17 +82,11 @@ impl ProducerContext for Acknowledged {
 impl Generate {
     /// Prints how many records there are of each kind: what contestants must find.
     pub fn run(&self, kafka: &str) -> Result<()> {
-        let mut records = Records::open(&self.workload, self.seed, |description| {
-            description.ids = self.ids.unwrap_or(description.ids);
-            description.zipf = self.zipf.unwrap_or(description.zipf);
-            if self.no_duplicates {
-                description.duplicates = None;
-            }
-        })?;
-        let (mut counts, mut bytes) = ([0_u64; 3], 0);
+        let mut source = self.source()?;
+        let mut bytes = 0;
         if self.count_only {
-            (0..self.records).for_each(|_| counts[records.next(0) as usize] += 1);
-            println!("{}", self.summary(counts));
+            (0..self.records).for_each(|_| source.advance(0));
+            println!("{}", json!({"counts": self.counts(&*source)}));
             return Ok(());
         }
         let producer = self.producer(kafka)?;
@@ -91,9 +96,9 @@ impl Generate {
                 Some(rate) => start_us + wait_until_due(&producer, start, number * 1_000_000 / u64::from(rate)),
                 None => now_us()?,
             };
-            counts[records.next(due_us) as usize] += 1;
-            bytes += records.value_bytes.len();
-            self.send(&producer, &records)?;
+            source.advance(due_us);
+            bytes += source.value().len();
+            self.send(&producer, &*source)?;
             if number.is_multiple_of(1000) {
                 producer.poll(Duration::ZERO);
             }
@@ -101,18 +106,30 @@ impl Generate {
         producer.flush(Duration::from_secs(120)).context("wait for the broker to take all records")?;
         let acknowledged = producer.context().0.load(Ordering::Relaxed);
         ensure!(acknowledged == self.records, "the broker took {acknowledged} of {} records", self.records);
-        let mut summary = self.summary(counts);
-        (summary["bytes"], summary["start_us"]) = (json!(bytes), json!(start_us));
-        summary["seconds"] = json!(start.elapsed().as_secs_f64());
-        println!("{summary}");
+        let seconds = start.elapsed().as_secs_f64();
+        println!("{}", json!({"counts": self.counts(&*source), "bytes": bytes, "start_us": start_us, "seconds": seconds}));
         Ok(())
     }
 
-    fn summary(&self, counts: [u64; 3]) -> serde_json::Value {
-        json!({
-            "records": self.records, "processed": counts[Kind::Processed as usize], "rejected": counts[Kind::Rejected as usize],
-            "duplicate": counts[Kind::Duplicate as usize],
-        })
+    fn source(&self) -> Result<Box<dyn Source>> {
+        if let Some(lines) = &self.lines {
+            return Ok(Box::new(Lines::open(lines, self.seed)?));
+        }
+        Ok(Box::new(Records::open(&self.workload, self.seed, |description| {
+            description.ids = self.ids.unwrap_or(description.ids);
+            description.zipf = self.zipf.unwrap_or(description.zipf);
+            description.each_first |= self.each_first;
+            description.pad = self.pad;
+            if self.no_duplicates {
+                description.duplicates = None;
+            }
+        })?))
+    }
+
+    fn counts(&self, source: &dyn Source) -> BTreeMap<String, u64> {
+        let mut counts = source.counts().clone();
+        counts.insert("records".to_owned(), self.records);
+        counts
     }
 
     fn producer(&self, kafka: &str) -> Result<BaseProducer<Acknowledged>> {
@@ -131,8 +148,9 @@ impl Generate {
             .context("open a producer")
     }
 
-    fn send(&self, producer: &BaseProducer<Acknowledged>, records: &Records) -> Result<()> {
-        let mut record = BaseRecord::to(&self.topic).key(records.key_bytes.as_slice()).payload(records.value_bytes.as_slice());
+    fn send(&self, producer: &BaseProducer<Acknowledged>, source: &dyn Source) -> Result<()> {
+        let mut record = BaseRecord::<[u8], [u8]>::to(&self.topic).payload(source.value());
+        record.key = source.key();
         loop {
             match producer.send(record) {
                 Ok(()) => return Ok(()),

@@ -7,9 +7,11 @@ mod generate;
 mod kafka;
 mod latency;
 mod librdkafka;
+mod lines;
 mod records;
 mod summarize;
 mod topics;
+mod transform;
 mod watch;
 
 use anyhow::Result;
@@ -53,6 +55,8 @@ enum Command {
     Forward(by_hand::Loop),
     /// Contestant: the whole workload `action`, written by hand
     Action(by_hand::Loop),
+    /// Contestant: the whole workload `transform`, written by hand
+    Transform(by_hand::Loop),
 }
 
 fn main() -> Result<()> {
@@ -70,5 +74,6 @@ fn main() -> Result<()> {
             let mut work = action::Action::open(action.state.as_deref())?;
             action.run(&kafka, &mut work)
         }
+        Command::Transform(transform) => transform.run(&kafka, &mut transform::Transform),
     }
 }

@@ -1,5 +1,5 @@
-//! What came out of a contestant: how many committed records, and the documents that its deltas make, for a sample of the keys. Contestants that
-//! did the same work have the same summary.
+//! What came out of a contestant: how many committed records, and for a sample of the keys the documents that its deltas make, or the records
+//! themselves. Contestants that did the same work have the same summary.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -23,8 +23,11 @@ pub struct Summarize {
     #[arg(long = "topic", required = true)]
     topics: Vec<String>,
     /// The topic that holds deltas
-    #[arg(long)]
+    #[arg(long, conflicts_with = "values")]
     deltas: Option<String>,
+    /// The records themselves are the documents, by topic and in their order
+    #[arg(long)]
+    values: bool,
     /// One key in so many is in the sample
     #[arg(long, default_value_t = 500)]
     sample: u64,
@@ -79,10 +82,16 @@ impl Summarize {
                 Some(Ok(message)) => {
                     let count = counts.get_mut(message.topic()).context("a record of a topic that nobody asked for")?;
                     *count += 1;
-                    let key = message.key().unwrap_or_default();
-                    if self.deltas.as_deref() == Some(message.topic()) && self.is_in_sample(key) {
-                        let delta = serde_json::from_slice(message.payload().unwrap_or_default()).context("read a delta")?;
-                        apply(documents.entry(key.to_vec()).or_default(), &delta)?;
+                    let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+                    let holds_deltas = self.deltas.as_deref() == Some(message.topic());
+                    if (holds_deltas || self.values) && self.is_in_sample(key) {
+                        let document = documents.entry(key.to_vec()).or_default();
+                        if holds_deltas {
+                            apply(document, &serde_json::from_slice(value).context("read a delta")?)?;
+                        } else {
+                            // Each run has topics of its own, in the same order.
+                            append(document, expected.keys().take_while(|topic| **topic != message.topic()).count(), value);
+                        }
                     }
                     last = Instant::now();
                 }
@@ -126,12 +135,21 @@ fn apply(document: &mut Map<String, Value>, delta: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Appends a record to those of a topic, which goes by its number; one that is no JSON as text.
+fn append(document: &mut Map<String, Value>, topic: usize, value: &[u8]) {
+    let value = serde_json::from_slice(value).map_or_else(|_| Value::from(String::from_utf8_lossy(value)), |value| as_number(&value));
+    if let Value::Array(values) = document.entry(topic.to_string()).or_insert_with(|| json!([])) {
+        values.push(value);
+    }
+}
+
 /// 5 and 5.0 are the same to whoever reads JSON.
 fn as_number(value: &Value) -> Value {
     match value {
         Value::Number(number) => number.as_f64().map_or_else(|| value.clone(), Value::from),
         Value::Object(fields) => Value::Object(fields.iter().map(|(name, value)| (name.clone(), as_number(value))).collect()),
-        Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) => value.clone(),
+        Value::Array(values) => values.iter().map(as_number).collect(),
+        Value::Null | Value::Bool(_) | Value::String(_) => value.clone(),
     }
 }
 
@@ -150,6 +168,20 @@ mod tests {
             apply(&mut document, delta).unwrap();
         }
         assert_eq!(Value::Object(document), json!({"n": 2.0, "a": {"x": 5.0}, "s": ["p", "q"]}));
+    }
+
+    #[test]
+    fn records_are_kept_by_topic_in_their_order_and_equal_however_they_are_written() {
+        let (mut one, mut other) = (Map::new(), Map::new());
+        for value in [r#"{"a":1,"b":[2]}"#, r#"{"a":2}"#, "cut"] {
+            append(&mut one, 0, value.as_bytes());
+        }
+        for value in [r#"{"b":[2.0],"a":1.0}"#, r#"{"a":2}"#, "cut"] {
+            append(&mut other, 0, value.as_bytes());
+        }
+        assert_eq!(one, other);
+        append(&mut other, 1, b"1");
+        assert_ne!(one, other);
     }
 
     #[test]

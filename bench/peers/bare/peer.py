@@ -6,12 +6,12 @@ from harness.peers import PeerBase
 
 class Peer(PeerBase):
     title = "bare client (forwards only)"
-    workloads = ["action"]
+    workloads = ["action", "transform"]
     runs = {"quick": {"drain": ["100ms"]}, "full": {}}
     # Does not do the work, so its output is the input.
     forwards_only = True
 
     def command(self, start):
-        return [places.LOAD, "--kafka", start.kafka, "forward", "--input", start.input, "--output", start.outputs["enriched"],
+        return [places.LOAD, "--kafka", start.kafka, "forward", "--input", start.input, "--output", next(iter(start.outputs.values())),
                 "--commit-ms", start.commit_ms, "--linger-ms", start.linger_ms]
 

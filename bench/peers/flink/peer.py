@@ -8,13 +8,13 @@ from harness.processes import folder_bytes
 
 class Peer(JavaPeer):
     title = "Flink"
-    workloads = ["action"]
+    workloads = ["action", "transform"]
     variants = {"1s": {"commit_ms": 1000}, "10s": {"commit_ms": 10000}}
     runs = {
         "quick": {"drain": ["1s"], "latency": ["1s"], "restore": ["1s"], "timeline": ["1s"]},
         "full": {"drain": ["10s"], "latency": ["10s"]},
     }
-    main_class = {"action": "dev.forebay.bench.flink.ActionJob"}
+    main_class = {name: f"dev.forebay.bench.flink.{name.capitalize()}Job" for name in workloads}
     # Flink's own list for Java 17, as far as this job needs it.
     flags = [*JavaPeer.flags, *(word for package in ("util", "lang", "time") for word in ("--add-opens", f"java.base/java.{package}=ALL-UNNAMED"))]
 

@@ -11,7 +11,7 @@ from harness.peers import PeerBase
 
 class Peer(PeerBase):
     title = "Forebay"
-    workloads = ["action"]
+    workloads = ["action", "flights", "transform"]
     variants = {
         "100ms": {"commit_ms": 100},
         "20ms": {"commit_ms": 20},
@@ -21,7 +21,8 @@ class Peer(PeerBase):
     runs = {
         "quick": {
             "drain": ["100ms"], "latency": ["100ms", "20ms"], "snapshots": ["100ms", "100ms-no-snapshots"], "restore": ["100ms"],
-            "timeline": ["100ms"], "idle": ["100ms"],
+            "timeline": ["100ms"], "idle": ["100ms"], "cold": ["100ms"],
+            "growth": ["100ms"],
         },
         "full": {},
     }
@@ -34,7 +35,11 @@ class Peer(PeerBase):
         manifest.write_text(self.manifest(start))
         return [places.FOREBAY, "run", "-f", manifest, "--dir", start.folder, "--state-dir", start.state / "databases",
                 "--kafka", start.kafka, "--store", start.s3_url, "--s3-endpoint", start.s3_endpoint, "--worker", "bench",
-                "--threads", start.threads, "--memory", start.settings.get("memory", "512Mi"), "--metrics", self._metrics_address(start)]
+                "--threads", start.threads, "--memory", self._memory(start), "--metrics", self._metrics_address(start)]
+
+    def _memory(self, start):
+        """Half of what it is held to, as it takes by itself in a container."""
+        return f"{start.memory_limit >> 21}Mi" if start.memory_limit else start.settings.get("memory", "512Mi")
 
     def environment(self, start):
         key, secret = start.s3_keys
@@ -45,6 +50,9 @@ class Peer(PeerBase):
         """The workload's own, with this run's name, topics and intervals."""
         text = (places.BENCH / "workloads" / start.workload / start.settings.get("manifest", "job.yaml")).read_text()
         text = re.sub(r"(?m)^  name: .*$", f"  name: {start.id}", text, count=1)
+        main = next(iter(start.outputs))
+        copies = "".join(f"\n    - emit: {{topic: {main}-{number}}}" for number in range(2, start.copies + 1))
+        text = text.replace(f"    - emit: {{topic: {main}}}", f"    - emit: {{topic: {main}}}{copies}")
         topics = {"events": start.input, **start.outputs}
         text = re.sub(r"\btopic: ([\w.-]+)", lambda found: f"topic: {topics[found[1]]}", text)
         text = re.sub(r"(commit:\n    interval: )\w+", rf"\g<1>{start.commit_ms}ms", text)

@@ -6,10 +6,10 @@ from harness.peers import PeerBase
 
 class Peer(PeerBase):
     title = "hand-written loop"
-    workloads = ["action"]
+    workloads = ["action", "transform"]
     runs = {"quick": {"drain": ["100ms"], "latency": ["100ms"]}, "full": {}}
 
     def command(self, start):
-        outputs = [word for name in ("updates", "enriched", "rejected") for word in ("--output", start.outputs[name])]
+        outputs = [word for topic in start.outputs.values() for word in ("--output", topic)]
         return [places.LOAD, "--kafka", start.kafka, start.workload, "--input", start.input, *outputs, "--state", start.state / "rocksdb",
                 "--commit-ms", start.commit_ms, "--linger-ms", start.linger_ms]

@@ -5,64 +5,22 @@ import dev.forebay.bench.action.Event;
 import dev.forebay.bench.action.Json;
 import dev.forebay.bench.action.Profile;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
-import java.util.Properties;
-import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.functions.OpenContext;
 import org.apache.flink.api.common.state.ValueState;
 import org.apache.flink.api.common.state.ValueStateDescriptor;
 import org.apache.flink.api.common.typeinfo.PrimitiveArrayTypeInfo;
-import org.apache.flink.api.common.typeinfo.TypeInformation;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.api.java.tuple.Tuple2;
-import org.apache.flink.api.java.typeutils.TupleTypeInfo;
-import org.apache.flink.configuration.Configuration;
-import org.apache.flink.connector.base.DeliveryGuarantee;
-import org.apache.flink.connector.kafka.sink.KafkaRecordSerializationSchema;
-import org.apache.flink.connector.kafka.sink.KafkaSink;
-import org.apache.flink.connector.kafka.source.KafkaSource;
-import org.apache.flink.connector.kafka.source.enumerator.initializer.OffsetsInitializer;
-import org.apache.flink.connector.kafka.source.reader.deserializer.KafkaRecordDeserializationSchema;
-import org.apache.flink.core.execution.CheckpointingMode;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.functions.KeyedProcessFunction;
 import org.apache.flink.util.Collector;
 import org.apache.flink.util.OutputTag;
-import org.apache.kafka.clients.consumer.ConsumerRecord;
-import org.apache.kafka.clients.producer.ProducerRecord;
 
-/** The workload `action` on Flink. Settings come as system properties `bench.*`; see peer.py. */
+/** The workload `action` on Flink. */
 public final class ActionJob {
-  private static final TypeInformation<Tuple2<String, byte[]>> RECORD =
-      new TupleTypeInfo<>(Types.STRING, PrimitiveArrayTypeInfo.BYTE_PRIMITIVE_ARRAY_TYPE_INFO);
-  private static final OutputTag<Tuple2<String, byte[]>> UPDATES = new OutputTag<>("updates", RECORD);
-  private static final OutputTag<Tuple2<String, byte[]>> REJECTED = new OutputTag<>("rejected", RECORD);
-
-  private static final class KeyAndValue implements KafkaRecordDeserializationSchema<Tuple2<String, byte[]>> {
-    @Override
-    public void deserialize(ConsumerRecord<byte[], byte[]> record, Collector<Tuple2<String, byte[]>> out) {
-      out.collect(Tuple2.of(new String(record.key(), StandardCharsets.UTF_8), record.value()));
-    }
-
-    @Override
-    public TypeInformation<Tuple2<String, byte[]>> getProducedType() {
-      return RECORD;
-    }
-  }
-
-  private static final class ToTopic implements KafkaRecordSerializationSchema<Tuple2<String, byte[]>> {
-    private final String topic;
-
-    ToTopic(String topic) {
-      this.topic = topic;
-    }
-
-    @Override
-    public ProducerRecord<byte[], byte[]> serialize(Tuple2<String, byte[]> record, KafkaSinkContext context, Long time) {
-      return new ProducerRecord<>(topic, record.f0.getBytes(StandardCharsets.UTF_8), record.f1);
-    }
-  }
+  private static final OutputTag<Tuple2<String, byte[]>> UPDATES = Jobs.tag("updates");
+  private static final OutputTag<Tuple2<String, byte[]>> REJECTED = Jobs.tag("rejected");
 
   private static final class ProfileFunction
       extends KeyedProcessFunction<String, Tuple2<String, byte[]>, Tuple2<String, byte[]>> {
@@ -99,77 +57,15 @@ public final class ActionJob {
   }
 
   public static void main(String[] arguments) throws Exception {
-    StreamExecutionEnvironment environment =
-        StreamExecutionEnvironment.createLocalEnvironment(Integer.parseInt(setting("threads")), configuration());
-    environment.enableCheckpointing(Long.parseLong(setting("commit.ms")), CheckpointingMode.EXACTLY_ONCE);
-    environment.getCheckpointConfig().setCheckpointTimeout(300_000);
-    environment.setBufferTimeout(20);
-
-    KafkaSource<Tuple2<String, byte[]>> source =
-        KafkaSource.<Tuple2<String, byte[]>>builder()
-            .setBootstrapServers(setting("brokers"))
-            .setTopics(setting("input"))
-            .setGroupId(setting("application"))
-            .setStartingOffsets(OffsetsInitializer.earliest())
-            .setDeserializer(new KeyAndValue())
-            .setProperty("isolation.level", "read_committed")
-            .setProperty("max.poll.records", "5000")
-            .build();
+    StreamExecutionEnvironment environment = Jobs.environment();
     SingleOutputStreamOperator<Tuple2<String, byte[]>> enriched =
-        environment
-            .fromSource(source, WatermarkStrategy.noWatermarks(), "events")
-            .uid("events")
+        Jobs.events(environment)
             .keyBy(record -> record.f0, Types.STRING)
-            .process(new ProfileFunction(), RECORD)
+            .process(new ProfileFunction(), Jobs.RECORD)
             .uid("profiles");
-    enriched.sinkTo(sink("enriched")).uid("enriched");
-    enriched.getSideOutput(UPDATES).sinkTo(sink("updates")).uid("updates");
-    enriched.getSideOutput(REJECTED).sinkTo(sink("rejected")).uid("rejected");
-    environment.execute(setting("application"));
-  }
-
-  private static Configuration configuration() {
-    String folder = setting("state");
-    Configuration c = new Configuration();
-    c.setString("state.backend.type", "rocksdb");
-    c.setString("state.backend.rocksdb.localdir", folder + "/rocksdb");
-    c.setString("state.backend.rocksdb.use-bloom-filter", "true");
-    c.setString("state.backend.rocksdb.compression.per.level", "LZ4_COMPRESSION");
-    c.setString("execution.checkpointing.incremental", "true");
-    c.setString("execution.checkpointing.dir", "file://" + folder + "/checkpoints");
-    c.setString("execution.checkpointing.num-retained", "2");
-    c.setString("execution.checkpointing.externalized-checkpoint-retention", "RETAIN_ON_CANCELLATION");
-    c.setString("taskmanager.memory.managed.size", "512m");
-    c.setString("taskmanager.memory.network.min", "128m");
-    c.setString("taskmanager.memory.network.max", "128m");
-    c.setString("taskmanager.numberOfTaskSlots", setting("threads"));
-    c.setString("pipeline.object-reuse", "true");
-    c.setString("rest.address", "127.0.0.1");
-    c.setString("rest.bind-address", "127.0.0.1");
-    String restore = System.getProperty("bench.restore", "");
-    if (!restore.isEmpty()) c.setString("execution.state-recovery.path", restore);
-    return c;
-  }
-
-  private static KafkaSink<Tuple2<String, byte[]>> sink(String output) {
-    Properties p = new Properties();
-    p.put("compression.type", "lz4");
-    p.put("linger.ms", setting("linger.ms"));
-    p.put("batch.size", "262144");
-    p.put("buffer.memory", "67108864");
-    p.put("transaction.timeout.ms", "600000");
-    return KafkaSink.<Tuple2<String, byte[]>>builder()
-        .setBootstrapServers(setting("brokers"))
-        .setRecordSerializer(new ToTopic(setting(output)))
-        .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
-        .setTransactionalIdPrefix(setting("application") + "-" + output)
-        .setKafkaProducerConfig(p)
-        .build();
-  }
-
-  private static String setting(String name) {
-    String value = System.getProperty("bench." + name);
-    if (value == null) throw new IllegalArgumentException("start with -Dbench." + name + "=...");
-    return value;
+    enriched.sinkTo(Jobs.sink("enriched")).uid("enriched");
+    Jobs.sinkSideOutput(enriched, UPDATES);
+    Jobs.sinkSideOutput(enriched, REJECTED);
+    environment.execute(Jobs.setting("application"));
   }
 }

@@ -5,7 +5,7 @@ import com.fasterxml.jackson.annotation.JsonPropertyOrder;
 import java.util.List;
 
 /** A record of the input; with `profile` it is one of the topic `enriched`. */
-@JsonPropertyOrder({"tenant", "user", "event_id", "ts", "sent_us", "type", "attrs", "identifiers", "profile"})
+@JsonPropertyOrder({"tenant", "user", "event_id", "ts", "sent_us", "type", "attrs", "identifiers", "pad", "profile"})
 @JsonInclude(JsonInclude.Include.NON_NULL)
 public final class Event {
   public String tenant;
@@ -16,6 +16,8 @@ public final class Event {
   public String type;
   public Attributes attrs;
   public Identifiers identifiers;
+  /** What makes records larger in the measure `growth`. */
+  public String pad;
   public ProfileFields profile;
 
   @JsonPropertyOrder({"page", "referrer", "amount", "currency", "sku", "campaign"})
