@@ -208,7 +208,7 @@ impl Loaded {
 
 fn finding(error: &CompileError) -> Finding {
     let path = forebay_crds::Path::parse(&error.path);
-    let finding = Finding::new(&path, error.message.clone()).help(error.help.clone());
+    let finding = Finding::new(&path, error.message.clone(), error.help.clone());
     match error.offset {
         Some(offset) => finding.at_offset(offset),
         None => finding,

@@ -46,7 +46,7 @@ pub struct Worker {
     #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER")]
     worker: Option<String>,
 
-    /// Memory for state, caches, epochs and the Kafka client, such as 512Mi [default: spec.state.memory, else half of the container's or machine's memory]
+    /// The memory that the process may hold, from 16Mi to 1Ti; kept to from 256Mi on [default: spec.state.memory, else half of the container's or machine's memory]
     #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY", value_parser = engine::memory_size)]
     memory: Option<forebay_crds::ByteSize>,
 

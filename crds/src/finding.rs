@@ -20,7 +20,7 @@ pub struct Finding {
     /// What is wrong, with the value where that helps: `0 is too small`.
     pub message: String,
     /// The way out: `write 1 or more`.
-    pub help: Option<String>,
+    pub help: String,
 }
 
 /// A place in a file.
@@ -36,16 +36,9 @@ pub struct Place {
 }
 
 impl Finding {
-    /// Something is wrong with the field at `path`.
-    pub fn new(path: &Path, message: impl Into<String>) -> Self {
-        Self { path: path.clone(), offset: None, place: None, message: message.into(), help: None }
-    }
-
-    /// Adds the way out, in words that follow a semicolon: `write 1 or more`.
-    #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
-        self
+    /// Something is wrong with the field at `path`. `help` is the way out, in words that follow a semicolon: `write 1 or more`.
+    pub fn new(path: &Path, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { path: path.clone(), offset: None, place: None, message: message.into(), help: help.into() }
     }
 
     /// Says that the trouble starts at this byte of the text at the path.
@@ -65,11 +58,7 @@ impl fmt::Display for Finding {
         if !self.path.segments().is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        f.write_str(&self.message)?;
-        match &self.help {
-            Some(help) => write!(f, "; {help}"),
-            None => Ok(()),
-        }
+        write!(f, "{}; {}", self.message, self.help)
     }
 }
 
@@ -142,7 +131,7 @@ mod tests {
     #[test]
     fn a_finding_is_one_line_that_names_place_field_fault_and_way_out() {
         let path = Path::spec().key("pipeline").index(2).key("dedup").key("last");
-        let mut finding = Finding::new(&path, "0 is too small").help("write 1 or more");
+        let mut finding = Finding::new(&path, "0 is too small", "write 1 or more");
         assert_eq!(finding.to_string(), "spec.pipeline[2].dedup.last: 0 is too small; write 1 or more");
         finding.place = Some(Place { file: "job.yaml".into(), line: 31, column: 14 });
         assert_eq!(finding.to_string(), "job.yaml:31:14: spec.pipeline[2].dedup.last: 0 is too small; write 1 or more");

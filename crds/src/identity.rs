@@ -171,19 +171,19 @@ pub fn changed(old: &JobIdentity, new: &ValidatedJob) -> Vec<Finding> {
         && *uid != old.uid
     {
         let message = format!("the state is of the job with uid {}, this one has {uid}", old.uid);
-        findings.push(Finding::new(&metadata, message).help("give this job a state folder of its own"));
+        findings.push(Finding::new(&metadata, message, "give this job a state folder of its own"));
     }
     for (field, was, is) in [("name", &old.name, &new.name), ("namespace", &old.namespace, &new.namespace)] {
         if was != is {
             let message = format!("the state is of a job with {field} {was:?}, this one has {is:?}");
-            findings.push(Finding::new(&metadata.key(field), message).help("give this job a state folder of its own, or set it back"));
+            findings.push(Finding::new(&metadata.key(field), message, "give this job a state folder of its own, or set it back"));
         }
     }
     if let Some(shards) = new.shards
         && shards != old.shards
     {
         let message = format!("was {}, is {shards}: the number of shards is frozen at the first start", old.shards);
-        findings.push(Finding::new(&Path::spec().key("shards"), message).help(NEW_JOB));
+        findings.push(Finding::new(&Path::spec().key("shards"), message, NEW_JOB));
     }
     changed_inputs(old, new, NEW_JOB, &mut findings);
     findings
@@ -199,21 +199,21 @@ fn changed_inputs(old: &JobIdentity, new: &ValidatedJob, new_job: &str, findings
                 Some(known) => format!("did you mean `{known}`?"),
                 None => "delete it, or start a job with another name (or an empty state)".to_owned(),
             };
-            findings.push(Finding::new(&at.key("name"), message).help(help));
+            findings.push(Finding::new(&at.key("name"), message, help));
             continue;
         };
         if was.topic != input.topic {
             let message = format!("was {:?}, is {:?}: the state holds offsets of the old topic", was.topic, input.topic);
-            findings.push(Finding::new(&at.key("topic"), message).help(new_job));
+            findings.push(Finding::new(&at.key("topic"), message, new_job));
         }
         if was.partitioner != input.partitioner {
             let message = format!("was {:?}, is {:?}: the keys' state would lie elsewhere", was.partitioner, input.partitioner);
-            findings.push(Finding::new(&at.key("partitioner"), message).help(new_job));
+            findings.push(Finding::new(&at.key("partitioner"), message, new_job));
         }
     }
     for was in old.inputs.iter().filter(|was| !new.inputs.iter().any(|input| input.name == was.name)) {
         let message = format!("input {:?} (topic {:?}) is gone, and the state holds its offsets", was.name, was.topic);
-        findings.push(Finding::new(&at, message).help("put it back, or start a job with another name (or an empty state)"));
+        findings.push(Finding::new(&at, message, "put it back, or start a job with another name (or an empty state)"));
     }
 }
 

@@ -52,24 +52,24 @@ impl Manifest {
 fn check_header(root: &Node) -> Vec<Finding> {
     let top = Path::root();
     let Content::Map { entries, .. } = &root.content else {
-        return vec![Finding::new(&top, "this is no manifest").help(format!("start with `apiVersion: {API_VERSION}`"))];
+        return vec![Finding::new(&top, "this is no manifest", format!("start with `apiVersion: {API_VERSION}`"))];
     };
     let mut findings = Vec::new();
     for (field, expected) in [("apiVersion", API_VERSION), ("kind", KIND)] {
         match root.get(field).map(|entry| &entry.value.content) {
             Some(Content::Scalar { text, .. }) if text == expected => {}
             Some(Content::Scalar { text, .. }) => {
-                findings.push(Finding::new(&top.key(field), format!("{text:?} is not read here")).help(format!("write {expected}")));
+                findings.push(Finding::new(&top.key(field), format!("{text:?} is not read here"), format!("write {expected}")));
             }
             Some(Content::List { .. } | Content::Map { .. }) => {
-                findings.push(Finding::new(&top.key(field), "this is not a name").help(format!("write {expected}")));
+                findings.push(Finding::new(&top.key(field), "this is not a name", format!("write {expected}")));
             }
-            None => findings.push(Finding::new(&top, format!("the field `{field}` is missing")).help(format!("add `{field}: {expected}`"))),
+            None => findings.push(Finding::new(&top, format!("the field `{field}` is missing"), format!("add `{field}: {expected}`"))),
         }
     }
     const FIELDS: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
     for entry in entries.iter().filter(|entry| !FIELDS.contains(&entry.key.as_str())) {
-        findings.push(Finding::new(&top.key(&entry.key), "unknown field").help(did_you_mean(&entry.key, FIELDS)));
+        findings.push(Finding::new(&top.key(&entry.key), "unknown field", did_you_mean(&entry.key, FIELDS)));
     }
     findings
 }

@@ -225,38 +225,38 @@ fn check_metadata(job: &IngestionJob, findings: &mut Vec<Finding>) -> (String, S
     let at = Path::root().key("metadata");
     let name = job.metadata.name.clone().unwrap_or_default();
     if name.is_empty() {
-        findings.push(Finding::new(&at, "the field `name` is missing").help("add `name:`"));
+        findings.push(Finding::new(&at, "the field `name` is missing", "add `name:`"));
     } else if let Err(way_out) = names::check_job(&name) {
-        findings.push(Finding::new(&at.key("name"), format!("{name:?} is no name for a job")).help(way_out));
+        findings.push(Finding::new(&at.key("name"), format!("{name:?} is no name for a job"), way_out));
     }
     let namespace = job.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned());
     if let Err(way_out) = names::check_label(&namespace) {
-        findings.push(Finding::new(&at.key("namespace"), format!("{namespace:?} is no namespace")).help(way_out));
+        findings.push(Finding::new(&at.key("namespace"), format!("{namespace:?} is no namespace"), way_out));
     }
     (name, namespace)
 }
 
 fn check_inputs(specs: &[InputSpec], at: &Path, findings: &mut Vec<Finding>) -> Vec<Input> {
     if specs.is_empty() || specs.len() > INPUTS_MAX {
-        findings.push(Finding::new(at, format!("{} inputs", specs.len())).help(format!("write 1 to {INPUTS_MAX}")));
+        findings.push(Finding::new(at, format!("{} inputs", specs.len()), format!("write 1 to {INPUTS_MAX}")));
     }
     let mut names = BTreeMap::new();
     let mut topics = BTreeMap::new();
     for (index, input) in specs.iter().enumerate() {
         let at = at.index(index);
         if let Err(way_out) = names::check_label(&input.name) {
-            findings.push(Finding::new(&at.key("name"), format!("{:?} is no name for an input", input.name)).help(way_out));
+            findings.push(Finding::new(&at.key("name"), format!("{:?} is no name for an input", input.name), way_out));
         }
         if let Err(way_out) = names::check_topic(&input.topic) {
-            findings.push(Finding::new(&at.key("topic"), format!("{:?} is no name for a topic", input.topic)).help(way_out));
+            findings.push(Finding::new(&at.key("topic"), format!("{:?} is no name for a topic", input.topic), way_out));
         }
         if let Some(first) = names.insert(&input.name, index) {
             let message = format!("{:?} is the name of spec.inputs[{first}] already", input.name);
-            findings.push(Finding::new(&at.key("name"), message).help("give each input a name of its own"));
+            findings.push(Finding::new(&at.key("name"), message, "give each input a name of its own"));
         }
         if let Some(first) = topics.insert(&input.topic, index) {
             let message = format!("{:?} is read by spec.inputs[{first}] already", input.topic);
-            findings.push(Finding::new(&at.key("topic"), message).help("delete one of the two inputs"));
+            findings.push(Finding::new(&at.key("topic"), message, "delete one of the two inputs"));
         }
     }
     let input = |spec: &InputSpec| Input {
@@ -273,14 +273,14 @@ fn check_group(job: &IngestionJob, name: &str, namespace: &str, findings: &mut V
     if let Some(group) = &job.spec.consumer_group {
         if group.is_empty() || group.len() > 249 {
             let message = format!("a name of {} bytes is no name for a consumer group", group.len());
-            findings.push(Finding::new(&at.key("consumerGroup"), message).help("write 1 to 249"));
+            findings.push(Finding::new(&at.key("consumerGroup"), message, "write 1 to 249"));
         }
         return group.clone();
     }
     for (index, input) in job.spec.inputs.iter().enumerate().filter(|(_, input)| input.start_from == StartFrom::Group) {
         let message = format!("input {:?} starts where a consumer group stands, and no group is named", input.name);
         let help = "name the group to take over as `spec.consumerGroup`, or start from earliest or latest";
-        findings.push(Finding::new(&at.key("inputs").index(index).key("startFrom"), message).help(help));
+        findings.push(Finding::new(&at.key("inputs").index(index).key("startFrom"), message, help));
     }
     format!("forebay.{namespace}.{name}")
 }
@@ -299,7 +299,7 @@ fn check_checkpoint(spec: &CheckpointSpec, at: &Path, findings: &mut Vec<Finding
     let min_pause = spec.min_pause.unwrap_or(TimeSpan::from_millis(0));
     if min_pause > interval {
         let message = format!("{min_pause} is longer than the interval of {interval}");
-        findings.push(Finding::new(&at.key("minPause"), message).help("write a shorter pause, or a longer interval"));
+        findings.push(Finding::new(&at.key("minPause"), message, "write a shorter pause, or a longer interval"));
     }
     let concurrent_max = spec.max_concurrent.unwrap_or(CHECKPOINT_CONCURRENT);
     check_count(concurrent_max, 1, 64, &at.key("maxConcurrent"), findings);
@@ -328,29 +328,29 @@ fn check_workers(spec: &WorkersSpec, at: &Path, findings: &mut Vec<Finding>) -> 
 
 fn check_pipeline(steps: &[Step], at: &Path, findings: &mut Vec<Finding>) {
     match steps.len() {
-        0 => findings.push(Finding::new(at, "there are no steps").help("start with `- parse: {format: json}`")),
+        0 => findings.push(Finding::new(at, "there are no steps", "start with `- parse: {format: json}`")),
         1..=STEPS_MAX => findings.extend(crate::pipeline::check_steps(steps, &at.to_string()).into_iter().map(from_pipeline)),
-        count => findings.push(Finding::new(at, format!("{count} steps")).help(format!("write at most {STEPS_MAX}"))),
+        count => findings.push(Finding::new(at, format!("{count} steps"), format!("write at most {STEPS_MAX}"))),
     }
 }
 
 fn from_pipeline(finding: crate::pipeline::Finding) -> Finding {
-    Finding::new(&Path::parse(&finding.path), finding.message).help(finding.help)
+    Finding::new(&Path::parse(&finding.path), finding.message, finding.help)
 }
 
 fn check_count(number: u32, min: u32, max: u32, at: &Path, findings: &mut Vec<Finding>) {
     if number < min {
-        findings.push(Finding::new(at, format!("{number} is too small")).help(format!("write {min} or more")));
+        findings.push(Finding::new(at, format!("{number} is too small"), format!("write {min} or more")));
     } else if number > max {
-        findings.push(Finding::new(at, format!("{number} is too large")).help(format!("write {max} or less")));
+        findings.push(Finding::new(at, format!("{number} is too large"), format!("write {max} or less")));
     }
 }
 
 fn check_range<T: Ord + std::fmt::Display>(value: T, [min, max]: [T; 2], at: &Path, findings: &mut Vec<Finding>) {
     if value < min {
-        findings.push(Finding::new(at, format!("{value} is too small")).help(format!("write {min} or more")));
+        findings.push(Finding::new(at, format!("{value} is too small"), format!("write {min} or more")));
     } else if value > max {
-        findings.push(Finding::new(at, format!("{value} is too large")).help(format!("write {max} or less")));
+        findings.push(Finding::new(at, format!("{value} is too large"), format!("write {max} or less")));
     }
 }
 

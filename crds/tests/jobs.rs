@@ -176,10 +176,10 @@ fn findings_of_later_phases_get_their_place_by_path() {
     let step = |index| Path::spec().key("pipeline").index(index);
     let line_of = |text: &str| yaml.lines().position(|line| line.contains(text)).unwrap() as u32 + 1;
     let mut findings = vec![
-        Finding::new(&step(5).key("emit").key("key"), "a"),
-        Finding::new(&step(3).key("upsert").key("set").key("last_airport"), "b"),
-        Finding::new(&step(1).key("validate").key("fields").key("user").key("address").key("zip").key("type"), "c"),
-        Finding::new(&step(1).key("validate").key("fields").key("user.address.zip"), "d"),
+        Finding::new(&step(5).key("emit").key("key"), "a", ""),
+        Finding::new(&step(3).key("upsert").key("set").key("last_airport"), "b", ""),
+        Finding::new(&step(1).key("validate").key("fields").key("user").key("address").key("zip").key("type"), "c", ""),
+        Finding::new(&step(1).key("validate").key("fields").key("user.address.zip"), "d", ""),
     ];
     locator.locate(&mut findings);
     let found: Vec<_> = findings.iter().map(|f| (f.message.as_str(), f.place.as_ref().unwrap().line)).collect();
@@ -260,8 +260,8 @@ fn what_kubernetes_does_not_know_or_the_operator_relies_on_is_refused_by_name() 
         "{podTemplate: {spec: {nodeSelektor: {a: b}, tolerations: [{efect: NoSchedule}], priority: high, affinity: [1]}}}",
         &[
             "spec.nodeSelektor: unknown field; did you mean `nodeSelector`?",
-            "spec.affinity: a list stands where a block of fields belongs",
-            "spec.priority: \"high\" stands where a whole number belongs",
+            "spec.affinity: a list stands where a block of fields belongs; write its fields below it, indented, or in braces",
+            "spec.priority: \"high\" stands where a whole number belongs; write a whole number",
             "spec.tolerations[0].efect: unknown field; did you mean `effect`?",
         ],
     );

@@ -134,23 +134,46 @@ impl Flights {
     /// Asks the oracle whether all that came out of these records is right. The state is that of the newest database of each shard among
     /// `workers`, none of which may be running.
     pub fn check(&self, records: &[Record], workers: &[&str]) -> Result<()> {
+        let folder = self.check_folder()?;
+        let file = folder.join("records.jsonl");
+        write_records(&file, records)?;
+        let input = self.input_where(|_, _| true)?;
+        self.judge(&file, &input, workers)
+    }
+
+    /// The same for a job that has processed only what [`Flights::input_where`] wrote to `input`.
+    pub fn check_some(&self, input: &Path, workers: &[&str]) -> Result<()> {
+        self.judge(input, input, workers)
+    }
+
+    /// Writes down those records of the input topic whose partition and offset `is_meant` says yes to; returns the file.
+    pub fn input_where(&self, is_meant: impl Fn(u32, u64) -> bool) -> Result<PathBuf> {
+        let path = self.check_folder()?.join("input.jsonl");
+        self.broker.dump(&self.input(), &path, is_meant)?;
+        Ok(path)
+    }
+
+    fn check_folder(&self) -> Result<PathBuf> {
         let folder = self.folder.join("check");
         fs::create_dir_all(&folder)?;
-        let mut arguments = vec!["--input-topic".into(), self.input(), "--input".into(), self.dump(&folder, &self.input())?];
+        Ok(folder)
+    }
+
+    fn judge(&self, records: &Path, input: &Path, workers: &[&str]) -> Result<()> {
+        let folder = self.check_folder()?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut arguments = vec!["--input-topic".into(), self.input(), "--input".into(), text(input), "--records".into(), text(records)];
         for output in ["updates", "enriched", "delayed", "dead"] {
             arguments.extend([format!("--{output}"), self.dump(&folder, &self.output(output))?]);
         }
         let merged = self.merged_state(&folder, workers)?;
         let state = self.ask_state(&merged, &["state", "scan", "-o", "json"])?;
         let books = self.ask_state(&merged, &["books", "-o", "json"])?;
-        for (name, text) in [("state", state), ("books", books)] {
+        for (name, content) in [("state", state), ("books", books)] {
             let path = folder.join(format!("{name}.json"));
-            fs::write(&path, text)?;
-            arguments.extend([format!("--{name}"), path.to_string_lossy().into_owned()]);
+            fs::write(&path, content)?;
+            arguments.extend([format!("--{name}"), text(&path)]);
         }
-        let file = folder.join("records.jsonl");
-        write_records(&file, records)?;
-        arguments.extend(["--records".into(), file.to_string_lossy().into_owned()]);
         let output = python("oracle.py", &arguments)?;
         println!("{}", String::from_utf8_lossy(&output.stdout));
         ensure!(
@@ -192,7 +215,7 @@ impl Flights {
 
     fn dump(&self, folder: &Path, topic: &str) -> Result<String> {
         let path = folder.join(format!("{topic}.jsonl"));
-        self.broker.dump(topic, &path)?;
+        self.broker.dump(topic, &path, |_, _| true)?;
         Ok(path.to_string_lossy().into_owned())
     }
 

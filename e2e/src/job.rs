@@ -1,6 +1,6 @@
 //! `forebay` as a child process: started, watched by its log and metrics, killed, stopped, woken, asked to end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -221,6 +221,13 @@ impl Process {
         let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.child().id())).status()?;
         ensure!(sent.success(), "send SIG{name} to {}", self.name);
         Ok(())
+    }
+
+    /// The most memory that it has held so far, in bytes: the kernel's `VmHWM`.
+    pub fn peak_memory_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child().id()))?;
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        Ok(kib.with_context(|| format!("no VmHWM in {status}"))? << 10)
     }
 
     /// Kills it with SIGKILL; returns all that it logged.

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -158,12 +159,15 @@ impl Broker {
 
     /// Writes the committed records of a topic, as `forebay log consume` prints them. Exact to the end: it waits for transactions that are
     /// still open. Returns how many there are.
-    pub fn dump(&self, topic: &str, path: &Path) -> Result<u64> {
+    pub fn dump(&self, topic: &str, path: &Path, is_meant: impl Fn(u32, u64) -> bool) -> Result<u64> {
         let mut out = BufWriter::new(File::create(path)?);
         let mut count = 0;
         self.read(topic, |message| {
+            if !is_meant(u32::try_from(message.partition())?, u64::try_from(message.offset())?) {
+                return Ok(());
+            }
             count += 1;
-            serde_json::to_writer(&mut out, &printed(message)?)?;
+            serde_json::to_writer(&mut out, &printed(message))?;
             out.write_all(b"\n")?;
             Ok(())
         })?;
@@ -290,19 +294,24 @@ fn limits() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
 
-fn printed(message: &BorrowedMessage<'_>) -> Result<serde_json::Value> {
-    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| std::str::from_utf8(bytes).map(str::to_owned)).transpose();
+fn printed(message: &BorrowedMessage<'_>) -> serde_json::Value {
+    let text = |bytes: Option<&[u8]>| {
+        bytes.map(|bytes| match std::str::from_utf8(bytes) {
+            Ok(text) => serde_json::Value::from(text),
+            Err(_) => serde_json::json!({"base64": BASE64_STANDARD.encode(bytes)}),
+        })
+    };
     let mut headers = serde_json::Map::new();
     for header in message.headers().iter().flat_map(|headers| headers.iter()) {
-        headers.insert(header.key.to_owned(), text(header.value)?.into());
+        headers.insert(header.key.to_owned(), text(header.value).into());
     }
-    Ok(serde_json::json!({
+    serde_json::json!({
         "topic": message.topic(),
         "partition": message.partition(),
         "offset": message.offset(),
         "timestamp": message.timestamp().to_millis(),
-        "key": text(message.key())?,
-        "value": text(message.payload())?,
+        "key": text(message.key()),
+        "value": text(message.payload()),
         "headers": headers,
-    }))
+    })
 }

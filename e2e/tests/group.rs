@@ -31,8 +31,9 @@ fn a_job_takes_over_a_consumer_group() -> Result<()> {
         let committed = flights.broker.consume_as(&group, &flights.input(), 2_000)?;
         let taken: u64 = committed.iter().flatten().sum();
         ensure!(taken == 2_000, "the group took {taken} records: {committed:?}");
+        let forebay = flights.forebay.clone().with("FOREBAY_STATE_DIR", flights.state_dir("one").to_string_lossy());
         let run = ["run", "--until-end", "-o", "json", "--from-group"];
-        let books: Value = serde_json::from_str(&flights.forebay.ask(&run)?)?;
+        let books: Value = serde_json::from_str(&forebay.ask(&run)?)?;
         ensure!(books["in"] == 3_000, "{books} came in of the 3000 that the group had not read");
         for letter in flights.forebay.ask(&["dlq", "ls", "-o", "json"])?.lines() {
             let letter: Value = serde_json::from_str(letter)?;
@@ -50,11 +51,12 @@ fn a_job_takes_over_a_consumer_group() -> Result<()> {
 
         Feeder::new(&flights.broker, &flights.input())?.feed(&records[5_000..])?;
         let in_all = records.len() - 2_000;
-        let books: Value = serde_json::from_str(&flights.forebay.ask(&run)?)?;
+        let books: Value = serde_json::from_str(&forebay.ask(&run)?)?;
         ensure!(books["in"] == in_all, "started again it did not go on: {books}");
-        fs::remove_dir_all(folder.join("data/state"))?;
-        let books: Value = serde_json::from_str(&flights.forebay.ask(&run)?)?;
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        let books: Value = serde_json::from_str(&forebay.ask(&run)?)?;
         ensure!(books["in"] == in_all, "without its disk it did not go on: {books}");
-        Ok(())
+        let input = flights.input_where(|partition, offset| offset >= committed[partition as usize].unwrap_or(0))?;
+        flights.check_some(&input, &["one"])
     })
 }

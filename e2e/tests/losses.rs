@@ -22,8 +22,11 @@ fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
         flights.feed(&records[..10_000])?;
         flights.run_until_end("one")?;
         let before = flights.shards(&flights.state_dir("one"))?;
-        let position = flights.broker.ranges(&flights.input())?[3].1;
+        let ends = flights.broker.ranges(&flights.input())?;
+        let position = ends[3].1;
         flights.feed(&records[10_000..])?;
+        let can_be_read = |partition: u32, offset: u64| partition % SHARDS != 3 || offset < ends[partition as usize].1;
+        let input = flights.input_where(can_be_read)?;
         let end = flights.broker.ranges(&flights.input())?[3].1;
         ensure!(end > position + 10, "too few records for this test: {position} to {end}");
         flights.broker.delete_records(&flights.input(), 3, position + 10)?;
@@ -52,7 +55,7 @@ fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
         let after = flights.shards(&flights.state_dir("one"))?;
         ensure!(after.get(&3) == before.get(&3), "shard 3 went on: {:?}, before {:?}", after.get(&3), before.get(&3));
         ensure!((0..3).all(|shard| after.get(&shard) != before.get(&shard)), "a shard did not go on: {after:?}, before {before:?}");
-        Ok(())
+        flights.check_some(&input, &["one"])
     })
 }
 
@@ -61,7 +64,8 @@ fn deleted_input_stops_its_shard_and_is_named() -> Result<()> {
 fn partitions_that_were_added_stop_their_shards_and_are_named() -> Result<()> {
     in_folder("wider", |folder| {
         let (flights, _s3) = Flights::on_shared_servers(folder)?;
-        flights.feed(&records(5_000)?)?;
+        let records = records(5_000)?;
+        flights.feed(&records)?;
         flights.run_until_end("one")?;
         let partitions = u32::try_from(flights.broker.ranges(&flights.input())?.len())?;
         flights.broker.add_partitions(&flights.input(), partitions + 1)?;
@@ -74,7 +78,8 @@ fn partitions_that_were_added_stop_their_shards_and_are_named() -> Result<()> {
         }
         ensure!(said.field("shard") == Some((partitions % SHARDS).to_string().as_str()), "another shard stopped: {reason}");
         job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
-        job.stop()
+        job.stop()?;
+        flights.check(&records, &["one"])
     })
 }
 
@@ -84,18 +89,20 @@ fn a_journal_that_was_cut_by_others_stops_its_shard_and_is_named() -> Result<()>
     in_folder("cut", |folder| {
         let s3 = S3::of_environment()?;
         let flights = Flights::new(folder, Broker::of_environment()?, &s3, |manifest| replaced(manifest, "interval: 30s", "interval: 1h"))?;
-        flights.feed(&records(5_000)?)?;
+        let records = records(5_000)?;
+        flights.feed(&records)?;
         flights.run_until_end("one")?;
         let end = flights.broker.ranges(&flights.journal())?[1].1;
         flights.broker.delete_records(&flights.journal(), 1, end)?;
-        fs::remove_dir_all(flights.state_dir("one"))?;
+        fs::rename(flights.state_dir("one"), flights.state_dir("lost"))?;
 
         let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
         let said = job.wait_for("the shard's failure", |line| line.message() == "shard is stalled: it needs help")?;
         let reason = said.field("reason").unwrap_or_default();
         ensure!(said.field("shard") == Some("1") && reason.contains("journal"), "the journal of shard 1 is not named: {reason}");
         job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
-        job.stop()
+        job.stop()?;
+        flights.check(&records, &["lost"])
     })
 }
 
@@ -114,6 +121,7 @@ fn an_input_made_anew_under_its_name_stops_its_shards() -> Result<()> {
             Ok(counts.filter(|(topic, _)| *topic != flights.input()).collect())
         };
         let before = outputs()?;
+        let input = flights.input_where(|_, _| true)?;
         let partitions = u32::try_from(flights.broker.ranges(&flights.input())?.len())?;
         flights.broker.remake_topic(&flights.input(), partitions)?;
         let said = |job: &Process| -> Result<String> {
@@ -133,7 +141,7 @@ fn an_input_made_anew_under_its_name_stops_its_shards() -> Result<()> {
         again.stop()?;
         let after = outputs()?;
         ensure!(after == before, "something of the new topic was processed: {after:?}, before {before:?}");
-        Ok(())
+        flights.check_some(&input, &["one"])
     })
 }
 
@@ -170,12 +178,12 @@ fn a_journal_made_anew_under_its_name_is_never_taken_for_an_empty_one() -> Resul
         stalled(&job, SHARDS)?;
         job.stop()?;
 
-        fs::remove_dir_all(flights.state_dir("one"))?;
+        fs::rename(flights.state_dir("one"), flights.state_dir("lost"))?;
         let mut to_the_end = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
         let code = to_the_end.exit()?;
         ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", to_the_end.tail());
         ensure!(flights.counts()? == before, "something was processed: {:?}, before {before:?}", flights.counts()?);
-        Ok(())
+        flights.check(&records, &["lost"])
     })
 }
 
@@ -186,17 +194,19 @@ fn a_job_that_lost_its_journal_before_its_first_checkpoint_is_never_taken_for_a_
     in_folder("lost", |folder| {
         let s3 = S3::of_environment()?;
         let flights = Flights::new(folder, Broker::of_environment()?, &s3, |manifest| replaced(manifest, "interval: 30s", "interval: 1h"))?;
-        flights.feed(&records(2_000)?)?;
+        let records = records(2_000)?;
+        flights.feed(&records)?;
         flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?.success()?;
         let before = flights.counts()?;
 
         flights.broker.delete_topic(&flights.journal())?;
-        fs::remove_dir_all(flights.state_dir("one"))?;
+        fs::rename(flights.state_dir("one"), flights.state_dir("lost"))?;
         let mut again = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
         let code = again.exit()?;
         ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", again.tail());
         ensure!(again.tail().contains("its journal and its checkpoints are gone"), "it does not say why:\n{}", again.tail());
         ensure!(flights.counts()? == before, "something was processed: {:?}, before {before:?}", flights.counts()?);
+        flights.check(&records, &["lost"])?;
 
         flights.forebay.ask(&["cleanup", "--delete"])?;
         fs::remove_dir_all(flights.state_dir("one"))?;

@@ -51,7 +51,7 @@ def main(argv=None):
 
 def parse_arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", required=True, metavar="F", help="the records file that prepare.py wrote")
+    parser.add_argument("--records", required=True, metavar="F", help="the records file that prepare.py wrote, or the input topic, read back")
     parser.add_argument("--summary", action="store_true", help="only print what must come out")
     parser.add_argument("--csv", metavar="F", help="flights.csv: compares the records file with it first")
     parser.add_argument("--input", metavar="F", help="the input topic, read back: then places are compared exactly")
@@ -117,9 +117,11 @@ def play(key, payloads):
 
 def judge(payload):
     """Returns the document and None, or None and why the record is refused."""
+    if payload is None or isinstance(payload, Bytes):
+        return None, Refusal(payload, "parse", "payload is no text")
     try:
         document = INPUT_DECODER.decode(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None, Refusal(payload, "parse", "payload is not JSON")
     if not isinstance(document, dict):
         return None, Refusal(payload, "parse", "payload is JSON, but not an object")
@@ -233,11 +235,9 @@ def read_records(path):
         for number, line in enumerate(file, start=1):
             try:
                 record = json.loads(line)
-                key, value = record["key"], record["value"]
+                key, value = original(record["key"]), original(record["value"])
             except (ValueError, KeyError, TypeError) as error:
                 raise Unreadable(f"read {path}: line {number} is not a record: {error!r}") from error
-            if not isinstance(value, str) or not isinstance(key, (str, type(None))):
-                raise Unreadable(f"read {path}: line {number}: value must be a string, key a string or null")
             records.setdefault(key, []).append(value)
     if not records:
         raise Unreadable(f"read {path}: no records")
@@ -270,10 +270,16 @@ def read_topic(path, report):
     return rows
 
 
+class Bytes(str):
+    """Bytes that are no UTF-8, in Base64."""
+
+    __slots__ = ()
+
+
 def original(printed):
-    """Undoes how bytes are printed: a string when they are UTF-8, else {"base64": …} (kept as it is: no input looks so)."""
+    """Undoes how bytes are printed: a string when they are UTF-8, else {"base64": …}."""
     if isinstance(printed, dict):
-        return json.dumps(printed)
+        return Bytes(printed["base64"])
     if not isinstance(printed, (str, type(None))):
         raise ValueError(f"{printed!r} stands for no bytes")
     return printed
@@ -432,7 +438,7 @@ def compare_headers(report, key, row, step, input_topic):
 def compare_values(report, key, right, found):
     """Compares plain values; those without a key are compared as a bag, since their order is not defined."""
     if key is None:
-        right, found = sorted(right), sorted(found, key=lambda value: "" if value is None else value)
+        right, found = (sorted(values, key=lambda value: value or "") for values in (right, found))
     if right != found:
         explain(report, key, right, found, identity=lambda value: value)
 
@@ -497,7 +503,7 @@ def same(left, right):
 
 
 def may_hold_boolean(payload):
-    return "true" in payload or "false" in payload
+    return payload is not None and ("true" in payload or "false" in payload)
 
 
 def first_difference(right, found, path=""):

@@ -94,14 +94,15 @@ pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, context: Arc<Conte
 pub fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
     let mut findings = Vec::new();
     if job.kafka.is_none() {
-        findings.push(Finding::new(&Path::spec(), "the field `kafka` is missing").help("name the brokers as spec.kafka.bootstrapServers"));
+        findings.push(Finding::new(&Path::spec(), "the field `kafka` is missing", "name the brokers as spec.kafka.bootstrapServers"));
     }
     match &job.store {
         Some(StoreSpec::S3(_)) => {}
-        Some(StoreSpec::Folder(_)) | None => findings.push(
-            Finding::new(&Path::spec().key("state"), "there is no object store that all workers reach")
-                .help("name a bucket as spec.state.store.s3"),
-        ),
+        Some(StoreSpec::Folder(_)) | None => findings.push(Finding::new(
+            &Path::spec().key("state"),
+            "there is no object store that all workers reach",
+            "name a bucket as spec.state.store.s3",
+        )),
     }
     if findings.is_empty() { Ok(job) } else { Err(findings) }
 }

@@ -233,7 +233,7 @@ fn ensure_journal<L: Log>(log: &L) -> Result<(), LogError> {
 }
 
 /// Code, threads, compiled expressions, the clients of log and object store.
-const PROGRAM_BYTES: usize = 128 << 20;
+const PROGRAM_BYTES: usize = 160 << 20;
 
 /// How the memory of a worker is shared out (I9).
 struct Budget {
@@ -250,7 +250,7 @@ impl Budget {
     /// `action`: twice the epochs cost a third less of the broker's time and 6% less of the client's, half the decoded state 3% more).
     fn of(bytes: usize, shards: usize) -> Self {
         let shards = shards.max(1);
-        let rest = bytes - PROGRAM_BYTES.min(bytes / 4);
+        let rest = bytes - PROGRAM_BYTES.min(bytes / 3);
         // 16 MiB are about 100 ms of a shard at full speed; larger epochs gain nothing.
         let epoch_bytes = (rest / 9 / shards).clamp(256 << 10, 16 << 20);
         Self { database_bytes: (rest / 4).max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: rest / 10 / shards, epoch_bytes }

@@ -61,7 +61,7 @@ pub struct StateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 200), regex(pattern = "^[a-z0-9-]+/[a-z0-9.-]+/[a-z0-9-]+$"))]
     pub from_savepoint: Option<String>,
-    /// How much memory a worker gives to its shards: caches and write buffers of their state, open epochs, buffers of the Kafka client; derived from the container's limit by default.
+    /// How much memory a worker may hold: caches and write buffers of the state, open epochs, buffers of the Kafka client, the program itself; half of the container's limit by default. Kept to from `256Mi` on: with less, the program itself takes more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
     /// What holds for single tables, by the names that the pipeline's steps give them.

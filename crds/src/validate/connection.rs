@@ -60,7 +60,7 @@ pub enum Property {
 pub(super) fn check_kafka(spec: &KafkaSpec, at: &Path, findings: &mut Vec<Finding>) -> Kafka {
     if let Err(message) = names::check_servers(&spec.bootstrap_servers) {
         let help = "write brokers as host:port, separated by commas";
-        findings.push(Finding::new(&at.key("bootstrapServers"), message).help(help));
+        findings.push(Finding::new(&at.key("bootstrapServers"), message, help));
     }
     let mut properties = BTreeMap::new();
     for (name, value) in &spec.properties {
@@ -68,7 +68,7 @@ pub(super) fn check_kafka(spec: &KafkaSpec, at: &Path, findings: &mut Vec<Findin
         check_property(name, &at, findings);
         if SECRET_PROPERTIES.contains(&name.as_str()) {
             let help = "move it to `propertiesFrom`, as `secretKeyRef`, `env` or `file`";
-            findings.push(Finding::new(&at, "a secret lies open here").help(help));
+            findings.push(Finding::new(&at, "a secret lies open here", help));
         }
         properties.insert(name.clone(), Property::Value(value.clone()));
     }
@@ -78,7 +78,7 @@ pub(super) fn check_kafka(spec: &KafkaSpec, at: &Path, findings: &mut Vec<Findin
         if let (PropertySource::Env(text), field) | (PropertySource::File(text), field) = (source, source_field(source))
             && text.is_empty()
         {
-            findings.push(Finding::new(&at.key(field), "nothing stands here").help("write where the value is found"));
+            findings.push(Finding::new(&at.key(field), "nothing stands here", "write where the value is found"));
         }
         let property = match source {
             PropertySource::SecretKeyRef(secret) => Property::Secret { name: secret.name.clone(), key: secret.key.clone() },
@@ -86,7 +86,7 @@ pub(super) fn check_kafka(spec: &KafkaSpec, at: &Path, findings: &mut Vec<Findin
             PropertySource::File(path) => Property::File(path.clone()),
         };
         if properties.insert(name.clone(), property).is_some() {
-            findings.push(Finding::new(&at, "this stands under `properties` too").help("delete one of them"));
+            findings.push(Finding::new(&at, "this stands under `properties` too", "delete one of them"));
         }
     }
     Kafka { bootstrap_servers: spec.bootstrap_servers.clone(), properties }
@@ -102,9 +102,9 @@ fn source_field(source: &PropertySource) -> &'static str {
 
 fn check_property(name: &str, at: &Path, findings: &mut Vec<Finding>) {
     if OWN_PROPERTIES.contains(&name) {
-        findings.push(Finding::new(at, "Forebay sets this property itself").help("delete it"));
+        findings.push(Finding::new(at, "Forebay sets this property itself", "delete it"));
     } else if name.is_empty() || name.contains(char::is_whitespace) {
-        findings.push(Finding::new(at, format!("{name:?} is no property of librdkafka")).help("delete it"));
+        findings.push(Finding::new(at, format!("{name:?} is no property of librdkafka"), "delete it"));
     }
 }
 
@@ -112,7 +112,7 @@ pub(super) fn check_store(store: &StoreSpec, at: &Path, findings: &mut Vec<Findi
     match store {
         StoreSpec::S3(s3) => check_s3(s3, &at.key("s3"), findings),
         StoreSpec::Folder(folder) if folder.path.is_empty() => {
-            findings.push(Finding::new(&at.key("folder").key("path"), "nothing stands here").help("write the folder's path"));
+            findings.push(Finding::new(&at.key("folder").key("path"), "nothing stands here", "write the folder's path"));
         }
         StoreSpec::Folder(_) => {}
     }
@@ -120,22 +120,22 @@ pub(super) fn check_store(store: &StoreSpec, at: &Path, findings: &mut Vec<Findi
 
 fn check_s3(s3: &S3Store, at: &Path, findings: &mut Vec<Finding>) {
     if let Err(way_out) = names::check_bucket(&s3.bucket) {
-        findings.push(Finding::new(&at.key("bucket"), format!("{:?} is no name for a bucket", s3.bucket)).help(way_out));
+        findings.push(Finding::new(&at.key("bucket"), format!("{:?} is no name for a bucket", s3.bucket), way_out));
     }
     if let Some(prefix) = &s3.prefix
         && prefix.split('/').any(str::is_empty)
     {
         let message = format!("{prefix:?} has an empty part");
-        findings.push(Finding::new(&at.key("prefix"), message).help("write it without / at its ends, and without //"));
+        findings.push(Finding::new(&at.key("prefix"), message, "write it without / at its ends, and without //"));
     }
     if let Some(endpoint) = &s3.endpoint
         && endpoint.strip_prefix("https://").or(endpoint.strip_prefix("http://")).is_none_or(str::is_empty)
     {
-        findings.push(Finding::new(&at.key("endpoint"), format!("{endpoint:?} is no URL")).help("start with https:// or http://"));
+        findings.push(Finding::new(&at.key("endpoint"), format!("{endpoint:?} is no URL"), "start with https:// or http://"));
     }
     if s3.ca_file.is_some() && s3.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
         let message = "certificates serve nothing with an endpoint that is not encrypted";
-        findings.push(Finding::new(&at.key("caFile"), message).help("write https:// in `endpoint`, or delete `caFile`"));
+        findings.push(Finding::new(&at.key("caFile"), message, "write https:// in `endpoint`, or delete `caFile`"));
     }
 }
 /// Whether a savepoint may be called so. `Err` is the way out.
@@ -153,6 +153,6 @@ pub(super) fn check_savepoint(path: &str, at: &Path, findings: &mut Vec<Finding>
     };
     if !is_legal {
         let help = "write NAMESPACE/JOB/NAME, as status.path of an IngestionSavepoint has it";
-        findings.push(Finding::new(at, format!("{path:?} is no savepoint")).help(help));
+        findings.push(Finding::new(at, format!("{path:?} is no savepoint"), help));
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn check_template(template: &PodTemplate, at: &Path, findings: &mut V
         let name = text(volume, "name");
         if OWN_VOLUMES.contains(&name) {
             let at = at.key("volumes").index(index).key("name");
-            findings.push(Finding::new(&at, format!("{name:?} is a volume of the operator's own")).help("write another name"));
+            findings.push(Finding::new(&at, format!("{name:?} is a volume of the operator's own"), "write another name"));
         }
     }
     for (index, container) in objects(spec, "containers") {
@@ -71,7 +71,7 @@ pub(super) fn check_claim(claim: &VolumeClaimTemplate, at: &Path, findings: &mut
     let requests = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     if requests.is_none_or(|requests| !requests.contains_key("storage")) {
         let help = "add `resources: {requests: {storage: 10Gi}}`, with room for a worker's share of the state twice over";
-        findings.push(Finding::new(&at, "the claim does not say how large it is to be").help(help));
+        findings.push(Finding::new(&at, "the claim does not say how large it is to be", help));
     }
     spec.access_modes.get_or_insert_with(|| vec!["ReadWriteOnce".to_owned()]);
     (findings.len() == before).then(|| PersistentVolumeClaimTemplate { metadata: metadata(&claim.metadata), spec })
@@ -81,7 +81,7 @@ fn check_metadata(added: &AddedMetadata, at: &Path, findings: &mut Vec<Finding>)
     for (field, names) in [("labels", added.labels.keys()), ("annotations", added.annotations.keys())] {
         for name in names.filter(|name| name.starts_with(OWN_PREFIX) || OWN_LABELS.contains(&name.as_str())) {
             let message = "the operator sets this itself, and finds its own by it";
-            findings.push(Finding::new(&at.key(field).key(name), message).help("delete it, or write another name"));
+            findings.push(Finding::new(&at.key(field).key(name), message, "delete it, or write another name"));
         }
     }
 }
@@ -90,11 +90,11 @@ fn check_container(container: &Map<String, Value>, at: &Path, findings: &mut Vec
     match text(container, "name") {
         "" => {
             let help = format!("add `name: {WORKER}` for the worker itself, or another one for a container beside it");
-            findings.push(Finding::new(at, "the field `name` is missing").help(help));
+            findings.push(Finding::new(at, "the field `name` is missing", help));
         }
         WORKER => check_worker(container, at, findings),
         _ if text(container, "image").is_empty() => {
-            findings.push(Finding::new(at, "the field `image` is missing").help("a container beside the worker needs one of its own"));
+            findings.push(Finding::new(at, "the field `image` is missing", "a container beside the worker needs one of its own"));
         }
         _ => {}
     }
@@ -106,7 +106,7 @@ fn check_worker(container: &Map<String, Value>, at: &Path, findings: &mut Vec<Fi
         let name = text(variable, "name");
         if OWN_VARIABLES.contains(&name) || name.starts_with(OWN_VARIABLES_PREFIX) {
             let at = at.key("env").index(index).key("name");
-            findings.push(Finding::new(&at, format!("the operator sets {name} itself")).help("delete it"));
+            findings.push(Finding::new(&at, format!("the operator sets {name} itself"), "delete it"));
         }
     }
     for (index, mount) in objects(container, "volumeMounts") {
@@ -114,14 +114,14 @@ fn check_worker(container: &Map<String, Value>, at: &Path, findings: &mut Vec<Fi
         let is_within = |folder: &&&str| path.strip_prefix(**folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         if let Some(folder) = OWN_FOLDERS.iter().find(is_within) {
             let at = at.key("volumeMounts").index(index).key("mountPath");
-            findings.push(Finding::new(&at, format!("{folder} is the worker's own")).help("mount it elsewhere"));
+            findings.push(Finding::new(&at, format!("{folder} is the worker's own"), "mount it elsewhere"));
         }
     }
 }
 
 fn refuse(fields: &Map<String, Value>, refused: &[(&str, &str, &str)], at: &Path, findings: &mut Vec<Finding>) {
     for (field, why, help) in refused.iter().filter(|(field, ..)| fields.contains_key(*field)) {
-        findings.push(Finding::new(&at.key(field), *why).help(*help));
+        findings.push(Finding::new(&at.key(field), *why, *help));
     }
 }
 

@@ -41,17 +41,17 @@ pub(super) fn check_schedule(spec: &SavepointsSpec, at: &Path, findings: &mut Ve
     check_count(retain, 1, RETAIN_MAX, &at.key("retain"), findings);
     let zone = spec.time_zone.as_deref().unwrap_or(ZONE);
     let zone = TimeZone::get(zone).map_err(|_| {
-        let finding = Finding::new(&at.key("timeZone"), format!("{zone:?} is no time zone"));
-        findings.push(finding.help("write a name of the IANA database, such as Europe/Berlin, or leave it out for UTC"));
+        let help = "write a name of the IANA database, such as Europe/Berlin, or leave it out for UTC";
+        findings.push(Finding::new(&at.key("timeZone"), format!("{zone:?} is no time zone"), help));
     });
     let cron = read_cron(&spec.schedule).map_err(|why| {
-        let finding = Finding::new(&at.key("schedule"), format!("{:?} is no schedule: {why}", spec.schedule));
-        findings.push(finding.help("write minute, hour, day of the month, month and day of the week, such as `0 3 * * *`"));
+        let help = "write minute, hour, day of the month, month and day of the week, such as `0 3 * * *`";
+        findings.push(Finding::new(&at.key("schedule"), format!("{:?} is no schedule: {why}", spec.schedule), help));
     });
     let schedule = Schedule { cron: cron.ok()?, zone: zone.ok()?, retain };
     // Every day that there is comes within 400 years; the same answer at any time.
     if schedule.last_due(Timestamp::UNIX_EPOCH).is_none() {
-        findings.push(Finding::new(&at.key("schedule"), format!("{:?} never comes", spec.schedule)).help("write a day that its month has"));
+        findings.push(Finding::new(&at.key("schedule"), format!("{:?} never comes", spec.schedule), "write a day that its month has"));
     }
     (findings.len() == before).then_some(schedule)
 }

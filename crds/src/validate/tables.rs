@@ -25,13 +25,13 @@ pub(super) fn check_ttls(spec: &IngestionJobSpec, at: &Path, findings: &mut Vec<
         let at = at.key(table);
         if !known.contains(table) {
             let message = format!("no step uses a table {table:?}");
-            findings.push(Finding::new(&at, message).help(format!("name one of {}, or delete it", known.join(", "))));
+            findings.push(Finding::new(&at, message, format!("name one of {}, or delete it", known.join(", "))));
         }
         let Some(ttl) = settings.ttl else { continue };
         check_range(ttl, TTL_RANGE, &at.key("ttl"), findings);
         if ttls.insert(table.clone(), ttl.get()).is_some() {
             let message = "its dedup step says with `within` how long it remembers".to_owned();
-            findings.push(Finding::new(&at.key("ttl"), message).help("delete this `ttl`"));
+            findings.push(Finding::new(&at.key("ttl"), message, "delete this `ttl`"));
         }
     }
     ttls

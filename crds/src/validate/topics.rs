@@ -14,21 +14,21 @@ pub(super) fn check_topics(spec: &IngestionJobSpec, findings: &mut Vec<Finding>)
     let dead = spec.dead_letter.topic.as_str();
     let at = Path::spec().key("deadLetter").key("topic");
     if let Err(way_out) = names::check_topic(dead) {
-        findings.push(Finding::new(&at, format!("{dead:?} is no name for a topic")).help(way_out));
+        findings.push(Finding::new(&at, format!("{dead:?} is no name for a topic"), way_out));
     } else if let Some(index) = reader_of(spec, dead) {
         let message = format!("{dead:?} is read as spec.inputs[{index}]: a dead letter would come back as a record");
-        findings.push(Finding::new(&at, message).help("write dead letters to a topic of their own"));
+        findings.push(Finding::new(&at, message, "write dead letters to a topic of their own"));
     }
     for (index, step) in spec.pipeline.iter().enumerate() {
         for topic in distinct(step.output_topics().into_iter()) {
             let at = || topic_path(step, &topic, Path::spec().key("pipeline").index(index));
             if let Some(input) = reader_of(spec, &topic) {
                 let message = format!("{topic:?} is read as spec.inputs[{input}] and written: this loop would never end");
-                findings.push(Finding::new(&at(), message).help("write to another topic"));
+                findings.push(Finding::new(&at(), message, "write to another topic"));
             }
             if topic == dead {
                 let message = format!("{topic:?} is the topic of dead letters");
-                findings.push(Finding::new(&at(), message).help("write to another topic, so that `forebay dlq` finds dead letters only"));
+                findings.push(Finding::new(&at(), message, "write to another topic, so that `forebay dlq` finds dead letters only"));
             }
         }
     }

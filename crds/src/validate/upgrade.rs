@@ -37,7 +37,7 @@ pub(super) fn check_upgrade(spec: &UpgradeSpec, at: &Path, findings: &mut Vec<Fi
     check_range(deadline, UPGRADE_DEADLINE_RANGE, &at.key("deadline"), findings);
     if observe >= deadline {
         let message = format!("{observe} is not shorter than the deadline of {deadline}");
-        findings.push(Finding::new(&at.key("observe"), message).help("write a shorter time, or a later deadline"));
+        findings.push(Finding::new(&at.key("observe"), message, "write a shorter time, or a later deadline"));
     }
     let dead_letter_percent_max = spec.dead_letter_percent_max.unwrap_or(UPGRADE_DEAD_LETTERS);
     check_count(dead_letter_percent_max, 0, 100, &at.key("deadLetterPercentMax"), findings);

@@ -192,13 +192,13 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
         let known = || format!("known here: {}", variants.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "));
         let variant = |text, mark, value| Variant { kind: name, name: text, mark, path: self.path.clone(), value };
         match &self.node.content {
-            Content::Scalar { text, style: Style::Plain } if text.is_empty() => Err(Error::new("nothing stands here", Some(known()))),
+            Content::Scalar { text, style: Style::Plain } if text.is_empty() => Err(Error::new("nothing stands here", known())),
             Content::Scalar { text, .. } => visitor.visit_enum(variant(text, self.node.start, None)),
-            Content::List { .. } => Err(Error::new(format!("a list stands where one {} belongs", type_in_words(name)), Some(known()))),
+            Content::List { .. } => Err(Error::new(format!("a list stands where one {} belongs", type_in_words(name)), known())),
             Content::Map { entries, pruned, .. } => match entries.as_slice() {
                 [Entry { key, key_start, value }] => visitor.visit_enum(variant(key, *key_start, Some(value))),
                 [] => {
-                    let mut error = Error::new("nothing stands here", Some(known()));
+                    let mut error = Error::new("nothing stands here", known());
                     if !pruned.is_empty() {
                         error.0.kind = Kind::Emptied;
                     }
@@ -211,7 +211,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
                         Some(Segment::Index(_)) => "start each with a dash of its own, or check the indentation",
                         Some(Segment::Key(_)) | None => "delete all but one, or check the indentation",
                     };
-                    Err(Error::new(message, Some(help.to_owned())).at(&self.path, second.key_start))
+                    Err(Error::new(message, help).at(&self.path, second.key_start))
                 }
             },
         }
@@ -291,7 +291,7 @@ impl Variant<'_> {
             Some(node) => NodeDeserializer::read(node, path, read),
             None => {
                 let message = format!("`{}` says too little", self.name);
-                Err(Error::new(message, Some(format!("write `{}:` with its fields below", self.name))).at(&self.path, self.mark))
+                Err(Error::new(message, format!("write `{}:` with its fields below", self.name)).at(&self.path, self.mark))
             }
         }
     }
@@ -303,8 +303,9 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
     fn unit_variant(self) -> Result<(), Error> {
         match self.value {
             None => Ok(()),
-            Some(node) => Err(Error::new(format!("`{}` takes no value", self.name), Some("write the name alone".into()))
-                .at(&self.path.key(self.name), node.start)),
+            Some(node) => {
+                Err(Error::new(format!("`{}` takes no value", self.name), "write the name alone").at(&self.path.key(self.name), node.start))
+            }
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) struct Details {
     pub at: Option<(Path, Mark)>,
     pub kind: Kind,
     pub message: String,
-    pub help: Option<String>,
+    pub help: String,
 }
 
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub(super) enum Kind {
 }
 
 impl Error {
-    pub fn new(message: impl Into<String>, help: Option<String>) -> Self {
-        Self(Box::new(Details { at: None, kind: Kind::Other, message: message.into(), help }))
+    pub fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self(Box::new(Details { at: None, kind: Kind::Other, message: message.into(), help: help.into() }))
     }
 
     pub fn at(mut self, path: &Path, mark: Mark) -> Self {
@@ -54,56 +54,50 @@ impl de::Error for Error {
     fn custom<T: fmt::Display>(text: T) -> Self {
         let text = text.to_string();
         match text.split_once("; ") {
-            Some((message, help)) => Self::new(message, Some(help.to_owned())),
-            None => Self::new(text, None),
+            Some((message, help)) => Self::new(message, help),
+            // Of a type of Kubernetes; ours say it.
+            None => Self::new(text, "write what the type takes, or leave the field out"),
         }
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let help = match (found, wants_text(expected)) {
-            (Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) | Unexpected::Bool(_), true) => {
-                Some("put quotes around it".to_owned())
+        let help = match (found, expected_in_words(expected, false).as_str()) {
+            (Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) | Unexpected::Bool(_), TEXT) => {
+                "put quotes around it".to_owned()
             }
-            (Unexpected::Unit, _) => Some("write a value, or leave the field out".to_owned()),
-            (Unexpected::Seq, _) => None,
-            _ => match expected_in_words(expected, false).as_str() {
-                A_BLOCK => Some("write its fields below it, indented, or in braces".to_owned()),
-                A_LIST => Some("start each element with a dash, or put brackets around them".to_owned()),
-                _ => None,
-            },
+            (Unexpected::Unit, _) => "write a value, or leave the field out".to_owned(),
+            (_, A_BLOCK) => "write its fields below it, indented, or in braces".to_owned(),
+            (_, A_LIST) => "start each element with a dash, or put brackets around them".to_owned(),
+            _ => format!("write {}", expected_in_words(expected, false)),
         };
         Self::new(format!("{} stands where {} belongs", in_words(found), expected_in_words(expected, false)), help)
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::new(format!("{} does not fit", in_words(found)), Some(format!("write {}", expected_in_words(expected, true))))
+        Self::new(format!("{} does not fit", in_words(found)), format!("write {}", expected_in_words(expected, true)))
     }
 
     fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
-        Self::new(format!("{length} elements do not fit"), Some(format!("write {}", expected_in_words(expected, true))))
+        Self::new(format!("{length} elements do not fit"), format!("write {}", expected_in_words(expected, true)))
     }
 
     fn unknown_variant(unknown: &str, known: &'static [&'static str]) -> Self {
-        let mut error = Self::new(format!("`{unknown}` is not known here"), Some(did_you_mean(unknown, known.iter().copied())));
+        let mut error = Self::new(format!("`{unknown}` is not known here"), did_you_mean(unknown, known.iter().copied()));
         error.0.kind = Kind::Unknown { meant: None };
         error
     }
 
     fn unknown_field(unknown: &str, known: &'static [&'static str]) -> Self {
-        let mut error = Self::new("unknown field", Some(did_you_mean(unknown, known.iter().copied())));
+        let mut error = Self::new("unknown field", did_you_mean(unknown, known.iter().copied()));
         error.0.kind = Kind::Unknown { meant: nearest(unknown, known.iter().copied()) };
         error
     }
 
     fn missing_field(field: &'static str) -> Self {
-        let mut error = Self::new(format!("the field `{field}` is missing"), Some(format!("add `{field}:`")));
+        let mut error = Self::new(format!("the field `{field}` is missing"), format!("add `{field}:`"));
         error.0.kind = Kind::Missing(field);
         error
     }
-}
-
-fn wants_text(expected: &dyn Expected) -> bool {
-    expected.to_string() == "a string"
 }
 
 fn in_words(found: Unexpected<'_>) -> String {
@@ -122,6 +116,7 @@ fn in_words(found: Unexpected<'_>) -> String {
 
 const A_BLOCK: &str = "a block of fields";
 const A_LIST: &str = "a list";
+const TEXT: &str = "text";
 
 /// Serde speaks of Rust's types; a manifest's author does not. `exact`: with the limits of a number.
 fn expected_in_words(expected: &dyn Expected, exact: bool) -> String {
@@ -136,7 +131,7 @@ fn expected_in_words(expected: &dyn Expected, exact: bool) -> String {
         ("u64" | "usize", _) if exact => "a whole number, 0 or more",
         ("u8" | "u16" | "u32" | "u64" | "usize" | "i32" | "i64", _) => "a whole number",
         ("f32" | "f64", _) => "a number",
-        (_, "a string") => "text",
+        (_, "a string") => TEXT,
         (_, "a boolean") => "true or false",
         (_, "IntOrString") => "a whole number or text",
         // Kubernetes' types say their names.

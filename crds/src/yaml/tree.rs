@@ -73,7 +73,7 @@ pub(crate) enum Style {
 pub(crate) struct SyntaxError {
     pub at: Option<Mark>,
     pub message: String,
-    pub help: Option<String>,
+    pub help: String,
 }
 
 impl Node {
@@ -81,7 +81,7 @@ impl Node {
     pub fn parse(source: &str) -> Result<Self, SyntaxError> {
         if source.len() > SOURCE_BYTES_MAX {
             let message = format!("the file holds {} bytes, a manifest at most {SOURCE_BYTES_MAX}", source.len());
-            return Err(SyntaxError { at: None, message, help: Some("is this the right file?".into()) });
+            return Err(SyntaxError { at: None, message, help: "is this the right file?".into() });
         }
         Reader { parser: Parser::new_from_str(source), anchors: HashMap::new(), nodes: 0 }.documents()
     }
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         document.ok_or_else(|| SyntaxError {
             at: None,
             message: "the file is empty".into(),
-            help: Some("start with `apiVersion: forebay.dev/v1alpha1`".into()),
+            help: "start with `apiVersion: forebay.dev/v1alpha1`".into(),
         })
     }
 
@@ -238,7 +238,7 @@ fn mark(span: &Span) -> Mark {
 }
 
 fn error(at: Mark, message: impl Into<String>, help: impl Into<String>) -> SyntaxError {
-    SyntaxError { at: Some(at), message: message.into(), help: Some(help.into()) }
+    SyntaxError { at: Some(at), message: message.into(), help: help.into() }
 }
 
 fn syntax(scan: &ScanError) -> SyntaxError {
