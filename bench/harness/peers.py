@@ -49,6 +49,8 @@ class PeerBase:
     variants = {"100ms": {"commit_ms": 100}}
     # It does not do the work: its output is its input.
     forwards_only = False
+    # It does not start in less; where a measure gives less memory, it gets this.
+    memory_mib_min = 0
     # By measure, the variants that take part; `full` in addition to `quick`. A measure for which a size has no settings is not run.
     runs = {"quick": {}, "full": {}}
 

@@ -15,7 +15,7 @@ def measure(bench, cell):
     ids, records = settings["ids"], settings["ids"] + settings["records"]
     # No duplicates: to know which of them are found, the generator would have to remember what each user's last events were.
     topic, made = dataset(bench, cell.workload, f"cold-{ids}", records, "--ids", ids, "--each-first", "--no-duplicates")
-    limit = settings["memory_mib"] << 20
+    limit = max(settings["memory_mib"], bench.peers[cell.peer].memory_mib_min) << 20
     with Run(bench, cell, input=topic, linger_ms=20, settings={"checkpoint": settings["checkpoint"]}, memory_limit=limit) as run:
         result = draining.drain(bench, run, topic, made, skip=ids / records)
         state, peak = folder_bytes(run.start.state), run.start.memory_group.peak_bytes()

@@ -38,8 +38,9 @@ class Peer(PeerBase):
                 "--threads", start.threads, "--memory", self._memory(start), "--metrics", self._metrics_address(start)]
 
     def _memory(self, start):
-        """Half of what it is held to, as it takes by itself in a container."""
-        return f"{start.memory_limit >> 21}Mi" if start.memory_limit else start.settings.get("memory", "512Mi")
+        """Of what it is held to half, as it takes by itself in a container; less where so little is left that the program itself needs it."""
+        limit_mib = start.memory_limit >> 20
+        return f"{max(16, min(limit_mib // 2, limit_mib - 80))}Mi" if limit_mib else start.settings.get("memory", "512Mi")
 
     def environment(self, start):
         key, secret = start.s3_keys

@@ -7,10 +7,11 @@ class Peer(JavaPeer):
     title = "Kafka Streams"
     workloads = ["action", "flights", "transform"]
     variants = {"100ms": {"commit_ms": 100}, "1s": {"commit_ms": 1000}}
+    memory_mib_min = 512
     runs = {
-        "quick": {"drain": ["100ms"], "latency": ["100ms"], "restore": ["100ms"], "timeline": ["100ms"], "growth": ["100ms"]},
-        # In the memory that `cold` leaves in a quick run no Java virtual machine starts.
-        "full": {"drain": ["1s"], "latency": ["1s"], "cold": ["100ms"]},
+        "quick": {"drain": ["100ms"], "latency": ["100ms"], "restore": ["100ms"], "timeline": ["100ms"], "growth": ["100ms"],
+                  "cold": ["100ms"]},
+        "full": {"drain": ["1s"], "latency": ["1s"]},
     }
     main_class = {name: f"dev.forebay.bench.streams.{name.capitalize()}Job" for name in workloads}
 
