@@ -3,6 +3,7 @@
 use std::fmt;
 
 use clap::Args;
+use forebay_engine::ids::Timeline;
 use forebay_engine::store::ObjectStore;
 use forebay_kafka::KafkaLog;
 use serde::Serialize;
@@ -38,8 +39,8 @@ pub struct Cleanup {
 /// What `cleanup` prints.
 #[derive(Serialize)]
 struct Left {
-    /// The journal's topic, if it is there.
-    journal: Option<String>,
+    /// The topics of its journals, one of each of its timelines, as far as they are there.
+    journals: Vec<String>,
     /// The consumer group, if it has offsets that a job of this name would take for its own.
     group: Option<String>,
     objects: usize,
@@ -49,7 +50,7 @@ struct Left {
 
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let journal = self.journal.as_ref().map_or("no journal".to_owned(), |topic| format!("topic {topic}"));
+        let journal = if self.journals.is_empty() { "no journal".to_owned() } else { format!("topic {}", self.journals.join(", ")) };
         let group = self.group.as_ref().map_or("no consumer group".to_owned(), |group| format!("consumer group {group}"));
         let (objects, bytes, so) = (self.objects, self.bytes, if self.deleted { "are deleted" } else { "would be deleted" });
         write!(f, "{journal}, {objects} objects of {bytes} bytes and {group} {so}")
@@ -58,10 +59,16 @@ impl fmt::Display for Left {
 
 impl Cleanup {
     pub fn execute(&self, output: Output) -> anyhow::Result<()> {
-        let loaded = job::load(&self.places.file)?;
-        let log = self.log(&loaded)?;
+        let mut loaded = job::open(&self.places)?;
         // First of all: without its journal nobody takes the checkpoints for those of a job that goes on.
-        let has_journal = if self.delete { log.delete_journal()? } else { log.has_journal()? };
+        let mut journals = Vec::new();
+        for timeline in 0..=loaded.timeline.get() {
+            loaded.timeline = Timeline::new(timeline);
+            let log = self.log(&loaded)?;
+            let is_there = if self.delete { log.delete_journal()? } else { log.has_journal()? };
+            journals.extend(is_there.then(|| loaded.topics(SHARDS).journal));
+        }
+        let log = self.log(&loaded)?;
         let root = loaded.root(&self.places)?;
         let objects: Vec<_> = root.list("")?.into_iter().filter(|object| !object.key.starts_with(SAVEPOINTS)).collect();
         if self.delete {
@@ -75,7 +82,7 @@ impl Cleanup {
         }
         let topics = loaded.topics(SHARDS);
         output.print(&Left {
-            journal: has_journal.then_some(topics.journal),
+            journals,
             group: has_offsets.then_some(topics.group),
             objects: objects.len(),
             bytes: objects.iter().map(|object| object.size).sum(),
@@ -94,8 +101,8 @@ impl Cleanup {
     }
 }
 
-/// The identity last: until then it is known whose the rest was, and the command can be called again.
+/// The identity and the timelines last: until then it is known whose the rest was, and the command can be called again.
 fn delete(root: &dyn ObjectStore, mut keys: Vec<String>) -> anyhow::Result<()> {
-    keys.sort_by_key(|key| key.starts_with("identity/"));
+    keys.sort_by_key(|key| key.starts_with("identity/") || key.starts_with("timelines/"));
     Ok(root.delete(&keys)?)
 }

@@ -62,7 +62,7 @@ pub struct Open {
 impl Databases {
     /// Finds them. Says on standard error which shards have none.
     pub fn find(common: &Common) -> anyhow::Result<Self> {
-        let loaded: Loaded = job::load(&common.places.file)?;
+        let loaded: Loaded = job::open(&common.places)?;
         if !common.from_store {
             loaded.owns_state_dir(&common.places.state_dir())?;
         }

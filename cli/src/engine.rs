@@ -15,7 +15,7 @@ use forebay_pipeline::PipelineInstance;
 use forebay_worker::{Engine, RuntimeOptions};
 
 use crate::Unusable;
-use crate::job::{self, Loaded, TIMELINE};
+use crate::job::{self, Loaded};
 use crate::places::Places;
 
 /// What a process is given besides the manifest and its places.
@@ -74,7 +74,7 @@ pub fn options(loaded: &Loaded, places: &Places, identity: &JobIdentity, means: 
         executors: means.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         worker: WorkerOptions {
             worker: WorkerName::new(means.worker.unwrap_or_else(host_name)),
-            timeline: TIMELINE,
+            timeline: loaded.timeline,
             commit_interval: job.commit.interval,
             commit_interval_behind: job.commit.interval.max(Duration::from_secs(1)),
             checkpoints_retained: job.checkpoint.retained as usize,

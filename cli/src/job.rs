@@ -18,10 +18,7 @@ use serde::Serialize;
 
 use crate::output::Output;
 use crate::places::Places;
-use crate::{BadManifest, Unusable};
-
-/// The first history of a job; rewinds, which start others, are still to come.
-pub const TIMELINE: Timeline = Timeline::new(0);
+use crate::{BadManifest, Unusable, timelines};
 
 /// The file in a state folder that names the job whose databases lie there.
 const STATE_MARK: &str = "job";
@@ -33,6 +30,19 @@ const RECORD_BYTES_MAX: usize = (1 << 20) - 512;
 pub struct Loaded {
     pub manifest: Manifest,
     pub job: ValidatedJob,
+    /// The history that it is in: the first one, unless [`open`] has asked the object store.
+    pub timeline: Timeline,
+    /// The rewind that began it, by its id.
+    pub rewind: Option<String>,
+}
+
+/// Reads and checks a manifest, and finds out which history the job is in.
+pub fn open(places: &Places) -> anyhow::Result<Loaded> {
+    let mut loaded = load(&places.file)?;
+    if let Some(beginning) = timelines::current(&*loaded.root(places)?)? {
+        (loaded.timeline, loaded.rewind) = (beginning.timeline, Some(beginning.rewind));
+    }
+    Ok(loaded)
 }
 
 /// Reads and checks a manifest; the error lists all findings.
@@ -41,7 +51,7 @@ pub fn load(file: &Path) -> anyhow::Result<Loaded> {
     let yaml = std::fs::read_to_string(file).map_err(|error| Unusable(format!("read {name}: {error}; name a manifest by -f")))?;
     let manifest = Manifest::parse(&yaml, &name).map_err(BadManifest)?;
     let job = manifest.validate().map_err(BadManifest)?;
-    Ok(Loaded { manifest, job })
+    Ok(Loaded { manifest, job, timeline: Timeline::default(), rewind: None })
 }
 
 impl Loaded {
@@ -62,12 +72,21 @@ impl Loaded {
 
     /// The object store, rooted at this job's timeline.
     pub fn store(&self, places: &Places) -> anyhow::Result<Arc<dyn ObjectStore>> {
-        places.store(&self.job, &format!("{}/{}/{}/{TIMELINE}", self.job.namespace, self.job.name, self.uid()))
+        places.store(&self.job, &self.prefix(self.timeline))
+    }
+
+    /// The object store, rooted at another timeline.
+    pub fn store_of(&self, places: &Places, timeline: Timeline) -> anyhow::Result<Arc<dyn ObjectStore>> {
+        places.store(&self.job, &self.prefix(timeline))
     }
 
     /// The same, after a probe of all that a job needs of it.
     pub fn checked_store(&self, places: &Places) -> anyhow::Result<Arc<dyn ObjectStore>> {
-        places.checked_store(&self.job, &format!("{}/{}/{}/{TIMELINE}", self.job.namespace, self.job.name, self.uid()))
+        places.checked_store(&self.job, &self.prefix(self.timeline))
+    }
+
+    fn prefix(&self, timeline: Timeline) -> String {
+        format!("{}/{}/{}/{timeline}", self.job.namespace, self.job.name, self.uid())
     }
 
     /// Refuses a folder with databases of another job, which a restore of this one would wipe, and marks one that nobody has as this job's.
@@ -99,10 +118,7 @@ impl Loaded {
 
     /// The job's identity, if it has ever run here.
     pub fn identity(&self, root: &dyn ObjectStore) -> anyhow::Result<Option<JobIdentity>> {
-        let newest = root.list("identity/")?.into_iter().map(|object| object.key).max();
-        let Some(key) = newest else { return Ok(None) };
-        let identity = JobIdentity::decode(&root.get(&key)?).with_context(|| format!("object {key}"))?;
-        Ok(Some(identity))
+        newest_identity(root)
     }
 
     /// The job's identity; an error with the way out if it has never run here.
@@ -168,7 +184,7 @@ impl Loaded {
         JobTopics {
             inputs: self.job.inputs.iter().map(|input| input.topic.clone()).collect(),
             outputs: self.job.output_topics.clone(),
-            journal: format!("forebay.{uid}.{TIMELINE}.journal"),
+            journal: format!("forebay.{uid}.{}.journal", self.timeline),
             group: self.job.consumer_group.clone(),
             uid,
             shards,
@@ -204,6 +220,14 @@ impl Loaded {
             BadManifest(findings).into()
         })
     }
+}
+
+/// The identity of the job whose root this is.
+pub fn newest_identity(root: &dyn ObjectStore) -> anyhow::Result<Option<JobIdentity>> {
+    let newest = root.list("identity/")?.into_iter().map(|object| object.key).max();
+    let Some(key) = newest else { return Ok(None) };
+    let identity = JobIdentity::decode(&root.get(&key)?).with_context(|| format!("object {key}"))?;
+    Ok(Some(identity))
 }
 
 fn finding(error: &CompileError) -> Finding {

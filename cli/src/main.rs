@@ -3,6 +3,7 @@
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
 //! is stalled. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
+mod adopt;
 mod cleanup;
 mod databases;
 mod dlq;
@@ -14,10 +15,12 @@ mod output;
 mod places;
 mod progress;
 mod records;
+mod rewind;
 mod run;
 mod savepoint;
 mod snapshot;
 mod state;
+mod timelines;
 mod worker;
 
 use std::io::IsTerminal;
@@ -82,6 +85,8 @@ enum Command {
     /// Copy a job's state to where it outlives the job
     #[command(subcommand)]
     Savepoint(savepoint::SavepointCommand),
+    /// Have a job go on from an earlier state: from a savepoint, or from a point in time
+    Rewind(rewind::Rewind),
     /// Look at dead letters and put them back
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -136,6 +141,7 @@ fn main() -> ExitCode {
         Command::Test(command) => command.execute(output),
         Command::Snapshot(command) => command.execute(output),
         Command::Savepoint(command) => command.execute(output),
+        Command::Rewind(command) => command.execute(output),
         Command::Dlq(command) => command.execute(output),
         Command::Log(command) => command.execute(output),
         Command::State(command) => command.execute(output),

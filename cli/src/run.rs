@@ -15,6 +15,7 @@ use forebay_local::{LocalLog, LocalLogOptions};
 use forebay_worker::Runtime;
 
 use crate::Unusable;
+use crate::adopt;
 use crate::engine::{self, Means};
 use crate::job::{self, Loaded};
 use crate::output::Output;
@@ -78,13 +79,25 @@ pub struct Run {
 
 impl Run {
     pub fn execute(&self, output: Output) -> anyhow::Result<()> {
-        let mut loaded = job::load(&self.places.file)?;
+        let mut loaded = job::open(&self.places)?;
+        adopt::check(&*loaded.root(&self.places)?)?;
+        let cluster = self.places.cluster(&loaded.job)?;
+        let memory = self.means().memory_bytes(&loaded);
+        match &cluster {
+            Some(cluster) => adopt::begin(&loaded, &self.places, |topics| open_kafka(cluster, topics, memory))?,
+            None if loaded.job.adopt.is_some() => {
+                return Err(Unusable(
+                    "spec.state.adopt: a state is adopted with its journal, which lies in Kafka; name the brokers by --kafka".into(),
+                )
+                .into());
+            }
+            None => {}
+        }
         savepoint::begin(&loaded, &self.places)?;
         loaded.order_inputs(&self.places)?;
-        match self.places.cluster(&loaded.job)? {
+        match cluster {
             Some(cluster) => {
                 let shards = loaded.job.shards.unwrap_or(1);
-                let memory = self.means().memory_bytes(&loaded);
                 check_kafka(&open_kafka(&cluster, loaded.topics(shards), memory)?)?;
                 self.run(&loaded, output, |topics| open_kafka(&cluster, topics, memory))
             }

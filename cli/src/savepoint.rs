@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::places::Places;
 
 /// The identity of the job that a savepoint is of: the names by which its state knows inputs and tables.
-const IDENTITY: &str = "identity.json";
+pub const IDENTITY: &str = "identity.json";
 
 #[derive(Subcommand)]
 pub enum SavepointCommand {
@@ -84,7 +84,7 @@ impl fmt::Display for Taken<'_> {
 impl Take {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
         check_name(&self.name)?;
-        let loaded = job::load(&self.places.file)?;
+        let loaded = job::open(&self.places)?;
         let identity = loaded.identity_or_say(&*loaded.root(&self.places)?)?;
         let path = format!("{}/{}/{}", loaded.job.namespace, loaded.job.name, self.name);
         let to = place(&loaded, &self.places, &path)?;
@@ -144,7 +144,8 @@ pub fn begin(loaded: &Loaded, places: &Places) -> anyhow::Result<()> {
     let (to, by) = (loaded.store(places)?, savepoint::seeder());
     for shard in &savepoint.shards {
         let scratch = tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")?;
-        savepoint::seed(&*from, shard, &*to, &by, scratch.path()).with_context(|| format!("shard {} of savepoint {path}", shard.shard))?;
+        savepoint::seed(&*from, shard, (&*to, loaded.timeline), &by, scratch.path())
+            .with_context(|| format!("shard {} of savepoint {path}", shard.shard))?;
     }
     match root.put("identity/000001.json", &Body::Bytes(identity.encode()))? {
         Put::Created => tracing::info!(path, shards = savepoint.shards.len(), "the job begins with a savepoint"),
@@ -154,7 +155,7 @@ pub fn begin(loaded: &Loaded, places: &Places) -> anyhow::Result<()> {
 }
 
 /// Where a savepoint lies, in the job's own bucket or folder.
-fn place(loaded: &Loaded, places: &Places, path: &str) -> anyhow::Result<std::sync::Arc<dyn ObjectStore>> {
+pub fn place(loaded: &Loaded, places: &Places, path: &str) -> anyhow::Result<std::sync::Arc<dyn ObjectStore>> {
     let (job, name) = path.rsplit_once('/').expect("a savepoint's path has been checked");
     places.store(&loaded.job, &format!("{job}/savepoints/{name}"))
 }

@@ -170,7 +170,7 @@ impl fmt::Display for Verified {
 impl Common {
     /// The manifests, by shard and epoch.
     fn manifests(&self) -> anyhow::Result<(Arc<dyn ObjectStore>, Vec<Manifest>)> {
-        let loaded = job::load(&self.places.file)?;
+        let loaded = job::open(&self.places)?;
         let identity = loaded.identity_or_say(&*loaded.root(&self.places)?)?;
         if let Some(shard) = self.shard.filter(|shard| *shard >= identity.shards) {
             return Err(

@@ -17,7 +17,7 @@ use forebay_worker::{Runtime, http};
 use crate::engine::{self, Means};
 use crate::places::Places;
 use crate::run::{check_kafka, open_kafka};
-use crate::{Unusable, job, savepoint};
+use crate::{Unusable, adopt, job, savepoint};
 
 /// What `forebay worker` is told. Every flag has an environment variable.
 #[derive(Args)]
@@ -64,13 +64,15 @@ impl Worker {
         // From the start: without a handler the first process of a container does not hear the signal that asks it to end.
         let stop = stop_flag()?;
         let certificates = self.control_tls.as_deref().map(Certificates::in_folder).transpose()?;
-        let mut loaded = job::load(&self.places.file)?;
-        savepoint::begin(&loaded, &self.places)?;
-        loaded.order_inputs(&self.places)?;
+        let mut loaded = job::open(&self.places)?;
+        adopt::check(&*loaded.root(&self.places)?)?;
         let cluster = self.places.cluster(&loaded.job)?;
         let cluster = cluster.ok_or_else(|| Unusable("workers need Kafka: name the brokers as spec.kafka.bootstrapServers".into()))?;
         let means = Means { worker: self.worker.clone(), memory: self.memory, threads: self.threads, from_group: false };
         let memory = means.memory_bytes(&loaded);
+        adopt::begin(&loaded, &self.places, |topics| open_kafka(&cluster, topics, memory))?;
+        savepoint::begin(&loaded, &self.places)?;
+        loaded.order_inputs(&self.places)?;
         check_kafka(&open_kafka(&cluster, loaded.topics(loaded.job.shards.unwrap_or(1)), memory)?)?;
         let (engine, identity) = engine::open(&loaded, &self.places, &means, |topics| open_kafka(&cluster, topics, memory))?;
         let options = engine::options(&loaded, &self.places, &identity, means);
@@ -79,6 +81,8 @@ impl Worker {
             job: loaded.uid(),
             revision: options.revision.to_string(),
             shards: identity.shards,
+            timeline: loaded.timeline,
+            rewind: loaded.rewind.clone().unwrap_or_default(),
         };
         let runtime = Runtime::start(engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());

@@ -6,6 +6,7 @@
 mod connection;
 mod input;
 mod pods;
+mod rewind;
 mod savepoints;
 mod status;
 mod upgrade;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use pods::{AddedMetadata, PodTemplate, VolumeClaimTemplate};
+pub use rewind::RewindSpec;
 pub use savepoints::SavepointsSpec;
-pub use status::{IngestionJobStatus, Phase};
+pub use status::{IngestionJobStatus, Phase, RewindPhase, RewindStatus};
 pub use upgrade::UpgradeSpec;
 pub use workers::{EnvSource, ResourcesSpec, SecretName, WorkersSpec};
 

@@ -3,6 +3,7 @@
 
 mod connection;
 mod pods;
+mod rewind;
 mod savepoints;
 mod tables;
 mod topics;
@@ -23,6 +24,7 @@ use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
 pub use connection::{Kafka, Property, check_savepoint_name};
+pub use rewind::{Rewind, RewindTarget};
 pub use savepoints::Schedule;
 pub use upgrade::Upgrade;
 
@@ -74,6 +76,10 @@ pub struct ValidatedJob {
     pub store: Option<StoreSpec>,
     /// The savepoint that a job without state begins with: namespace, job and name, with `/` between them.
     pub from_savepoint: Option<String>,
+    /// The state of another job that a job without state goes on with: namespace, job and uid, with `/` between them.
+    pub adopt: Option<String>,
+    /// The earlier state that it is to go on from, once.
+    pub rewind: Option<Rewind>,
     /// Bytes of memory for the state of one worker; `None`: derived from the container's limit.
     pub state_memory_bytes: Option<u64>,
     /// The topic of dead letters.
@@ -176,6 +182,9 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
     if let Some(path) = &spec.state.from_savepoint {
         connection::check_savepoint(path, &at.key("state").key("fromSavepoint"), &mut findings);
     }
+    connection::check_adopt(&spec.state, &at.key("state"), &mut findings);
+    let at_rewind = at.key("state").key("rewind");
+    let rewind = spec.state.rewind.as_ref().and_then(|rewind| rewind::check_rewind(rewind, &at_rewind, &mut findings));
     if let Some(memory) = spec.state.memory {
         check_range(memory, STATE_MEMORY_RANGE, &at.key("state").key("memory"), &mut findings);
     }
@@ -201,6 +210,8 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         checkpoint,
         store: spec.state.store.clone(),
         from_savepoint: spec.state.from_savepoint.clone(),
+        adopt: spec.state.adopt.clone(),
+        rewind,
         state_memory_bytes: spec.state.memory.map(ByteSize::get),
         dead_letter: spec.dead_letter.topic.clone(),
         pipeline: spec.pipeline.clone(),

@@ -65,6 +65,12 @@ impl Broker {
         })
     }
 
+    /// The names of all topics.
+    pub fn topics(&self) -> Result<Vec<String>> {
+        let metadata = self.admin.inner().fetch_metadata(None, PATIENCE)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
+    }
+
     /// Deletes a topic and makes one of the same name, with no records.
     pub fn remake_topic(&self, name: &str, partitions: u32) -> Result<()> {
         self.delete_topic(name)?;

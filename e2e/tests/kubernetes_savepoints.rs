@@ -5,26 +5,13 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
-use forebay_e2e::cluster::flights::{FlightsInCluster, credentials, uid_of};
+use forebay_e2e::cluster::flights::{FlightsInCluster, credentials, savepoint, uid_of};
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::s3::S3;
 use forebay_e2e::{PATIENCE, in_folder, until};
 use serde_json::Value;
 
 const WORKERS: usize = 2;
-
-/// Applies a savepoint of a job and waits until it is over.
-fn savepoint(cluster: &Cluster, name: &str, job: &str, deadline: &str) -> Result<Value> {
-    cluster.apply(&format!(
-        "apiVersion: forebay.dev/v1alpha1\nkind: IngestionSavepoint\nmetadata: {{name: {name}, namespace: default}}\nspec: {{job: {job}, deadline: {deadline}}}\n"
-    ))?;
-    let mut last = Value::Null;
-    let waited = until(&format!("savepoint {name} is over"), PATIENCE, || {
-        last = cluster.get("isp", name)?;
-        Ok(matches!(last["status"]["phase"].as_str(), Some("Completed" | "Failed")).then(|| last.clone()))
-    });
-    waited.with_context(|| format!("its last status: {}", last["status"]))
-}
 
 /// Method: a savepoint is taken while records come in. Then the job is suspended, another one is taken of what rests, and the job is deleted. A job in
 /// another namespace begins with that one, and gets more records; then its namespace is deleted while it runs. The oracle judges outputs, state and books of

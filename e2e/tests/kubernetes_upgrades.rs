@@ -8,7 +8,9 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::flights::{records, replaced};
+use forebay_e2e::kafka::Record;
 use forebay_e2e::s3::S3;
+use forebay_e2e::stack::Instance;
 use forebay_e2e::{PATIENCE, in_folder, until};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
@@ -76,6 +78,39 @@ fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -
     })
 }
 
+/// Method: the object store is killed, and then the pipeline changed, while records come in. The job must process on, and the change wait for its savepoint,
+/// and go into force once the store is back.
+#[test]
+fn a_change_waits_for_an_object_store_that_is_down() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-upgrade-store", |folder| {
+        cluster.install()?;
+        let mut store = Instance::up("s3", "upgrade")?;
+        let job = FlightsInCluster::start_on(&cluster, folder, WORKERS, &store.s3()?, Ok)?;
+        let all = records(30_000)?;
+        let parts: Vec<_> = all.chunks(all.len().div_ceil(3)).collect();
+        job.feed(parts[0])?;
+        job.until_processed(parts[0])?;
+        let was = job.until_whole(WORKERS)?["status"]["revision"].clone();
+        store.kill()?;
+        apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
+        job.until_status("the change waits for its savepoint", |status| {
+            let said = status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Reconciling");
+            said.is_some_and(|condition| condition["reason"] == "SavepointFirst" && condition["status"] == "True")
+        })?;
+        job.feed(parts[1])?;
+        job.until_processed(&all[..parts[0].len() + parts[1].len()])?;
+        store.start()?;
+        job.feed(parts[2])?;
+        job.until_status("the change is in force", |status| status["phase"] == "Running" && status["revision"] != was)?;
+        job.until_processed(&all)?;
+        let savepoints = format!("forebay.dev/job-uid={}", job.uid);
+        let taken = cluster.ask(&["get", "isp", "-l", &savepoints, "-o", "jsonpath={.items[*].status.phase}"])?;
+        ensure!(taken == "Completed", "before the change these savepoints were taken: {taken:?}");
+        job.delete_and_check(&all)
+    })
+}
+
 /// Method: the image is replaced by one that has no `forebay` in it, and so cannot start, while records come in. They must be processed by the old
 /// workers, which stay as they are; the condition names the reason. With the manifest set back the job is as it was.
 #[test]
@@ -105,10 +140,11 @@ fn an_image_that_cannot_start_is_taken_back() -> Result<()> {
     })
 }
 
-/// Method: the pipeline is replaced by one that refuses every record, and records come in while it is tried. It must be taken back. Then what it had
-/// refused is put back by `forebay dlq replay`: each of these records must come out once, or be refused by the good revision too.
+/// Method: the pipeline is replaced by one that refuses every record, and records come in while it is tried. It must be taken back, and what it had refused
+/// be put back by itself: each flight must come out once, or be refused by the good revision too. What that one has refused stays where it is, and a replay
+/// by hand puts back nothing else.
 #[test]
-fn a_revision_that_refuses_everything_is_taken_back() -> Result<()> {
+fn a_revision_that_refuses_everything_is_taken_back_with_its_letters() -> Result<()> {
     let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
     in_folder("kubernetes-bad-revision", |folder| {
         cluster.install()?;
@@ -122,27 +158,36 @@ fn a_revision_that_refuses_everything_is_taken_back() -> Result<()> {
         apply_changed(&cluster, &job, "id: {type: string, required: true}", "id: {type: integer, required: true}")?;
         until_observed(&job)?;
         job.feed(rest)?;
-        job.until_status("the change is taken back", |status| status["phase"] == "RolledBack")?;
-        job.until_processed(&all)?;
+        let put_back = job.until_status("the change is taken back, and its letters are put back", |status| {
+            let said = status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Stalled");
+            let message = said.and_then(|condition| condition["message"].as_str()).unwrap_or_default();
+            status["phase"] == "RolledBack" && message.contains("has been put back")
+        })?;
         job.until_status("the old workers are alone", |status| status["workers"] == format!("{WORKERS}/{WORKERS}"))?;
-        println!("{}", job.events()?);
+        println!("{}\n{}", put_back["status"]["conditions"], job.events()?);
 
         let by_revision = letters(&job)?;
         let revisions: BTreeSet<&String> = good.keys().collect();
         let bad = by_revision.iter().find(|(revision, _)| !revisions.contains(revision)).context("the bad revision refused nothing")?;
         println!("the bad revision {} refused {} of {} records", bad.0, bad.1.len(), rest.len());
-        println!("{}", job.flights.forebay.ask(&["dlq", "replay"])?);
-        // All letters are put back, those that the good revision had refused too, which it refuses once more.
-        let is_done = |value: &Vec<u8>, refused: &BTreeSet<&Vec<u8>>, once: &BTreeSet<String>| {
-            let id = serde_json::from_slice::<serde_json::Value>(value).ok().and_then(|record| record["id"].as_str().map(str::to_owned));
-            refused.contains(value) || id.is_some_and(|id| once.contains(&id))
+        let is_done = |record: &Record, refused: &BTreeSet<&Vec<u8>>, once: &BTreeSet<String>| {
+            let value = record.value.as_bytes();
+            let id = serde_json::from_slice::<serde_json::Value>(value).ok().and_then(|value| value["id"].as_str().map(str::to_owned));
+            refused.contains(&value.to_vec()) || id.is_some_and(|id| once.contains(&id))
         };
-        until("all that was refused has come out", PATIENCE, || {
+        let mut lost = None;
+        until("every record has come out, or was refused by the good revision", PATIENCE * 2, || {
             let (after, once) = (letters(&job)?, ids_put_out(&job)?);
             ensure!(after[bad.0].len() == bad.1.len(), "the bad revision is at work still");
             let refused = after.iter().filter(|(revision, _)| *revision != bad.0).flat_map(|(_, values)| values).collect();
-            Ok(bad.1.iter().all(|value| is_done(value, &refused, &once)).then_some(()))
-        })?;
+            lost = all.iter().find(|record| !is_done(record, &refused, &once)).cloned();
+            Ok(lost.is_none().then_some(()))
+        })
+        .with_context(|| format!("this one is missing: {lost:?}"))?;
+
+        let by_hand = job.flights.forebay.ask(&["dlq", "replay", "--dry-run"])?;
+        let left = format!("{} dead letters would be put back\n", letters(&job)?.values().map(Vec::len).sum::<usize>() - bad.1.len());
+        ensure!(by_hand.ends_with(&left), "a replay by hand would do this, where {left:?} are left: {by_hand}");
         job.delete()
     })
 }

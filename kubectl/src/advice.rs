@@ -32,7 +32,10 @@ pub fn advice(reason: &str, job: &str) -> Option<String> {
         "CreateContainerConfigError" => "make the secret that the message names, with the key in it, in the job's namespace",
         "RolledBack" => {
             "repair the manifest and apply it; or try the same once more with `kubectl forebay restart JOB`. What the bad revision refused is put \
-             back by `forebay dlq replay`"
+             back by itself, unless the message says that it is left to `forebay dlq replay`"
+        }
+        "RewindFailed" => {
+            "ask for what the message names, under another spec.state.rewind.id; or delete spec.state.rewind: the job processes as before"
         }
         "NoSuchJob" => "make the job, or correct spec.job by making another savepoint",
         "CopyFailed" | "DeadlineExceeded" => "repair what the message names, and take another savepoint",

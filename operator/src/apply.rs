@@ -22,12 +22,13 @@ use crate::certificates::Authority;
 use crate::leader::Leadership;
 use crate::observe::{Observer, Seen};
 use crate::plan::Action;
+use crate::plan::letters::Letters;
 use crate::plan::rollout::{Rollout, Standing};
 use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
-    Blueprint, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, network_policy, pod, revision,
-    savepoint, service, task,
+    Blueprint, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, network_policy,
+    pod, revision, savepoint, service, task,
 };
 
 /// By this name the API server knows which fields are the operator's.
@@ -112,12 +113,23 @@ impl Applier {
             Action::TakeSavepoint(due) => self.apply(&savepoint::scheduled(blueprint, *due)).await,
             Action::DoomSavepoint(name) => self.doom(namespace, name).await,
             Action::DeleteSavepoint(name) => self.delete::<IngestionSavepoint>(namespace, name, &DeleteParams::default()).await,
+            Action::Rewind => self.rewind(blueprint, seen).await,
+            Action::DeleteRewinder(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
             Action::Checkpoint(pods) => {
                 self.check_lead()?;
                 self.checkpoint(observer, seen, pods).await;
                 Ok(())
             }
-            Action::Mark { template, standing } => self.mark(blueprint, seen, template, standing).await,
+            Action::Mark { template, standing, has_letters } => self.mark(blueprint, seen, template, (standing, *has_letters)).await,
+            Action::MarkLetters { template, letters } => {
+                let labels = serde_json::json!({ LETTERS_LABEL: word(*letters) });
+                self.label(blueprint, seen, template, labels, serde_json::Value::Null).await
+            }
+            Action::PutBack(template) => {
+                let results = seen.fleet.configs.get(template).and_then(|config| config.results.as_deref()).unwrap_or_default();
+                self.apply(&task::postman(blueprint, (template, revision_of(blueprint, seen, template)?), results)).await
+            }
+            Action::DeletePostman(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
             Action::Assign { pod, version, shards } => {
                 self.check_lead()?;
                 let assignment =
@@ -135,19 +147,40 @@ impl Applier {
         self.apply(&secret).await
     }
 
-    /// Only if nobody has written to it since it was seen: what is thought of a revision may be out of date by then.
-    async fn mark(&self, blueprint: &Blueprint, seen: &Seen, template: &str, standing: &Standing) -> Result<(), ApplyError> {
-        let (word, number, reason) = match standing {
+    async fn mark(
+        &self,
+        blueprint: &Blueprint,
+        seen: &Seen,
+        template: &str,
+        (standing, has_letters): (&Standing, bool),
+    ) -> Result<(), ApplyError> {
+        let (standing, number, reason) = match standing {
             Standing::Untried => ("untried", None, None),
             Standing::Proven => ("proven", None, None),
             Standing::Good(number) => ("good", Some(number.to_string()), None),
             Standing::Bad(reason) => ("bad", None, Some(reason)),
         };
-        let patch = serde_json::json!({"metadata": {
+        let letters = word(if has_letters { Letters::Due } else { Letters::None });
+        let labels = serde_json::json!({STANDING_LABEL: standing, NUMBER_LABEL: number, LETTERS_LABEL: letters});
+        self.label(blueprint, seen, template, labels, serde_json::json!({ REASON_ANNOTATION: reason })).await
+    }
+
+    /// Writes down what is known of a revision: only if nobody has written to it since it was seen, for it may be out of date by then.
+    async fn label(
+        &self,
+        blueprint: &Blueprint,
+        seen: &Seen,
+        template: &str,
+        labels: serde_json::Value,
+        annotations: serde_json::Value,
+    ) -> Result<(), ApplyError> {
+        let mut patch = serde_json::json!({"metadata": {
             "resourceVersion": seen.fleet.configs.get(template).and_then(|config| config.version.clone()),
-            "labels": {STANDING_LABEL: word, NUMBER_LABEL: number},
-            "annotations": {REASON_ANNOTATION: reason},
+            "labels": labels,
         }});
+        if !annotations.is_null() {
+            patch["metadata"]["annotations"] = annotations;
+        }
         let name = blueprint.config_name(template);
         let api = self.api::<ConfigMap>(&blueprint.job.namespace)?;
         match api
@@ -156,7 +189,7 @@ impl Applier {
         {
             // It is seen anew and judged anew.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            done => done.map(drop).map_err(|source| cluster(format!("mark ConfigMap {name} as {word}"), source)),
+            done => done.map(drop).map_err(|source| cluster(format!("mark ConfigMap {name}"), source)),
         }
     }
 
@@ -168,6 +201,13 @@ impl Applier {
                 tracing::warn!(pod = worker.pod, error = error.message(), "a worker was not asked for checkpoints");
             }
         }
+    }
+
+    async fn rewind(&self, blueprint: &Blueprint, seen: &Seen) -> Result<(), ApplyError> {
+        let Some(rewind) = &blueprint.job.rewind else { return Ok(()) };
+        let template = Rollout::of(&seen.fleet).in_force();
+        let revision = revision_of(blueprint, seen, template)?;
+        self.apply(&task::rewinder(blueprint, (template, revision), rewind)).await
     }
 
     /// Makes the pod that copies a savepoint to `place`, by the job's revision of this template.
@@ -310,6 +350,15 @@ impl Applier {
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             done => done.map(drop).map_err(|source| cluster(format!("delete {} {name}", K::kind(&())), source)),
         }
+    }
+}
+
+fn word(letters: Letters) -> Option<&'static str> {
+    match letters {
+        Letters::None => None,
+        Letters::Due => Some("due"),
+        Letters::PutBack => Some("put-back"),
+        Letters::Left => Some("left"),
     }
 }
 

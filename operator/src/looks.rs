@@ -10,6 +10,7 @@ use forebay_api::v1;
 use forebay_crds::IngestionJob;
 use kube::ResourceExt;
 
+use crate::plan::rewind::Progress;
 use crate::plan::rollout::{Judgement, Rollout, judge};
 use crate::plan::{self, Action, Answer, Fleet, PodState, REPLACE_TIMEOUT, WORKER_TIMEOUT};
 use crate::report::{Verdict, words};
@@ -154,6 +155,9 @@ fn waits(fleet: &Fleet) -> Vec<String> {
     if fleet.replicas > 0 {
         let nobodys = (0..fleet.shards().unwrap_or(0)).filter(|number| at_work.iter().all(|(_, shard)| shard.shard != *number));
         all.extend(nobodys.map(|number| format!("shard {number} is on no worker that answers")));
+    }
+    if let Some(Progress::Pending(what) | Progress::Rewinding { message: what, .. }) = fleet.rewind() {
+        all.push(format!("rewind: {what}"));
     }
     match Rollout::of(fleet) {
         Rollout::Save { to, .. } if fleet.replicas > 0 => {

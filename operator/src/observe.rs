@@ -1,5 +1,7 @@
 //! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
 
+mod pods;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -8,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use forebay_api::v1::worker_client::WorkerClient;
 use forebay_api::v1::{DescribeRequest, Description};
-use forebay_crds::IngestionSavepoint;
+use forebay_crds::validate::Rewind;
+use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::StreamExt;
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
@@ -24,17 +27,19 @@ use serde::de::DeserializeOwned;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::credentials::Credentials;
+use crate::plan::letters::Letters;
+use crate::plan::rewind::{self, Asked};
 use crate::plan::rollout::Standing;
 use crate::plan::schedule::{Calendar, Taken};
-use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Trouble, Worker};
+use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Worker};
 use crate::report::stops_for;
-use crate::resources::pod::WORKER;
 use crate::resources::revision::Revision;
 use crate::resources::task::CLEANUP_LABEL;
 use crate::resources::{
-    Blueprint, DUE_LABEL, JOB_UID_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL,
-    network_policy,
+    Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL,
+    TEMPLATE_LABEL, config_map, network_policy,
 };
+use pods::{postman, restarts, rewinder, task_of, trouble};
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -121,7 +126,12 @@ impl Observer {
         let maps = self.configs.state_filter(|config| is_of(config, blueprint));
         let maps: Vec<(String, &ConfigMap)> = maps.iter().filter_map(|map| Some((label(&**map, TEMPLATE_LABEL)?, &**map))).collect();
         let now = Timestamp::now();
-        let configs = maps.iter().map(|(template, map)| (template.clone(), config(map, now))).collect();
+        let mut configs: BTreeMap<String, Config> = maps.iter().map(|(template, map)| (template.clone(), config(map, now))).collect();
+        if configs.values().any(|config| config.letters == Letters::Due) {
+            for (template, map) in &maps {
+                configs.entry(template.clone()).and_modify(|config| config.results = results(map));
+            }
+        }
         let revisions = maps.iter().filter_map(|(template, map)| Some((template.clone(), Revision::read(map)?))).collect();
         let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
         let policy = network_policy::build(blueprint, &self.namespace).spec;
@@ -138,8 +148,29 @@ impl Observer {
         };
         let savepoints = savepoints.iter().filter_map(|savepoint| Some((label(&**savepoint, TEMPLATE_LABEL)?, saved(savepoint)))).collect();
         let stops_for = stops_for(&blueprint.resource, now);
-        let fleet =
-            Fleet { replicas, stops_for, template, gate, workers, configs, savepoints, calendar, has_service, has_budget, has_policy };
+        let rewind = rewind::Sight {
+            asked: blueprint.job.rewind.as_ref().map(|rewind| asked(rewind, &blueprint.resource, now)),
+            pods: self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| rewinder(pod)).collect(),
+        };
+        let postmen = self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| postman(pod)).collect();
+        let mut fleet = Fleet {
+            replicas,
+            stops_for,
+            template,
+            gate,
+            workers,
+            configs,
+            savepoints,
+            calendar,
+            rewind,
+            postmen,
+            has_service,
+            has_budget,
+            has_policy,
+        };
+        if fleet.is_rewinding() {
+            fleet.replicas = 0;
+        }
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
     }
@@ -177,14 +208,7 @@ impl Observer {
     }
 
     fn task(&self, is_it: impl Fn(&Pod) -> bool) -> Option<Task> {
-        let pods = self.pods.state_filter(is_it);
-        let pod = pods.first()?;
-        let status = pod.status.as_ref();
-        if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
-            return Some(Task::Done);
-        }
-        let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
-        Some(Task::Working(containers.map(restarts).sum(), trouble(pod)))
+        self.pods.state_filter(is_it).first().map(|pod| task_of(pod))
     }
 
     /// Forgets workers whose pods are gone.
@@ -292,9 +316,19 @@ fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
         slot: label(&**pod, SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(u32::MAX),
         template: label(&**pod, TEMPLATE_LABEL).unwrap_or_default(),
         state,
-        restarts: status.into_iter().flat_map(|status| status.container_statuses.iter().flatten()).map(restarts).sum(),
+        restarts: restarts(pod),
         trouble: trouble(pod),
         answer,
+    }
+}
+
+fn asked(rewind: &Rewind, resource: &IngestionJob, now: Timestamp) -> Asked {
+    let said = resource.status.as_ref().and_then(|status| status.rewind.as_ref()).filter(|said| said.id == rewind.id);
+    let started = said.and_then(|said| said.started.as_ref());
+    Asked {
+        rewind: rewind.clone(),
+        said: said.map(|said| (said.phase, said.message.clone())),
+        age: started.and_then(|started| now.duration_since(started.0).try_into().ok()).unwrap_or_default(),
     }
 }
 
@@ -310,10 +344,6 @@ fn taken(savepoint: &IngestionSavepoint) -> Option<Taken> {
     Some(Taken { name, due, phase, takes_all, ends: savepoint.metadata.deletion_timestamp.is_some() })
 }
 
-fn restarts(container: &ContainerStatus) -> u32 {
-    u32::try_from(container.restart_count).unwrap_or(0)
-}
-
 fn config(map: &ConfigMap, now: Timestamp) -> Config {
     let number = label(map, NUMBER_LABEL).and_then(|number| number.parse().ok());
     let standing = match label(map, STANDING_LABEL).as_deref() {
@@ -325,90 +355,17 @@ fn config(map: &ConfigMap, now: Timestamp) -> Config {
     };
     let made = map.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
     let age = now.duration_since(made).try_into().unwrap_or_default();
-    Config { standing, version: map.resource_version(), age }
+    let letters = match label(map, LETTERS_LABEL).as_deref() {
+        Some("due") => Letters::Due,
+        Some("put-back") => Letters::PutBack,
+        Some("left") => Letters::Left,
+        Some(_) | None => Letters::None,
+    };
+    Config { standing, version: map.resource_version(), age, results: None, letters }
 }
 
-/// Only what does not go away by waiting a moment.
-fn trouble(pod: &Pod) -> Option<Trouble> {
-    let status = pod.status.as_ref()?;
-    let unschedulable =
-        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(condition) = unschedulable {
-        let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
-        return Some(Trouble { reason, message: condition.message.clone().unwrap_or_default() });
-    }
-    let mut containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    containers.find_map(container_trouble)
-}
-
-fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
-    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-    let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
-    let ended = ended.or_else(|| container.last_state.as_ref().and_then(|state| state.terminated.as_ref()));
-    if container.ready {
-        return None;
-    }
-    // Why the process ended says more than that Kubernetes waits before it starts it again.
-    if let Some(ended) = ended {
-        let last_words = ended.message.as_deref().map(last_words).filter(|message| !message.is_empty());
-        let message = last_words.unwrap_or_else(|| format!("it ended with exit code {}", ended.exit_code));
-        let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
-        return Some(Trouble { reason, message: named(container, message) });
-    }
-    let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
-    let message = waiting.message.clone().unwrap_or_default();
-    Some(Trouble { reason: waiting.reason.clone().unwrap_or_default(), message: named(container, message) })
-}
-
-/// Whose words they are, unless the worker's.
-fn named(container: &ContainerStatus, message: String) -> String {
-    if container.name == WORKER { message } else { format!("container {}: {message}", container.name) }
-}
-
-/// What a process said when it ended. Kubernetes hands over the end of its log; before the error there are lines of no interest.
-fn last_words(log: &str) -> String {
-    let log = log.trim();
-    let begins = log.rfind("\nforebay: ").map_or(0, |line_end| line_end + 1);
-    log[begins..].to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(status: serde_json::Value, expected: Option<(&str, &str)>) {
-        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": status})).unwrap();
-        let said = trouble(&pod);
-        assert_eq!(said.as_ref().map(|trouble| (trouble.reason.as_str(), trouble.message.as_str())), expected);
-    }
-
-    fn container(ready: bool, state: serde_json::Value, last: serde_json::Value) -> serde_json::Value {
-        let status = serde_json::json!({
-            "name": "worker", "image": "i", "imageID": "", "restartCount": 1, "ready": ready, "state": state, "lastState": last
-        });
-        serde_json::json!({ "containerStatuses": [status] })
-    }
-
-    #[test]
-    fn what_keeps_a_pod_from_running_is_said_in_the_words_of_whoever_knows_best() {
-        let json = |text: &str| serde_json::from_str(text).unwrap();
-        check(json("{}"), None);
-        let condition =
-            r#"{"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}"#;
-        check(json(condition), Some(("Unschedulable", "0/2 nodes")));
-        check(container(false, json(r#"{"waiting": {"reason": "ContainerCreating"}}"#), json("{}")), None);
-        let pull = json(r#"{"waiting": {"reason": "ErrImagePull", "message": "no such image"}}"#);
-        check(container(false, pull, json("{}")), Some(("ErrImagePull", "no such image")));
-        let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}"#);
-        let last = || json(r#"{"terminated": {"exitCode": 2, "reason": "Error", "message": "forebay: topic flights is missing\n"}}"#);
-        check(container(false, waits(), last()), Some(("Error", "forebay: topic flights is missing")));
-        let log = json(
-            r#"{"terminated": {"exitCode": 2, "message": "{\"level\":\"INFO\"}\nforebay: the manifest cannot work:\nspec.inputs: gone\n"}}"#,
-        );
-        check(container(false, waits(), log), Some(("Error", "forebay: the manifest cannot work:\nspec.inputs: gone")));
-        check(container(true, json(r#"{"running": {}}"#), last()), None);
-        let mut beside = container(false, waits(), last());
-        beside["containerStatuses"][0]["name"] = "proxy".into();
-        check(beside, Some(("Error", "container proxy: forebay: topic flights is missing")));
-    }
+/// The hash of what decides results, as workers compute it from this manifest.
+fn results(map: &ConfigMap) -> Option<String> {
+    let job: IngestionJob = serde_json::from_str(map.data.as_ref()?.get(config_map::FILE)?).ok()?;
+    Some(forebay_crds::revision(&forebay_crds::validate(&job).ok()?))
 }

@@ -4,7 +4,9 @@
 //! It may be wrong about who is alive: claims make that safe, and the next look puts it right.
 
 mod assignment;
+pub mod letters;
 mod pods;
+pub mod rewind;
 pub mod rollout;
 pub mod schedule;
 
@@ -16,6 +18,7 @@ use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 use k8s_openapi::jiff::Timestamp;
 
+use letters::{Letters, Postman};
 use rollout::{Rollout, Standing};
 use schedule::Calendar;
 
@@ -46,6 +49,10 @@ pub struct Fleet {
     pub savepoints: BTreeMap<String, Saved>,
     /// The savepoints that are taken by a schedule.
     pub calendar: Calendar,
+    /// The rewind that is asked for, and what is seen of it.
+    pub rewind: rewind::Sight,
+    /// The pods that put dead letters back.
+    pub postmen: Vec<Postman>,
     /// Whether the service is there.
     pub has_service: bool,
     /// Whether the disruption budget is there.
@@ -63,6 +70,10 @@ pub struct Config {
     pub version: Option<String>,
     /// For how long it has been there.
     pub age: Duration,
+    /// The hash of what decides the job's results under it, which its dead letters bear; looked at only when it matters.
+    pub results: Option<String>,
+    /// What is known of its dead letters.
+    pub letters: Letters,
 }
 
 /// Why a pod does not come up.
@@ -174,7 +185,20 @@ pub enum Action {
         template: String,
         /// What is known.
         standing: Standing,
+        /// Whether it has made dead letters, perhaps, that are to be put back.
+        has_letters: bool,
     },
+    /// Write down what has become of the dead letters of a revision.
+    MarkLetters {
+        /// The revision.
+        template: String,
+        /// What has.
+        letters: Letters,
+    },
+    /// Make the pod that puts back the dead letters of this revision.
+    PutBack(String),
+    /// Delete a pod that did that.
+    DeletePostman(String),
     /// Have a savepoint taken before the change to the manifest's revision.
     ApplySavepoint,
     /// Have the savepoint taken that was due by schedule then.
@@ -183,6 +207,10 @@ pub enum Action {
     DoomSavepoint(String),
     /// Delete it.
     DeleteSavepoint(String),
+    /// Make the pod that does the rewind.
+    Rewind,
+    /// Delete a pod that did one, or should have.
+    DeleteRewinder(String),
     /// Have these pods' workers take checkpoints.
     Checkpoint(BTreeSet<String>),
     /// Tell a worker which shards are its own.
@@ -215,20 +243,29 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     if matches!(rollout, Rollout::Save { .. }) && fleet.replicas > 0 && !fleet.savepoints.contains_key(&fleet.template) {
         actions.push(Action::ApplySavepoint);
     }
+    actions.extend(rewind::plan(fleet));
+    actions.extend(letters::plan(fleet));
     actions.extend(schedule::plan(&fleet.calendar, fleet.replicas == 0));
     let last = last_checkpoints(fleet);
     match rollout.next(fleet) {
         // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.
         _ if !last.is_empty() => actions.push(Action::Checkpoint(last)),
         // What it means for the pods shows at the next look, when it is certain.
-        Some(standing) => actions.push(Action::Mark { template: fleet.template.clone(), standing }),
+        Some(standing) => {
+            let has_letters = matches!(standing, Standing::Bad(_)) && letters::may_have_some(fleet);
+            actions.push(Action::Mark { template: fleet.template.clone(), standing, has_letters });
+        }
         None => actions.extend(pods::plan(fleet, &rollout)),
     }
     let going = |worker: &Worker| actions.iter().any(|action| matches!(action, Action::DeletePod { uid, .. } if *uid == worker.uid));
     let state = |worker: &Worker| if going(worker) { PodState::Ending } else { worker.state };
     let workers: Vec<Worker> = fleet.workers.iter().map(|worker| Worker { state: state(worker), ..worker.clone() }).collect();
     actions.extend(assignment::plan(&workers, rollout.canary()));
-    let in_use = |template: &str| rollout.needs(template, fleet) || fleet.workers.iter().any(|worker| worker.template == template);
+    let in_use = |template: &str| {
+        rollout.needs(template, fleet)
+            || letters::are_due(fleet, template)
+            || fleet.workers.iter().any(|worker| worker.template == template)
+    };
     let of_earlier_changes = fleet.savepoints.iter().filter(|(template, _)| **template != fleet.template);
     actions.extend(of_earlier_changes.map(|(_, saved)| match saved.takes_all {
         true => Action::DeleteSavepoint(saved.name.clone()),
@@ -240,7 +277,7 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
 
 /// The pods of a job that is to rest whose shards hold what no checkpoint holds.
 fn last_checkpoints(fleet: &Fleet) -> BTreeSet<String> {
-    if fleet.replicas > 0 || fleet.stops_for > LAST_CHECKPOINT_TIMEOUT {
+    if fleet.replicas > 0 || fleet.stops_for > LAST_CHECKPOINT_TIMEOUT || fleet.is_rewinding() {
         return BTreeSet::new();
     }
     fleet.stale(fleet.stops_for)
@@ -264,6 +301,11 @@ impl Fleet {
         owned.filter(|shard| shard.phase == "running" && shard.epoch == 0).map(|shard| shard.shard).collect()
     }
 
+    /// The newest history of the job that any worker has told of. Who works on another one is of no use any more.
+    pub fn timeline(&self) -> u32 {
+        timeline(&self.workers)
+    }
+
     /// How many shards the job has, if any worker has said so.
     pub fn shards(&self) -> Option<u32> {
         self.workers.iter().find_map(|worker| worker.last().map(|said| said.shards))
@@ -279,6 +321,10 @@ impl Fleet {
     pub fn all_run(&self) -> bool {
         self.shards().is_some_and(|shards| self.running().len() == shards as usize)
     }
+}
+
+fn timeline(workers: &[Worker]) -> u32 {
+    workers.iter().filter_map(Worker::last).map(|said| said.timeline).max().unwrap_or(0)
 }
 
 impl Worker {

@@ -79,7 +79,7 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     }
     context.looks.keep(&resource, &verdict, Some(&seen.fleet), &actions, Instant::now());
     write(&context, &resource, &verdict, Some(&seen), &actions).await?;
-    let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty();
+    let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty() && !seen.fleet.is_rewinding();
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(HEARING_INTERVAL) })
 }
 

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use forebay_api::v1::Shard;
-use forebay_crds::job::{IngestionJobStatus, Phase};
+use forebay_crds::job::{IngestionJobStatus, Phase, RewindPhase, RewindStatus};
 use forebay_crds::{Finding, IngestionJob, TimeSpan};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::observe::Seen;
+use crate::plan::letters::Letters;
+use crate::plan::rewind::Progress;
 use crate::plan::rollout::{Judgement, Rollout, Standing, judge};
 use crate::plan::{Action, Fleet, PodState};
 
@@ -50,7 +52,21 @@ impl Verdict {
 
     /// Of what is seen of a job.
     pub fn of(seen: &Seen) -> Self {
-        let fleet = &seen.fleet;
+        let verdict = Self::but_for_a_rewind(&seen.fleet);
+        match (seen.fleet.rewind(), verdict.phase) {
+            (Some(Progress::Rewinding { message, .. }), _) => Self::new(Phase::Rewinding, "Rewinding", message),
+            (Some(Progress::Failed(why)), Phase::Running | Phase::Suspended) => Self::new(
+                Phase::Stalled,
+                "RewindFailed",
+                format!(
+                    "{why}. The job is as it was before; to try it again write another spec.state.rewind.id, else delete spec.state.rewind"
+                ),
+            ),
+            _ => verdict,
+        }
+    }
+
+    fn but_for_a_rewind(fleet: &Fleet) -> Self {
         if fleet.replicas == 0 {
             return Self::suspended(fleet.workers.len());
         }
@@ -69,9 +85,11 @@ impl Verdict {
                 Phase::RolledBack,
                 "RolledBack",
                 format!(
-                    "revision {} was taken back: {reason}. Revision {template} processes on. Repair the manifest; to try the same once more, delete \
+                    "revision {} was taken back: {reason}. Revision {template} processes on.{} Repair the manifest; to try the same once more, delete \
                      the config map whose label forebay.dev/template is {}",
-                    fleet.template, fleet.template
+                    fleet.template,
+                    letters(fleet),
+                    fleet.template
                 ),
             ),
             _ => verdict,
@@ -83,6 +101,7 @@ impl Verdict {
         match self.phase {
             Phase::Starting => Self::new(Phase::Stalled, "Refused", why),
             Phase::Upgrading => Self::new(Phase::Upgrading, "Refused", format!("{}; {why}", self.message)),
+            Phase::Rewinding => Self::new(Phase::Rewinding, "Refused", format!("{}; {why}", self.message)),
             Phase::Running | Phase::RolledBack | Phase::Suspending | Phase::Suspended | Phase::Stalled => self,
         }
     }
@@ -124,6 +143,16 @@ impl Verdict {
             }
             _ => Self::new(Phase::Suspending, "Suspending", format!("{pods} workers take last checkpoints and release their shards")),
         }
+    }
+}
+
+/// What has become of the dead letters of the revision that was taken back.
+fn letters(fleet: &Fleet) -> &'static str {
+    match fleet.configs.get(&fleet.template).map(|config| config.letters) {
+        Some(Letters::Due) => " What the other one has made dead letters of is being put back.",
+        Some(Letters::PutBack) => " What the other one had made dead letters of has been put back.",
+        Some(Letters::Left) => " What the other one has made dead letters of is left to `forebay dlq replay`.",
+        Some(Letters::None) | None => "",
     }
 }
 
@@ -172,7 +201,7 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
     let conditions = vec![
         // The job is as its manifest wants it: that includes one that is to rest.
         condition("Ready", matches!(verdict.phase, Phase::Running | Phase::Suspended)),
-        condition("Reconciling", matches!(verdict.phase, Phase::Starting | Phase::Upgrading | Phase::Suspending)),
+        condition("Reconciling", matches!(verdict.phase, Phase::Starting | Phase::Upgrading | Phase::Rewinding | Phase::Suspending)),
         condition("Stalled", matches!(verdict.phase, Phase::Stalled | Phase::RolledBack)),
     ];
     let heard = || seen.into_iter().flat_map(|seen| seen.fleet.workers.iter().filter_map(|worker| worker.heard()));
@@ -190,8 +219,23 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
         replicas: seen.map(|seen| seen.fleet.workers.iter().filter(|worker| worker.is_live()).count() as i32),
         revision: seen.map(|seen| Rollout::of(&seen.fleet).in_force().to_owned()),
         selector: seen.map(|seen| seen.selector.clone()),
+        rewind: seen.map_or_else(|| old.rewind.clone(), |seen| rewind(old.rewind.as_ref(), &seen.fleet, now)),
         last_checkpoint: last_checkpoint(old.last_checkpoint, heard().flat_map(|said| &said.owned), now),
     }
+}
+
+/// A rewind that is no longer asked for is remembered: it was the last one.
+fn rewind(old: Option<&RewindStatus>, fleet: &Fleet, now: Timestamp) -> Option<RewindStatus> {
+    let Some((asked, progress)) = fleet.rewind.asked.as_ref().zip(fleet.rewind()) else { return old.cloned() };
+    let (id, phase) = (asked.rewind.id.clone(), progress.phase());
+    let old = old.filter(|old| old.id == id);
+    let message = match progress {
+        Progress::Pending(why) | Progress::Failed(why) => why,
+        Progress::Rewinding { message, .. } => message,
+        Progress::Completed => format!("the job has gone on from {}; what it had put out since then stays out", asked.to()),
+    };
+    let started = old.and_then(|old| old.started.clone()).or_else(|| (phase == RewindPhase::Rewinding).then_some(Time(now)));
+    Some(RewindStatus { id, phase, message, started })
 }
 
 /// For how long the oldest record of all has waited, as far as is known. In whole seconds from one second on: nobody reads more.
@@ -226,6 +270,7 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
     if old.and_then(|old| old.phase) != Some(verdict.phase) {
         let (reason, is_warning) = match verdict.phase {
             Phase::Starting => ("Starting", false),
+            Phase::Rewinding => ("Rewinding", false),
             Phase::Running => ("Running", false),
             Phase::Suspending => ("Suspending", false),
             Phase::Suspended => ("Suspended", false),
@@ -235,10 +280,20 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
         };
         all.push(News { is_warning, reason, note: format!("{}: {}", verdict.reason, verdict.message) });
     }
+    if let Some((asked, Progress::Completed)) = seen.and_then(|seen| seen.fleet.rewind.asked.as_ref().zip(seen.fleet.rewind()))
+        && asked.said.as_ref().map(|(phase, _)| *phase) != Some(RewindPhase::Completed)
+    {
+        let note = format!("rewind {}: the job goes on from {}; what it had put out since then stays out", asked.rewind.id, asked.to());
+        all.push(News { is_warning: false, reason: "Rewound", note });
+    }
     for action in actions {
         match action {
             Action::ApplyPod { .. } => all.push(News { is_warning: false, reason: "WorkerCreated", note: words(action) }),
             Action::Mark { standing, .. } => all.push(marked(standing, words(action))),
+            Action::MarkLetters { letters, .. } => {
+                let (is_warning, reason) = if *letters == Letters::Left { (true, "LettersLeft") } else { (false, "LettersPutBack") };
+                all.push(News { is_warning, reason, note: words(action) });
+            }
             Action::TakeSavepoint(_) => all.push(News { is_warning: false, reason: "SavepointDue", note: words(action) }),
             Action::DeletePod { pod, .. } => {
                 let state = seen.and_then(|seen| Some(seen.fleet.workers.iter().find(|worker| worker.pod == *pod)?.state));
@@ -254,6 +309,10 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             | Action::ApplySavepoint
             | Action::DoomSavepoint(_)
             | Action::DeleteSavepoint(_)
+            | Action::Rewind
+            | Action::PutBack(_)
+            | Action::DeletePostman(_)
+            | Action::DeleteRewinder(_)
             | Action::Checkpoint(_) => {}
         }
     }
@@ -281,7 +340,14 @@ pub fn words(action: &Action) -> String {
         Action::ApplyPod { slot, template } => format!("a worker of revision {template} is made in slot {slot}"),
         Action::DeletePod { pod, reason, .. } => format!("{pod} is deleted: {reason}"),
         Action::DeleteConfig(template) => format!("the config map of revision {template} is deleted: no pod needs it"),
-        Action::Mark { template, standing } => match standing {
+        Action::MarkLetters { template, letters: Letters::Left } => format!(
+            "what revision {template} has made dead letters of is left to `forebay dlq replay`: they cannot be told from those of the revision in force, or \
+             the pod that should have put them back has failed"
+        ),
+        Action::MarkLetters { template, .. } => format!("what revision {template} has made dead letters of is put back"),
+        Action::PutBack(template) => format!("a pod is made that puts back what revision {template} has made dead letters of"),
+        Action::DeletePostman(pod) => format!("{pod} is deleted: it has put all letters back, or is not to"),
+        Action::Mark { template, standing, .. } => match standing {
             Standing::Untried => format!("revision {template} is tried anew"),
             Standing::Proven => format!("revision {template} did well on one shard; the other workers follow"),
             Standing::Good(_) => format!("revision {template} is in force on all workers"),
@@ -290,6 +356,8 @@ pub fn words(action: &Action) -> String {
         Action::ApplySavepoint => "a savepoint is asked for before anything changes".to_owned(),
         Action::DoomSavepoint(name) => format!("savepoint {name}, of an earlier change, will take along what it holds"),
         Action::DeleteSavepoint(name) => format!("savepoint {name}, of an earlier change, is deleted"),
+        Action::Rewind => "a pod is made that does the rewind".to_owned(),
+        Action::DeleteRewinder(pod) => format!("{pod} is deleted: its rewind is over"),
         Action::Checkpoint(pods) => format!("checkpoints are asked of {}", pods.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
         Action::Assign { pod, version, shards } => format!("{pod} has the shards {shards:?} under version {version}"),
     }

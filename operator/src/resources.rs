@@ -32,6 +32,8 @@ pub const STANDING_LABEL: &str = "forebay.dev/standing";
 pub const NUMBER_LABEL: &str = "forebay.dev/good-number";
 /// See [`STANDING_LABEL`].
 pub const REASON_ANNOTATION: &str = "forebay.dev/reason";
+/// See [`STANDING_LABEL`]: of one that is bad, what has become of its dead letters.
+pub const LETTERS_LABEL: &str = "forebay.dev/letters";
 /// On what belongs to a job and does not go with it: the job's uid.
 pub const JOB_UID_LABEL: &str = "forebay.dev/job-uid";
 /// On a savepoint that was taken by schedule: when it was due, in seconds since 1970.

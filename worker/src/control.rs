@@ -11,7 +11,7 @@ use std::time::Duration;
 use forebay_api::v1::worker_server::{Worker, WorkerServer};
 use forebay_api::v1::{self, AssignReply, CheckpointReply, CheckpointRequest, DescribeRequest, Description};
 use forebay_engine::claim::GaveUp;
-use forebay_engine::ids::{AssignmentVersion, ShardId};
+use forebay_engine::ids::{AssignmentVersion, ShardId, Timeline};
 use forebay_engine::journal::Books;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -47,6 +47,10 @@ pub struct Facts {
     pub revision: String,
     /// How many shards the job has.
     pub shards: u32,
+    /// The history that it works on.
+    pub timeline: Timeline,
+    /// The rewind that began that; empty for the first one.
+    pub rewind: String,
 }
 
 /// A worker's answers.
@@ -106,6 +110,8 @@ impl Control {
             }),
             owned: self.status.shards().into_iter().map(|(shard, status)| described(shard, status)).collect(),
             given_up: ledger.given_up.iter().map(given_up).collect(),
+            timeline: self.facts.timeline.get(),
+            rewind: self.facts.rewind.clone(),
         }
     }
 
@@ -252,7 +258,14 @@ mod tests {
     type Handed = Arc<Mutex<Vec<(u64, Vec<u32>)>>>;
 
     fn control(folder: &std::path::Path, handed: &Handed) -> Control {
-        let facts = Facts { worker: "w".into(), job: "job".into(), revision: "r".into(), shards: 4 };
+        let facts = Facts {
+            worker: "w".into(),
+            job: "job".into(),
+            revision: "r".into(),
+            shards: 4,
+            timeline: Timeline::new(0),
+            rewind: String::new(),
+        };
         let handed = handed.clone();
         let assign: Assigner = Box::new(move |version, shards| {
             handed.lock().unwrap().push((version.get(), shards.iter().map(|shard| shard.get()).collect()));

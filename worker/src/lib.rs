@@ -15,6 +15,7 @@ mod freshness;
 mod helpers;
 pub mod http;
 pub mod restorer;
+pub mod rewind;
 pub mod runtime;
 pub mod savepoint;
 mod snapshots;

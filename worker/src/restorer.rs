@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_engine::claim::ManifestMark;
-use forebay_engine::ids::{JournalOffset, ShardId};
+use forebay_engine::ids::{JournalOffset, ShardId, Timeline};
 use forebay_engine::log::{JournalEntry, JournalRange, Log, LogError, View};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
 use forebay_engine::restore::{ImportError, RestoreNote, RestorePorts};
@@ -31,6 +31,8 @@ pub(crate) struct ShardPorts<L> {
     pub memory: SharedMemory,
     /// The shard.
     pub shard: ShardId,
+    /// The history that the job is in.
+    pub timeline: Timeline,
     /// The ids of the topics as they are now: inputs, then the journal.
     pub topic_ids: Vec<String>,
     /// Where to tell that a checkpoint could not be used.
@@ -39,6 +41,10 @@ pub(crate) struct ShardPorts<L> {
 
 impl<L: Log> RestorePorts for ShardPorts<L> {
     type Store = RocksState;
+
+    fn timeline(&self) -> Timeline {
+        self.timeline
+    }
 
     fn topic_ids(&self) -> &[String] {
         &self.topic_ids

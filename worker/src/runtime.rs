@@ -280,6 +280,7 @@ fn restorer<L: Log, P: Pipeline + 'static>(
             folder: shard_folder(&options.state_dir, shard),
             memory: memory.clone(),
             shard,
+            timeline: options.worker.timeline,
             topic_ids: topic_ids.clone(),
             status: status.clone(),
         };

@@ -146,22 +146,34 @@ pub fn delete(store: &dyn ObjectStore) -> Result<usize, SavepointError> {
     Ok(keys.len())
 }
 
-/// Makes a shard's first checkpoint in a new job's store out of the one in a savepoint. The same positions, books and state; another owner and journal.
+/// Makes a shard's first checkpoint in a new history's store out of the one in a savepoint. The same positions, books and state; another owner and
+/// journal. Returns what it holds.
 pub fn seed(
     savepoint: &dyn ObjectStore,
     saved: &SavedShard,
-    to: &dyn ObjectStore,
+    (to, timeline): (&dyn ObjectStore, Timeline),
     by: &Incarnation,
     scratch: &Path,
-) -> Result<(), SavepointError> {
+) -> Result<Stamp, SavepointError> {
     let manifest = decode(savepoint, &manifest_key(saved.shard, saved.epoch, &saved.incarnation))?;
-    let (database, checkpoint) = (scratch.join("database"), scratch.join("checkpoint"));
+    let database = scratch.join("database");
     fetch_all(savepoint, &manifest, &database)?;
     let memory = SharedMemory::new(MEMORY_BYTES_MIN, 2)?;
     let unreadable = || SavepointError::Unreadable { reason: format!("the files of shard {} are no database", saved.shard) };
-    let mut state = RocksState::open(&database, &memory)?.ok_or_else(unreadable)?;
-    state.apply(&StateBatch::default(), &first_stamp(manifest.stamp, by))?;
-    let taken = state.checkpointer()(&checkpoint)?;
+    let state = RocksState::open(&database, &memory)?.ok_or_else(unreadable)?;
+    seed_with(state, manifest.stamp, (to, timeline), by, &scratch.join("checkpoint"))
+}
+
+/// Makes a shard's first checkpoint in a new history's store out of a database that holds `was`, by way of the folder `checkpoint`.
+pub(crate) fn seed_with(
+    mut state: RocksState,
+    was: Stamp,
+    (to, timeline): (&dyn ObjectStore, Timeline),
+    by: &Incarnation,
+    checkpoint: &Path,
+) -> Result<Stamp, SavepointError> {
+    state.apply(&StateBatch::default(), &first_stamp(was, timeline, by))?;
+    let taken = state.checkpointer()(checkpoint)?;
     let mut unique = || uuid::Uuid::new_v4().simple().to_string();
     let upload = Upload {
         store: to,
@@ -171,8 +183,7 @@ pub fn seed(
         unique: &mut unique,
         packed_bytes_max: PACKED_BYTES_MAX,
     };
-    upload.run(&checkpoint, &taken)?;
-    Ok(())
+    Ok(upload.run(checkpoint, &taken)?.stamp)
 }
 
 /// What a process that makes first checkpoints signs them with.
@@ -182,9 +193,9 @@ pub fn seeder() -> Incarnation {
 
 /// The epoch goes on counting. The checkpoint names itself among those that count: the new journal says nothing about it before the first epoch, and
 /// holds nothing of what came before.
-fn first_stamp(was: Stamp, by: &Incarnation) -> Stamp {
+fn first_stamp(was: Stamp, timeline: Timeline, by: &Incarnation) -> Stamp {
     let owner = Owner {
-        timeline: Timeline::new(0),
+        timeline,
         shard: was.owner.shard,
         worker: WorkerName::new(SEEDER),
         incarnation: by.clone(),
@@ -293,7 +304,7 @@ mod tests {
         assert_eq!(take(&Objects::default(), &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap(), savepoint);
 
         let by = seeder();
-        seed(&saved, &savepoint.shards[0], &to, &by, scratch.path()).unwrap();
+        seed(&saved, &savepoint.shards[0], (&to, Timeline::new(0)), &by, scratch.path()).unwrap();
         let first = newest_manifest(&to, ShardId::new(0)).unwrap().unwrap();
         assert_eq!(first.stamp.retained, [first.retained()], "without this the state would be lost with the second epoch");
         assert_eq!((first.stamp.epoch, &first.stamp.positions, first.stamp.books), (head.epoch, &head.positions, head.books));

@@ -1,8 +1,8 @@
 //! Putting dead letters back, each once.
 //!
-//! The letters of one step are put back in one pass over the dead-letter topic. In the transaction that puts letters back it commits how far it
-//! has come, under a consumer group of that step. So a step's letters are never put back twice, and never passed over because another step was
-//! asked for. Whoever replays first bars the replay before it: one that was killed has its open transaction aborted, one that still runs ends.
+//! The letters of one step, or of one revision of the job, are a [`Lane`]: they are put back in one pass over the dead-letter topic. In the transaction that
+//! puts letters back it commits how far it has come, under a consumer group of that lane. So its letters are never put back twice, and never passed over
+//! because another lane was asked for. A letter is in two lanes, that of its step and that of its revision, and is left alone if either has passed it. Whoever replays first bars the replay before it: one that was killed has its open transaction aborted, one that still runs ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,23 +30,66 @@ const INCARNATION: &str = "replay";
 pub struct Replay {
     #[command(flatten)]
     pub(super) common: Common,
+    /// Only those of this revision of the job, as the header forebay.revision names it
+    #[arg(long, value_name = "REVISION", conflicts_with = "step")]
+    revision: Option<String>,
     /// Say what would be put back, and put nothing back
     #[arg(long)]
     dry_run: bool,
 }
 
+/// Letters that are put back in one pass.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Lane {
+    /// Those of a step.
+    Step(String),
+    /// Those of a revision.
+    Revision(String),
+}
+
+impl Lane {
+    /// The lanes that a letter is in. Empty: it was not put there by Forebay.
+    fn of(record: &InputRecord<'_>) -> Vec<Self> {
+        let Some(step) = step_of(record) else { return Vec::new() };
+        let revision = header(record, "forebay.revision").map(|revision| Self::Revision(revision.to_owned()));
+        [Self::Step(step.to_owned())].into_iter().chain(revision).collect()
+    }
+
+    /// The end of its group's name.
+    fn group(&self) -> String {
+        match self {
+            Self::Step(step) => step.clone(),
+            Self::Revision(revision) => format!("revision.{revision}"),
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Step(step) => f.write_str(step),
+            Self::Revision(revision) => write!(f, "revision {revision}"),
+        }
+    }
+}
+
+/// How far each lane has come, by the partitions of the dead-letter topic.
+type Passed = BTreeMap<Lane, BTreeMap<Partition, Offset>>;
+
 /// A line of `dlq replay`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct StepRow<'a> {
-    step: &'a str,
+struct Row<'a> {
+    #[serde(flatten)]
+    lane: &'a Lane,
     letters: u64,
     dry_run: bool,
 }
 
-impl fmt::Display for StepRow<'_> {
+impl fmt::Display for Row<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} dead letters {}", self.step, self.letters, done(self.dry_run))
+        write!(f, "{}: {} dead letters {}", self.lane, self.letters, done(self.dry_run))
     }
 }
 
@@ -75,17 +118,27 @@ impl Replay {
         output: Output,
         open: impl Fn(JobTopics) -> anyhow::Result<L>,
     ) -> anyhow::Result<()> {
-        let steps = match &self.common.step {
-            Some(step) => BTreeSet::from([step.clone()]),
-            None => steps(&open(topics(loaded, ""))?)?,
+        let all = {
+            let log = open(topics(loaded, ""))?;
+            if !self.dry_run {
+                // First of all: a replay before this one ends, and what it left open is aborted, so that the groups' offsets are certain.
+                drop(log.open_producer(&Incarnation::new(INCARNATION))?);
+            }
+            lanes(&log)?
+        };
+        let passed = passed(loaded, &all, &open)?;
+        let lanes = match (&self.common.step, &self.revision) {
+            (Some(step), _) => BTreeSet::from([Lane::Step(step.clone())]),
+            (None, Some(revision)) => BTreeSet::from([Lane::Revision(revision.clone())]),
+            (None, None) => all.into_iter().filter(|lane| matches!(lane, Lane::Step(_))).collect(),
         };
         let mut printer = output.printer();
         let mut total = Total { letters: 0, dry_run: self.dry_run };
-        for step in &steps {
-            let letters = self.pass(loaded, step, &open(topics(loaded, step))?)?;
+        for lane in &lanes {
+            let letters = self.pass(loaded, lane, &passed, &open(topics(loaded, &lane.group()))?)?;
             total.letters += letters;
             if letters > 0 {
-                printer.print(&StepRow { step, letters, dry_run: self.dry_run })?;
+                printer.print(&Row { lane, letters, dry_run: self.dry_run })?;
             }
         }
         self.common.check_step(loaded, total.letters)?;
@@ -93,9 +146,11 @@ impl Replay {
         printer.finish()
     }
 
-    /// Puts one step's letters back. Returns how many.
-    fn pass<L: Log>(&self, loaded: &Loaded, step: &str, log: &L) -> anyhow::Result<u64> {
-        // First of all: what a replay before this one left open is aborted, so that the group's offsets are certain.
+    /// Puts one lane's letters back. Returns how many.
+    fn pass<L: Log>(&self, loaded: &Loaded, lane: &Lane, passed: &Passed, log: &L) -> anyhow::Result<u64> {
+        let is_past = |lane: &Lane, record: &InputRecord<'_>| {
+            passed.get(lane).and_then(|passed| passed.get(&record.partition)).is_some_and(|next| record.offset < *next)
+        };
         let mut producer = if self.dry_run { None } else { Some(log.open_producer(&Incarnation::new(INCARNATION))?) };
         let from = replayed_to(log, &loaded.job.dead_letter)?;
         let mut batch = Batch::default();
@@ -103,7 +158,8 @@ impl Replay {
         let mut letters = 0;
         each_to_end(log, &from, |record| {
             batch.positions.insert(record.partition, record.offset.next());
-            if step_of(record) == Some(step) {
+            let its = Lane::of(record);
+            if its.contains(lane) && !its.iter().any(|lane| is_past(lane, record)) {
                 letters += 1;
                 batch.add(loaded, record)?;
                 bar.inc(1);
@@ -116,21 +172,30 @@ impl Replay {
     }
 }
 
-/// The steps that dead letters are of. Says how many records of the topic are none of Forebay's: they stay where they are.
-fn steps<L: Log>(log: &L) -> anyhow::Result<BTreeSet<String>> {
-    let (mut steps, mut strangers) = (BTreeSet::new(), 0);
+/// The lanes that dead letters are in. Says how many records of the topic are none of Forebay's: they stay where they are.
+fn lanes<L: Log>(log: &L) -> anyhow::Result<BTreeSet<Lane>> {
+    let (mut lanes, mut strangers) = (BTreeSet::new(), 0);
     each_to_end(log, &log.start_positions(LETTERS, StartFrom::Earliest)?, |record| {
-        match step_of(record) {
-            Some(step) if !steps.contains(step) => drop(steps.insert(step.to_owned())),
-            Some(_) => {}
-            None => strangers += 1,
-        }
+        let its = Lane::of(record);
+        strangers += u64::from(its.is_empty());
+        lanes.extend(its);
         Ok(())
     })?;
     if strangers > 0 {
         eprintln!("{strangers} records have no header forebay.step: they were not put there by Forebay, and stay where they are");
     }
-    Ok(steps)
+    Ok(lanes)
+}
+
+fn passed<L: Log>(loaded: &Loaded, lanes: &BTreeSet<Lane>, open: &impl Fn(JobTopics) -> anyhow::Result<L>) -> anyhow::Result<Passed> {
+    let mut passed = Passed::new();
+    for lane in lanes {
+        match open(topics(loaded, &lane.group()))?.start_positions(LETTERS, StartFrom::Group) {
+            Err(LogError::Missing { .. }) => {}
+            found => drop(passed.insert(lane.clone(), found?.into_iter().map(|position| (position.partition, position.next)).collect())),
+        }
+    }
+    Ok(passed)
 }
 
 /// What one transaction of a replay carries.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use crate::support::World;
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 21] = [
     &[],
     &["run"],
     &["worker"],
@@ -26,6 +26,7 @@ const COMMANDS: [&[&str]; 20] = [
     &["savepoint", "delete"],
     &["dlq", "ls"],
     &["dlq", "replay"],
+    &["rewind"],
     &["cleanup"],
     &["books"],
 ];

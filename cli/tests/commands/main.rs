@@ -7,5 +7,6 @@ mod full_disk;
 mod output;
 mod refusals;
 mod replay;
+mod rewind;
 mod stopping;
 mod support;

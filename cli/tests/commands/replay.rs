@@ -93,3 +93,31 @@ fn a_stranger_among_the_letters_stays_where_it_is_and_is_said() {
     assert!(said.stderr.contains("1 records have no header forebay.step"), "{said:?}");
     assert_eq!(said.stdout, "validate: 1 dead letters are put back\n1 dead letters are put back\n");
 }
+
+/// Method: letters of two revisions of a job, some put back by their step before and some by their revision, then all by their steps. And the other way round.
+#[test]
+fn a_letter_that_its_revision_has_put_back_is_not_put_back_by_its_step() {
+    let world = World::new();
+    world.produce("orders", orders("c", [-1, -2]));
+    world.ask(&["run", "--until-end"]);
+    world.change_job("min: 1}", "min: 100}");
+    world.produce("orders", orders("c", [3, 4, 5]));
+    world.ask(&["run", "--until-end"]);
+    let revisions: Vec<String> =
+        world.records("orders.dead").iter().map(|letter| letter["headers"]["forebay.revision"].as_str().unwrap().to_owned()).collect();
+    let (good, bad) = (&revisions[0], &revisions[4]);
+    assert_ne!(good, bad);
+    let of = |revision: &str, arguments: &[&str]| -> Vec<u64> {
+        let rows = world.ask_json(&[&["dlq", "replay", "--revision", revision], arguments].concat());
+        rows.iter().filter(|row| row["revision"] == revision).filter_map(|row| row["letters"].as_u64()).collect()
+    };
+    assert_eq!(of(bad, &["--dry-run"]), [3]);
+    assert_eq!(of(bad, &[]), [3]);
+    assert_eq!(of(bad, &[]), [0_u64; 0]);
+    assert_eq!(replayed(&world, &[]), counts([("validate", 2)]));
+    assert_eq!(of(good, &[]), [0_u64; 0]);
+    let found = occurrences(&world);
+    assert!(found.values().all(|count| *count == 2) && found.len() == 5, "{found:?}");
+    let both = world.call(&["dlq", "replay", "--revision", bad, "--step", "validate"]);
+    assert_eq!(both.code, Some(2), "{both:?}");
+}

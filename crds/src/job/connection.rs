@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rewind::RewindSpec;
 use crate::quantity::{ByteSize, TimeSpan};
 
 /// The Kafka cluster.
@@ -50,8 +52,12 @@ pub struct SecretKey {
 }
 
 /// Where the state lies and how much memory it takes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    validation = Rule::new("!has(self.adopt) || !has(self.fromSavepoint)")
+        .message("a job begins with one state; write spec.state.adopt or spec.state.fromSavepoint")
+)]
 pub struct StateSpec {
     /// Where snapshots go. `forebay run` may name it on the command line instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +67,14 @@ pub struct StateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 200), regex(pattern = "^[a-z0-9-]+/[a-z0-9.-]+/[a-z0-9-]+$"))]
     pub from_savepoint: Option<String>,
+    /// The state of another job in the same bucket that a job without any state goes on with, and nobody else from then on: where that lies, as in
+    /// `default/flights/0d1f6a7e-…`, namespace, name and uid. It is refused while that job is alive. Without effect once the job has run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 200), regex(pattern = "^[a-z0-9-]+/[a-z0-9.-]+/[a-z0-9-]+$"))]
+    pub adopt: Option<String>,
+    /// Has the job go on, once, from an earlier state of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewind: Option<RewindSpec>,
     /// How much memory a worker may hold: caches and write buffers of the state, open epochs, buffers of the Kafka client, the program itself; half of the container's limit by default. Kept to from `256Mi` on: with less, the program itself takes more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,

@@ -36,9 +36,40 @@ pub struct IngestionJobStatus {
     /// The labels of the worker pods, as the scale subresource wants them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// The rewind that `spec.state.rewind` asks for, or the last one that it asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewind: Option<RewindStatus>,
     /// When the oldest of the shards' newest checkpoints was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<Time>,
+}
+
+/// How far a rewind has come. What is done, or has failed, stays so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RewindStatus {
+    /// Which.
+    pub id: String,
+    /// In one word.
+    pub phase: RewindPhase,
+    /// Why, for people.
+    pub message: String,
+    /// When the workers were told to stop for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Time>,
+}
+
+/// How far a rewind has come, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RewindPhase {
+    /// A change of the job is waited for.
+    Pending,
+    /// The workers stop, and the state is made ready.
+    Rewinding,
+    /// The job goes on from there.
+    Completed,
+    /// It goes on as it was.
+    Failed,
 }
 
 /// The job in one word.
@@ -52,6 +83,8 @@ pub enum Phase {
     Upgrading,
     /// A change was taken back: the job processes as before it, and not as the manifest says.
     RolledBack,
+    /// It goes back to an earlier state: there are no workers meanwhile.
+    Rewinding,
     /// `spec.suspend` says so, and workers are still releasing their shards.
     Suspending,
     /// `spec.suspend` says so, and there are no workers any more.

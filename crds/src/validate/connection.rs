@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::finding::Finding;
-use crate::job::{KafkaSpec, PropertySource, S3Store, StoreSpec};
+use crate::job::{KafkaSpec, PropertySource, S3Store, StateSpec, StoreSpec};
 use crate::names;
 use crate::path::Path;
 
@@ -141,6 +141,21 @@ fn check_s3(s3: &S3Store, at: &Path, findings: &mut Vec<Finding>) {
 /// Whether a savepoint may be called so. `Err` is the way out.
 pub fn check_savepoint_name(name: &str) -> Result<(), &'static str> {
     names::check_label(name)
+}
+
+pub(super) fn check_adopt(state: &StateSpec, at: &Path, findings: &mut Vec<Finding>) {
+    let Some(path) = &state.adopt else { return };
+    let at = at.key("adopt");
+    let parts: Vec<&str> = path.split('/').collect();
+    let is_legal = matches!(parts.as_slice(), [namespace, job, uid]
+        if [names::check_label(namespace), names::check_job(job), names::check_label(uid)].iter().all(Result::is_ok));
+    if !is_legal {
+        let help = "write NAMESPACE/JOB/UID, as the state lies in the bucket";
+        findings.push(Finding::new(&at, format!("{path:?} is no place of a job's state"), help));
+    }
+    if state.from_savepoint.is_some() {
+        findings.push(Finding::new(&at, "the job is to begin with a savepoint already", "delete `adopt` or `fromSavepoint`"));
+    }
 }
 
 pub(super) fn check_savepoint(path: &str, at: &Path, findings: &mut Vec<Finding>) {

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::Cluster;
-use crate::flights::{Flights, SHARDS, replaced};
+use crate::flights::{Flights, Ranges, SHARDS, replaced};
 use crate::kafka::{Broker, Feeder, Record};
 use crate::s3::{BUCKET, S3};
 use crate::{PATIENCE, until};
@@ -28,8 +28,30 @@ pub struct FlightsInCluster<'a> {
 impl<'a> FlightsInCluster<'a> {
     /// Applies the job, with so many workers, and waits until it runs.
     pub fn start(cluster: &'a Cluster, folder: &Path, workers: usize) -> Result<Self> {
-        let flights = written(folder, workers)?;
-        cluster.apply(&credentials(&S3::of_environment()?))?;
+        Self::start_changed(cluster, folder, workers, Ok)
+    }
+
+    /// The same with a manifest that is changed before.
+    pub fn start_changed(
+        cluster: &'a Cluster,
+        folder: &Path,
+        workers: usize,
+        change: impl FnOnce(String) -> Result<String>,
+    ) -> Result<Self> {
+        Self::start_on(cluster, folder, workers, &S3::of_environment()?, change)
+    }
+
+    /// The same with the state on this S3.
+    pub fn start_on(
+        cluster: &'a Cluster,
+        folder: &Path,
+        workers: usize,
+        s3: &S3,
+        change: impl FnOnce(String) -> Result<String>,
+    ) -> Result<Self> {
+        let flights = written_on(folder, workers, s3)?;
+        fs::write(&flights.manifest, change(fs::read_to_string(&flights.manifest)?)?)?;
+        cluster.apply(&credentials(s3))?;
         cluster.apply_file(&flights.manifest)?;
         let job = cluster.wait_for_phase(&flights.name, "Running")?;
         let feeder = Feeder::new(&flights.broker, &flights.input())?;
@@ -98,12 +120,17 @@ impl<'a> FlightsInCluster<'a> {
 
     /// Deletes it. What it left in Kafka and on S3 is brought up by `forebay run` on an empty disk, for the oracle to judge with the outputs.
     pub fn delete_and_check(self, all: &[Record]) -> Result<()> {
+        self.delete_and_check_but(all, &Ranges::new())
+    }
+
+    /// The same without some of the outputs.
+    pub fn delete_and_check_but(self, all: &[Record], undone: &Ranges) -> Result<()> {
         self.delete()?;
         let manifest = fs::read_to_string(&self.flights.manifest)?;
         let with_uid = replaced(manifest, NAMESPACE_LINE, &format!("{NAMESPACE_LINE}  uid: {}\n", self.uid))?;
         fs::write(&self.flights.manifest, with_uid)?;
         self.flights.run_until_end("after")?;
-        self.flights.check(all, &["after"])
+        self.flights.check_but(all, &["after"], undone)
     }
 
     fn status(&self) -> Result<String> {
@@ -130,6 +157,19 @@ impl Pod {
     }
 }
 
+/// Applies a savepoint of a job and waits until it is over.
+pub fn savepoint(cluster: &Cluster, name: &str, job: &str, deadline: &str) -> Result<Value> {
+    cluster.apply(&format!(
+        "apiVersion: forebay.dev/v1alpha1\nkind: IngestionSavepoint\nmetadata: {{name: {name}, namespace: default}}\nspec: {{job: {job}, deadline: {deadline}}}\n"
+    ))?;
+    let mut last = Value::Null;
+    let waited = until(&format!("savepoint {name} is over"), PATIENCE, || {
+        last = cluster.get("isp", name)?;
+        Ok(matches!(last["status"]["phase"].as_str(), Some("Completed" | "Failed")).then(|| last.clone()))
+    });
+    waited.with_context(|| format!("its last status: {}", last["status"]))
+}
+
 /// The uid of an object.
 pub fn uid_of(object: &Value) -> Result<String> {
     Ok(object["metadata"]["uid"].as_str().context("the API server gives a uid")?.to_owned())
@@ -137,10 +177,13 @@ pub fn uid_of(object: &Value) -> Result<String> {
 
 /// The job's topics and its manifest for a cluster, which is not applied yet.
 pub fn written(folder: &Path, workers: usize) -> Result<Flights> {
-    let s3 = S3::of_environment()?;
+    written_on(folder, workers, &S3::of_environment()?)
+}
+
+fn written_on(folder: &Path, workers: usize, s3: &S3) -> Result<Flights> {
     let broker = Broker::of_environment()?;
     let address = broker.address.clone();
-    Flights::new(folder, broker, &s3, |manifest| for_cluster(manifest, &address, &s3, workers))
+    Flights::new(folder, broker, s3, |manifest| for_cluster(manifest, &address, s3, workers))
 }
 
 /// What `forebay run` is told on its command line stands in the manifest of a job in a cluster.

@@ -46,9 +46,21 @@ fn fleet(answer: Answer) -> Fleet {
         template: "t".into(),
         gate: Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 },
         workers: vec![worker],
-        configs: [("t".to_owned(), Config { standing: Standing::Good(1), version: None, age: Duration::ZERO })].into(),
+        configs: [(
+            "t".to_owned(),
+            Config {
+                standing: Standing::Good(1),
+                version: None,
+                age: Duration::ZERO,
+                results: None,
+                letters: crate::plan::letters::Letters::None,
+            },
+        )]
+        .into(),
         savepoints: BTreeMap::new(),
         calendar: Calendar::default(),
+        rewind: crate::plan::rewind::Sight::default(),
+        postmen: Vec::new(),
         has_service: true,
         has_budget: true,
         has_policy: true,

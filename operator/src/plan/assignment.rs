@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_api::v1::Description;
 
-use super::{Action, Answer, PodState, WORKER_TIMEOUT, Worker};
+use super::{Action, Answer, PodState, WORKER_TIMEOUT, Worker, timeline};
 
 /// Who holds a shard: the one with the highest version of those who were given it.
 struct Holding<'a> {
@@ -19,13 +19,16 @@ struct Holding<'a> {
 
 /// `canary`: workers of this template get one shard, as long as there are others for the rest.
 pub(super) fn plan(workers: &[Worker], canary: Option<&str>) -> Vec<Action> {
-    let able: Vec<(&Worker, &Description)> = workers.iter().filter(|worker| worker.is_live()).filter_map(with_description).collect();
+    let timeline = timeline(workers);
+    let is_of_now = |(_, said): &(&Worker, &Description)| said.timeline == timeline;
+    let able: Vec<(&Worker, &Description)> =
+        workers.iter().filter(|worker| worker.is_live()).filter_map(with_description).filter(is_of_now).collect();
     let Some(shards) = able.first().map(|(_, said)| said.shards) else { return Vec::new() };
     let is_canary = |worker: &Worker| canary == Some(worker.template.as_str());
     let has_others = able.iter().any(|(worker, _)| !is_canary(worker));
     let trying: BTreeSet<&str> =
         able.iter().filter(|(worker, _)| has_others && is_canary(worker)).map(|(worker, _)| worker.pod.as_str()).collect();
-    let held = held(workers);
+    let held = held(workers, timeline);
     let mut wanted: BTreeMap<&str, BTreeSet<u32>> = able.iter().map(|(worker, _)| (worker.pod.as_str(), BTreeSet::new())).collect();
     for (shard, holding) in held.iter().filter(|(_, holding)| holding.is_assigned) {
         if let Some(set) = wanted.get_mut(holding.worker.pod.as_str()) {
@@ -53,7 +56,8 @@ fn with_description(worker: &Worker) -> Option<(&Worker, &Description)> {
     worker.heard().map(|said| (worker, said))
 }
 
-fn held(workers: &[Worker]) -> BTreeMap<u32, Holding<'_>> {
+/// What somebody holds of an earlier timeline is not the same shard.
+fn held(workers: &[Worker], timeline: u32) -> BTreeMap<u32, Holding<'_>> {
     let mut held: BTreeMap<u32, Holding<'_>> = BTreeMap::new();
     for worker in workers {
         let said = match &worker.answer {
@@ -61,6 +65,9 @@ fn held(workers: &[Worker]) -> BTreeMap<u32, Holding<'_>> {
             Answer::Silent(since, said) if *since < WORKER_TIMEOUT => said,
             Answer::Unheard(_) | Answer::Silent(..) => continue,
         };
+        if said.timeline != timeline {
+            continue;
+        }
         let version = said.assignment.as_ref().map_or(0, |assignment| assignment.version);
         let assigned = if worker.is_live() { given(said) } else { BTreeSet::new() };
         let owned = said.owned.iter().map(|shard| shard.shard);

@@ -10,8 +10,9 @@ pub(super) fn plan(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     // Those that are to stay, as far as it has come.
     let mut stay: Vec<&Worker> = Vec::new();
+    let timeline = fleet.timeline();
     for worker in &fleet.workers {
-        match reason_to_replace(worker) {
+        match reason_to_replace(worker, timeline) {
             Some(reason) => actions.push(delete(worker, reason)),
             None if worker.is_live() => stay.push(worker),
             None => {}
@@ -35,12 +36,15 @@ pub(super) fn plan(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
 }
 
 /// `None` for one that is on its way out already.
-fn reason_to_replace(worker: &Worker) -> Option<String> {
+fn reason_to_replace(worker: &Worker, timeline: u32) -> Option<String> {
     match (&worker.state, &worker.answer) {
         (PodState::Ending, _) => None,
         (PodState::Over, _) => Some("it has ended".to_owned()),
         (PodState::Starting | PodState::Ready, Answer::Silent(since, _)) if *since >= REPLACE_TIMEOUT => {
             Some(format!("it has been silent for {} s", since.as_secs()))
+        }
+        (PodState::Starting | PodState::Ready, Answer::Heard(said)) if said.timeline < timeline => {
+            Some(format!("the job was rewound, and it works on timeline {}", said.timeline))
         }
         (PodState::Starting | PodState::Ready, Answer::Unheard(_) | Answer::Heard(_) | Answer::Silent(..)) => None,
     }

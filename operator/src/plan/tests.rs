@@ -51,6 +51,8 @@ fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
         configs,
         savepoints: BTreeMap::new(),
         calendar: Calendar::default(),
+        rewind: crate::plan::rewind::Sight::default(),
+        postmen: Vec::new(),
         has_service: true,
         has_budget: true,
         has_policy: true,
@@ -58,7 +60,13 @@ fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
 }
 
 fn configs(all: &[(&str, Standing)]) -> BTreeMap<String, Config> {
-    let config = |standing: &Standing| Config { standing: standing.clone(), version: None, age: Duration::ZERO };
+    let config = |standing: &Standing| Config {
+        standing: standing.clone(),
+        version: None,
+        age: Duration::ZERO,
+        results: None,
+        letters: Letters::None,
+    };
     all.iter().map(|(template, standing)| ((*template).to_owned(), config(standing))).collect()
 }
 
@@ -71,7 +79,7 @@ fn make(slot: u32, template: &str) -> Action {
 }
 
 fn mark(template: &str, standing: Standing) -> Action {
-    Action::Mark { template: template.into(), standing }
+    Action::Mark { template: template.into(), standing, has_letters: false }
 }
 
 fn assign(slot: u32, version: u64, shards: &[u32]) -> Action {
@@ -298,14 +306,28 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
             }
             Action::DeleteSavepoint(name) => toy.savepoints.retain(|_, saved| saved.name != name),
             Action::DeleteConfig(template) => drop(toy.configs.remove(&template)),
-            Action::Mark { template, standing } => {
-                toy.configs.get_mut(&template).expect("only what is there is marked").standing = standing
+            Action::Mark { template, standing, has_letters } => {
+                let marked = toy.configs.get_mut(&template).expect("only what is there is marked");
+                (marked.standing, marked.letters) = (standing, if has_letters { Letters::Due } else { Letters::None });
             }
-            Action::ApplyService | Action::ApplyBudget | Action::ApplyPolicy | Action::TakeSavepoint(_) | Action::Checkpoint(_) => {
+            Action::PutBack(template) => toy.postmen.push(Postman { pod: format!("letters-{template}"), template, task: Task::Done }),
+            Action::MarkLetters { template, letters } => {
+                toy.configs.get_mut(&template).expect("only what is there is marked").letters = letters
+            }
+            Action::DeletePostman(pod) => toy.postmen.retain(|postman| postman.pod != pod),
+            Action::ApplyService
+            | Action::ApplyBudget
+            | Action::ApplyPolicy
+            | Action::TakeSavepoint(_)
+            | Action::Checkpoint(_)
+            | Action::Rewind
+            | Action::DeleteRewinder(_) => {
                 panic!("{action:?} was not called for")
             }
         }
     }
 }
 
+mod letters;
+mod rewinds;
 mod upgrades;

@@ -25,6 +25,8 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
         configs,
         savepoints: BTreeMap::new(),
         calendar: Calendar::default(),
+        rewind: crate::plan::rewind::Sight::default(),
+        postmen: Vec::new(),
         has_service: true,
         has_budget: true,
         has_policy: true,
@@ -33,7 +35,7 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
 }
 
 fn config(standing: Standing) -> Config {
-    Config { standing, version: None, age: Duration::ZERO }
+    Config { standing, version: None, age: Duration::ZERO, results: None, letters: crate::plan::letters::Letters::None }
 }
 
 fn heard(phases: [&str; 2], failure: &str) -> Answer {
@@ -97,7 +99,12 @@ fn a_change_and_what_became_of_it_is_told() {
     assert_eq!(said.revision.as_deref(), Some("t"));
     let conditions: Vec<_> = said.conditions.iter().map(|condition| (condition.type_.as_str(), condition.status.as_str())).collect();
     assert_eq!(conditions, [("Ready", "False"), ("Reconciling", "False"), ("Stalled", "True")]);
-    let told = news(None, &verdict, None, &[Action::Mark { template: "u".into(), standing: Standing::Bad("it crashed".into()) }]);
+    let told = news(
+        None,
+        &verdict,
+        None,
+        &[Action::Mark { template: "u".into(), standing: Standing::Bad("it crashed".into()), has_letters: false }],
+    );
     assert_eq!((told[1].is_warning, told[1].reason), (true, "RevisionTakenBack"));
 }
 

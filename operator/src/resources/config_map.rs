@@ -34,6 +34,7 @@ pub fn worker_manifest(resource: &IngestionJob) -> (String, BTreeMap<String, Sec
     spec.workers = WorkersSpec::default();
     spec.upgrade = UpgradeSpec::default();
     spec.savepoints = None;
+    spec.state.rewind = None;
     spec.suspend = false;
     spec.deletion_policy = DeletionPolicy::default();
     let mut secrets = BTreeMap::new();

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_crds::savepoint::IngestionSavepoint;
+use forebay_crds::validate::{Rewind, RewindTarget};
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,6 +16,12 @@ use super::{Blueprint, MANAGED_BY, pod};
 
 /// On a pod that cleans up behind a job or a savepoint, and on its config map: the uid of that.
 pub const CLEANUP_LABEL: &str = "forebay.dev/cleanup";
+
+/// On a pod that does a rewind: its id.
+pub const REWIND_LABEL: &str = "forebay.dev/rewind";
+
+/// On a pod that puts dead letters back: the template of the revision whose they are.
+pub const LETTERS_OF_LABEL: &str = "forebay.dev/letters-of";
 
 /// The name of a savepoint's pod.
 pub fn copier_name(savepoint: &IngestionSavepoint) -> String {
@@ -50,6 +57,39 @@ pub fn copier(
         arguments.extend(["--empty", &empty]);
     }
     build(metadata, revision, pod::build(blueprint, (template, revision), 0), &arguments)
+}
+
+/// The pod that has the job go on from an earlier state. It belongs to the job.
+pub fn rewinder(blueprint: &Blueprint, (template, revision): (&str, &Revision), rewind: &Rewind) -> Pod {
+    let metadata = ObjectMeta {
+        name: Some(format!("{}-rewind", blueprint.prefix())),
+        namespace: blueprint.resource.metadata.namespace.clone(),
+        labels: Some(labels("rewind", (REWIND_LABEL, &rewind.id))),
+        owner_references: blueprint.resource.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    };
+    let time;
+    let target = match &rewind.target {
+        RewindTarget::Savepoint(path) => ["--to-savepoint", path],
+        RewindTarget::Time(at) => {
+            time = at.to_string();
+            ["--to-time", &time]
+        }
+    };
+    let arguments = [["rewind", "--id"].as_slice(), &[&rewind.id], &target].concat();
+    build(metadata, revision, pod::build(blueprint, (template, revision), 0), &arguments)
+}
+
+/// The pod that puts back the dead letters of the revision with this template, which bear this hash. It belongs to the job.
+pub fn postman(blueprint: &Blueprint, (template, revision): (&str, &Revision), results: &str) -> Pod {
+    let metadata = ObjectMeta {
+        name: Some(format!("{}-letters", blueprint.config_name(template))),
+        namespace: blueprint.resource.metadata.namespace.clone(),
+        labels: Some(labels("letters", (LETTERS_OF_LABEL, template))),
+        owner_references: blueprint.resource.controller_owner_ref(&()).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    };
+    build(metadata, revision, pod::build(blueprint, (template, revision), 0), &["dlq", "replay", "--revision", results])
 }
 
 /// The name of the pod that deletes what a savepoint holds.

@@ -35,6 +35,8 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
         configs,
         savepoints: BTreeMap::new(),
         calendar: Calendar::default(),
+        rewind: crate::plan::rewind::Sight::default(),
+        postmen: Vec::new(),
         has_service: true,
         has_budget: true,
         has_policy: true,

@@ -76,7 +76,7 @@ impl From<RestoreError> for Failure {
     fn from(error: RestoreError) -> Self {
         match error {
             RestoreError::Outrun => Failure::of(false, &error),
-            RestoreError::Gone { .. } => Failure::of(true, &error),
+            RestoreError::Gone { .. } | RestoreError::Younger { .. } => Failure::of(true, &error),
             RestoreError::Log(error) => error.into(),
             RestoreError::Store(error) => error.into(),
             RestoreError::State(error) => error.into(),

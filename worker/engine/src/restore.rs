@@ -2,7 +2,7 @@
 //! database is used if its stamp equals a record of it, else the newest retained snapshot that is whole.
 
 use crate::changes::Changes;
-use crate::ids::{Epoch, JournalOffset, ShardId};
+use crate::ids::{Epoch, JournalOffset, ShardId, Timeline, Timestamp};
 use crate::journal::{Assembler, JournalError, JournalRecord, Stamp};
 use crate::log::{JournalEntry, JournalRange, LogError, View};
 use crate::manifest::{Manifest, RetainedCheckpoint};
@@ -13,6 +13,9 @@ use crate::store::StoreError;
 pub trait RestorePorts {
     /// The state store to restore into.
     type Store: StateStore;
+
+    /// The history that the job is in.
+    fn timeline(&self) -> Timeline;
 
     /// The ids of the topics as they are now, like [`Stamp::topic_ids`].
     fn topic_ids(&self) -> &[String];
@@ -89,6 +92,14 @@ pub enum RestoreError {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// What is left begins later than the time that was asked for.
+    #[error("restore shard {shard}: what is kept of it begins {} ms after 1970", oldest.as_millis())]
+    Younger {
+        /// The shard.
+        shard: ShardId,
+        /// The clock of the oldest epoch that it can be restored to.
+        oldest: Timestamp,
+    },
     /// Nothing is left to restore from.
     #[error("restore shard {shard}: {reason}")]
     Gone {
@@ -97,6 +108,24 @@ pub enum RestoreError {
         /// What is missing, and the way out.
         reason: String,
     },
+}
+
+/// How far a restore goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// To the end of the committed journal.
+    End,
+    /// To the last epoch of this time or before, by the epochs' own clocks. The local database, which may be ahead of that, counts for nothing.
+    Clock(Timestamp),
+}
+
+impl Until {
+    fn excludes(self, epoch: &Stamp) -> bool {
+        match self {
+            Self::End => false,
+            Self::Clock(time) => epoch.clock > time,
+        }
+    }
 }
 
 /// A restored shard: `head` is `None` for a job that has never committed an epoch.
@@ -110,13 +139,16 @@ pub struct Restored<S> {
 
 /// Restores a shard to the end of its committed journal. Nobody else can write it: the caller holds the claim.
 pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restored<P::Store>, RestoreError> {
+    restore_until(ports, shard, Until::End)
+}
+
+/// Restores a shard as far as `until` says. For a time in the past no claim is needed: what was committed by then stays as it is.
+/// [`RestoreError::Younger`] when the checkpoints and the journal that are kept do not reach back so far.
+pub fn restore_until<P: RestorePorts>(ports: &mut P, shard: ShardId, until: Until) -> Result<Restored<P::Store>, RestoreError> {
     let start = ports.journal_range()?.start;
-    let local = match ports.open_local() {
-        Ok(local) => local,
-        Err(error) => {
-            ports.note(RestoreNote::LocalUnusable(error.to_string()));
-            None
-        }
+    let local = match until {
+        Until::End => open_local(ports),
+        Until::Clock(_) => None,
     };
     let (last, local) = follow_local(ports, shard, start, local)?;
     if let Some(restored) = local {
@@ -130,22 +162,37 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
             None => Vec::new(),
         },
     };
+    let mut oldest = None;
     for checkpoint in listed.iter().rev() {
-        if let Some(restored) = from_checkpoint(ports, shard, checkpoint, start)? {
-            return Ok(restored);
+        match from_checkpoint(ports, shard, checkpoint, start, until)? {
+            Tried::Restored(restored) => return Ok(*restored),
+            Tried::Younger(clock) => oldest = Some(clock),
+            Tried::Unusable => {}
         }
     }
-    if start > JournalOffset::default() {
-        let reason = format!(
-            "its journal starts at offset {start} and none of its {} retained checkpoints can be used; restore a savepoint, or bring back \
-             the checkpoints' files",
-            listed.len()
-        );
-        return Err(RestoreError::Gone { shard, reason });
+    match oldest {
+        Some(oldest) if start > JournalOffset::default() => Err(RestoreError::Younger { shard, oldest }),
+        None if start > JournalOffset::default() => {
+            let reason = format!(
+                "its journal starts at offset {start} and none of its {} retained checkpoints can be used; restore a savepoint, or bring back \
+                 the checkpoints' files",
+                listed.len()
+            );
+            Err(RestoreError::Gone { shard, reason })
+        }
+        Some(_) | None => {
+            ports.note(RestoreNote::Journal);
+            let store = ports.create()?;
+            replay(ports, store, None, start, until)
+        }
     }
-    ports.note(RestoreNote::Journal);
-    let store = ports.create()?;
-    replay(ports, store, None, start)
+}
+
+fn open_local<P: RestorePorts>(ports: &mut P) -> Option<P::Store> {
+    ports.open_local().unwrap_or_else(|error| {
+        ports.note(RestoreNote::LocalUnusable(error.to_string()));
+        None
+    })
 }
 
 /// Reads the journal once: finds its last epoch, and brings the local database along if it turns out to belong to this history.
@@ -158,6 +205,11 @@ fn follow_local<P: RestorePorts>(
     let mut follower = Follower { store: local, stamp: None, belongs: false, last: None, corrupt: None };
     if let Some(store) = &follower.store {
         follower.stamp = store.stamp()?;
+    }
+    let other = follower.stamp.as_ref().map(|stamp| stamp.owner.timeline).filter(|timeline| *timeline != ports.timeline());
+    if let Some(timeline) = other {
+        ports.note(RestoreNote::LocalUnusable(format!("it is of timeline {timeline}, and the job is in another")));
+        (follower.store, follower.stamp) = (None, None);
     }
     if let Some(stamp) = &follower.stamp {
         check_journal(ports, shard, stamp, "the local database")?;
@@ -234,21 +286,33 @@ impl<S: StateStore> Follower<S> {
     }
 }
 
-/// `None`: damaged or too old, try the one before.
+/// What came of a checkpoint. Unless it was used, the one before it is tried.
+enum Tried<S> {
+    Restored(Box<Restored<S>>),
+    /// It is of this time, which is too late.
+    Younger(Timestamp),
+    /// Damaged, or the journal behind it is gone.
+    Unusable,
+}
+
 fn from_checkpoint<P: RestorePorts>(
     ports: &mut P,
     shard: ShardId,
     checkpoint: &RetainedCheckpoint,
     start: JournalOffset,
-) -> Result<Option<Restored<P::Store>>, RestoreError> {
+    until: Until,
+) -> Result<Tried<P::Store>, RestoreError> {
     if checkpoint.journal < start {
         let reason = format!("it needs the journal from offset {}, which now starts at {start}", checkpoint.journal);
         ports.note(RestoreNote::Damaged(checkpoint.clone(), reason));
-        return Ok(None);
+        return Ok(Tried::Unusable);
     }
     let imported = match ports.manifest(checkpoint) {
         Ok(manifest) => {
             check_journal(ports, shard, &manifest.stamp, "the checkpoint")?;
+            if until.excludes(&manifest.stamp) {
+                return Ok(Tried::Younger(manifest.stamp.clock));
+            }
             ports.import(&manifest).map(|store| (store, manifest.stamp))
         }
         Err(error) => Err(ImportError::Store(error)),
@@ -259,17 +323,17 @@ fn from_checkpoint<P: RestorePorts>(
         Err(ImportError::Store(error @ (StoreError::Unavailable { .. } | StoreError::Denied { .. }))) => return Err(error.into()),
         Err(error @ (ImportError::Damaged(_) | ImportError::Store(StoreError::NotFound { .. }))) => {
             ports.note(RestoreNote::Damaged(checkpoint.clone(), error.to_string()));
-            return Ok(None);
+            return Ok(Tried::Unusable);
         }
     };
     ports.note(RestoreNote::Snapshot(checkpoint.clone()));
     let from = stamp.journal;
-    match replay(ports, store, Some(stamp), from) {
+    match replay(ports, store, Some(stamp), from, until) {
         Err(RestoreError::State(error @ StateError::Corrupt { .. })) => {
             ports.note(RestoreNote::Damaged(checkpoint.clone(), error.to_string()));
-            Ok(None)
+            Ok(Tried::Unusable)
         }
-        outcome => outcome.map(Some),
+        outcome => outcome.map(|restored| Tried::Restored(Box::new(restored))),
     }
 }
 
@@ -278,17 +342,27 @@ fn replay<P: RestorePorts>(
     store: P::Store,
     stamp: Option<Stamp>,
     from: JournalOffset,
+    until: Until,
 ) -> Result<Restored<P::Store>, RestoreError> {
     let mut restored = Restored { store, head: stamp };
+    let mut excluded = None;
     read(ports, from, |record| {
         let JournalRecord::Epoch(epoch, changes) = record else { return Ok(()) };
+        // Clocks never go back (I7): all that follows is excluded too.
+        if until.excludes(&epoch) {
+            excluded.get_or_insert((epoch.owner.shard, epoch.clock));
+            return Ok(());
+        }
         let before = restored.head.as_ref().map_or(Epoch::default(), |head| head.epoch);
         assert_eq!(epoch.epoch, before.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
         apply(&mut restored.store, &changes, &epoch)?;
         restored.head = Some(*epoch);
         Ok(())
     })?;
-    Ok(restored)
+    match excluded {
+        Some((shard, oldest)) if restored.head.is_none() => Err(RestoreError::Younger { shard, oldest }),
+        Some(_) | None => Ok(restored),
+    }
 }
 
 /// The store holds the epoch before, so patches meet the values that they were made for.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use forebay_engine::claim::{Claimed, ManifestMark, Scan};
 use forebay_engine::failure::Failure;
-use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timestamp};
+use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timeline, Timestamp};
 use forebay_engine::journal::{self, Books, Stamp};
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
@@ -319,6 +319,10 @@ struct Ports<'a, 'b> {
 
 impl RestorePorts for Ports<'_, '_> {
     type Store = SimState;
+
+    fn timeline(&self) -> Timeline {
+        Timeline::new(0)
+    }
 
     fn topic_ids(&self) -> &[String] {
         &self.topic_ids

@@ -148,7 +148,14 @@ mod tests {
     }
 
     fn serve_in(folder: &Path) -> SocketAddr {
-        let facts = Facts { worker: "w".into(), job: "job".into(), revision: "r".into(), shards: 1 };
+        let facts = Facts {
+            worker: "w".into(),
+            job: "job".into(),
+            revision: "r".into(),
+            shards: 1,
+            timeline: forebay_engine::ids::Timeline::new(0),
+            rewind: String::new(),
+        };
         let control =
             Control::resume(facts, Arc::default(), (Box::new(|_, _| {}), Box::new(|| ())), AssignmentFile::in_folder(folder)).unwrap();
         serve("127.0.0.1:0".parse().unwrap(), Arc::new(control), Some(Certificates::in_folder(folder).unwrap())).unwrap()

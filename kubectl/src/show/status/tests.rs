@@ -105,7 +105,7 @@ fn all_that_is_known_is_told_with_the_way_out() {
          In the way:\n  shard 2 is on no worker that answers\n  the API server is away\n\
          \n\
          What to do: repair the manifest and apply it; or try the same once more with `kubectl forebay restart flights`. What the bad revision refused is put \
-         back by `forebay dlq replay`\n\
+         back by itself, unless the message says that it is left to `forebay dlq replay`\n\
          \n\
          SAVEPOINT   PHASE    REASON    PATH   AGE\n\
          before      Failed   JobAils   -      3h\n\

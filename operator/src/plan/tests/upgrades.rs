@@ -114,7 +114,8 @@ fn a_canary_comes_beside_the_others_and_gets_one_shard() {
 fn a_bad_change_goes_at_once_and_is_not_tried_again() {
     let mut bad = trial(worker(2, PodState::Ready, says(3, vec![processes(3, 1, (0, 0), (100, 100))])));
     let reason = "of 100 records that it has processed 100 became dead letters, 100 % where it was 0 % before";
-    check(&bad, &[mark("t2", Standing::Bad(reason.into()))]);
+    let has_letters = true;
+    check(&bad, &[Action::Mark { template: "t2".into(), standing: Standing::Bad(reason.into()), has_letters }]);
     bad.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Bad(reason.into()))]);
     check(&bad, &[delete(2, "its revision was taken back")]);
     bad.workers.pop();

@@ -58,6 +58,10 @@ struct Ports {
 impl RestorePorts for Ports {
     type Store = Memory;
 
+    fn timeline(&self) -> Timeline {
+        Timeline::new(0)
+    }
+
     fn topic_ids(&self) -> &[String] {
         &self.topic_ids
     }
@@ -224,4 +228,47 @@ fn a_journal_that_was_made_anew_is_never_taken_for_an_empty_one() {
     check(&["input"], "second", false);
     check(&["input", ""], "second", false);
     check(&["input", "first"], "", false);
+}
+
+/// Method: epochs at the times 10 and 20 in a journal that was never cut, and times between and around them.
+#[test]
+fn a_restore_goes_to_the_last_epoch_of_a_time_and_no_further() {
+    let check = |time: i64, expected: Option<(u64, &[u8])>| {
+        let clocks = journal().into_iter().zip([10, 20]).map(|(entry, clock)| {
+            let mut assembler = Assembler::default();
+            let Ok(Some(JournalRecord::Epoch(stamp, changes))) = assembler.push(&entry) else { panic!("an epoch of one chunk") };
+            let stamp = Stamp { clock: Timestamp::from_millis(clock), ..*stamp };
+            JournalEntry { offset: entry.offset, bytes: encode_epoch(&stamp, &changes).remove(0) }
+        });
+        // The local database is ahead, and must not be used.
+        let local = Memory { values: [(KEY.to_vec(), b"abX".to_vec())].into(), stamp: Some(stamp(2)) };
+        let mut ports = Ports { journal: clocks.collect(), local: Some(local), ..Ports::default() };
+        match (restore_until(&mut ports, ShardId::new(0), Until::Clock(Timestamp::from_millis(time))), expected) {
+            (Ok(restored), Some((epoch, value))) => {
+                assert_eq!(restored.head.unwrap().epoch, Epoch::new(epoch), "at {time}");
+                assert_eq!(restored.store.values[KEY], value, "at {time}");
+            }
+            (Err(RestoreError::Younger { oldest, .. }), None) => assert_eq!(oldest, Timestamp::from_millis(10), "at {time}"),
+            (other, _) => panic!("at {time}: {other:?}"),
+        }
+    };
+    check(9, None);
+    check(10, Some((1, b"abc")));
+    check(19, Some((1, b"abc")));
+    check(20, Some((2, b"abX")));
+    check(1000, Some((2, b"abX")));
+}
+
+/// Method: the database of the timeline before a rewind, whose journal is another topic.
+#[test]
+fn a_local_database_of_an_earlier_timeline_is_passed_over() {
+    let mut earlier = stamp(7);
+    earlier.owner.timeline = Timeline::new(3);
+    earlier.topic_ids = vec!["input".into(), "its journal".into()];
+    let local = Memory { values: BTreeMap::new(), stamp: Some(earlier) };
+    let topic_ids = vec!["input".into(), "another journal".into()];
+    let mut ports = Ports { journal: journal(), local: Some(local), topic_ids, ..Ports::default() };
+    let restored = restore(&mut ports, ShardId::new(0)).unwrap();
+    assert_eq!(restored.store.values[KEY], b"abX");
+    assert!(matches!(&ports.notes[..], [RestoreNote::LocalUnusable(_), RestoreNote::Journal]), "{:?}", ports.notes);
 }

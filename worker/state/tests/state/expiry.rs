@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use forebay_engine::ids::{Epoch, InputId, JournalOffset, Offset, Partition, ShardId, TableId, Timestamp};
+use forebay_engine::ids::{Epoch, InputId, JournalOffset, Offset, Partition, ShardId, TableId, Timeline, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::{JournalEntry, JournalRange, LogError, View};
@@ -132,6 +132,10 @@ struct World {
 
 impl RestorePorts for World {
     type Store = RocksState;
+
+    fn timeline(&self) -> Timeline {
+        Timeline::new(0)
+    }
 
     fn topic_ids(&self) -> &[String] {
         &[]

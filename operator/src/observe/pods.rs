@@ -1,0 +1,149 @@
+//! What pods tell of themselves, as Kubernetes has it. Pure.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use kube::ResourceExt;
+
+use crate::plan::letters::Postman;
+use crate::plan::rewind::Rewinder;
+use crate::plan::{Task, Trouble};
+use crate::resources::pod::WORKER;
+use crate::resources::task::{LETTERS_OF_LABEL, REWIND_LABEL};
+
+/// The exit code of `forebay` for what cannot work, however often it is tried.
+const CANNOT_WORK: i32 = 2;
+
+/// How far one has come that does one thing and ends.
+pub(super) fn task_of(pod: &Pod) -> Task {
+    let status = pod.status.as_ref();
+    if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
+        return Task::Done;
+    }
+    Task::Working(restarts(pod), trouble(pod))
+}
+
+/// `None` if it is none that does a rewind.
+pub(super) fn rewinder(pod: &Pod) -> Option<Rewinder> {
+    let id = pod.labels().get(REWIND_LABEL)?.clone();
+    let task = task_of(pod);
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let ended = |container: &ContainerStatus| {
+        let states = [container.state.as_ref(), container.last_state.as_ref()].into_iter().flatten();
+        states.filter_map(|state| state.terminated.as_ref()).any(|ended| ended.exit_code == CANNOT_WORK)
+    };
+    let refusal = match &task {
+        Task::Working(_, Some(trouble)) if containers.into_iter().any(ended) => Some(trouble.message.clone()),
+        Task::Working(..) | Task::Done => None,
+    };
+    Some(Rewinder { pod: pod.name_any(), id, task, refusal })
+}
+
+/// `None` if it is none that puts dead letters back.
+pub(super) fn postman(pod: &Pod) -> Option<Postman> {
+    let template = pod.labels().get(LETTERS_OF_LABEL)?.clone();
+    Some(Postman { pod: pod.name_any(), template, task: task_of(pod) })
+}
+
+/// How often its containers were started again.
+pub(super) fn restarts(pod: &Pod) -> u32 {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    containers.map(|container| u32::try_from(container.restart_count).unwrap_or(0)).sum()
+}
+
+/// Only what does not go away by waiting a moment.
+pub(super) fn trouble(pod: &Pod) -> Option<Trouble> {
+    let status = pod.status.as_ref()?;
+    let unschedulable =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unschedulable {
+        let reason = condition.reason.clone().unwrap_or_else(|| "Unschedulable".to_owned());
+        return Some(Trouble { reason, message: condition.message.clone().unwrap_or_default() });
+    }
+    let mut containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    containers.find_map(container_trouble)
+}
+
+fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+    let ended = container.state.as_ref().and_then(|state| state.terminated.as_ref());
+    let ended = ended.or_else(|| container.last_state.as_ref().and_then(|state| state.terminated.as_ref()));
+    if container.ready {
+        return None;
+    }
+    // Why the process ended says more than that Kubernetes waits before it starts it again.
+    if let Some(ended) = ended {
+        let last_words = ended.message.as_deref().map(last_words).filter(|message| !message.is_empty());
+        let message = last_words.unwrap_or_else(|| format!("it ended with exit code {}", ended.exit_code));
+        let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
+        return Some(Trouble { reason, message: named(container, message) });
+    }
+    let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
+    let message = waiting.message.clone().unwrap_or_default();
+    Some(Trouble { reason: waiting.reason.clone().unwrap_or_default(), message: named(container, message) })
+}
+
+/// Whose words they are, unless the worker's.
+fn named(container: &ContainerStatus, message: String) -> String {
+    if container.name == WORKER { message } else { format!("container {}: {message}", container.name) }
+}
+
+/// What a process said when it ended. Kubernetes hands over the end of its log; before the error there are lines of no interest.
+fn last_words(log: &str) -> String {
+    let log = log.trim();
+    let begins = log.rfind("\nforebay: ").map_or(0, |line_end| line_end + 1);
+    log[begins..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: serde_json::Value, expected: Option<(&str, &str)>) {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": status})).unwrap();
+        let said = trouble(&pod);
+        assert_eq!(said.as_ref().map(|trouble| (trouble.reason.as_str(), trouble.message.as_str())), expected);
+    }
+
+    fn container(ready: bool, state: serde_json::Value, last: serde_json::Value) -> serde_json::Value {
+        let status = serde_json::json!({
+            "name": "worker", "image": "i", "imageID": "", "restartCount": 1, "ready": ready, "state": state, "lastState": last
+        });
+        serde_json::json!({ "containerStatuses": [status] })
+    }
+
+    #[test]
+    fn what_keeps_a_pod_from_running_is_said_in_the_words_of_whoever_knows_best() {
+        let json = |text: &str| serde_json::from_str(text).unwrap();
+        check(json("{}"), None);
+        let condition =
+            r#"{"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}"#;
+        check(json(condition), Some(("Unschedulable", "0/2 nodes")));
+        check(container(false, json(r#"{"waiting": {"reason": "ContainerCreating"}}"#), json("{}")), None);
+        let pull = json(r#"{"waiting": {"reason": "ErrImagePull", "message": "no such image"}}"#);
+        check(container(false, pull, json("{}")), Some(("ErrImagePull", "no such image")));
+        let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}"#);
+        let last = || json(r#"{"terminated": {"exitCode": 2, "reason": "Error", "message": "forebay: topic flights is missing\n"}}"#);
+        check(container(false, waits(), last()), Some(("Error", "forebay: topic flights is missing")));
+        let log = json(
+            r#"{"terminated": {"exitCode": 2, "message": "{\"level\":\"INFO\"}\nforebay: the manifest cannot work:\nspec.inputs: gone\n"}}"#,
+        );
+        check(container(false, waits(), log), Some(("Error", "forebay: the manifest cannot work:\nspec.inputs: gone")));
+        check(container(true, json(r#"{"running": {}}"#), last()), None);
+        let mut beside = container(false, waits(), last());
+        beside["containerStatuses"][0]["name"] = "proxy".into();
+        check(beside, Some(("Error", "container proxy: forebay: topic flights is missing")));
+    }
+
+    #[test]
+    fn a_rewind_that_cannot_work_is_told_from_one_that_may() {
+        let refusal = |exit_code: i32| {
+            let ended = serde_json::json!({"terminated": {"exitCode": exit_code, "message": "forebay: no such savepoint"}});
+            let waits = serde_json::json!({"waiting": {"reason": "CrashLoopBackOff"}});
+            let status = container(false, waits, ended);
+            let labels = serde_json::json!({REWIND_LABEL: "r1"});
+            let pod = serde_json::json!({"metadata": {"name": "p", "labels": labels}, "status": status});
+            rewinder(&serde_json::from_value(pod).unwrap()).unwrap().refusal
+        };
+        assert_eq!(refusal(2).as_deref(), Some("forebay: no such savepoint"));
+        assert_eq!(refusal(1), None);
+    }
+}

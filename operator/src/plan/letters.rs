@@ -1,0 +1,71 @@
+//! What a revision that was taken back has made dead letters of is put back, once, when none of its workers is left: by a pod, which ends. The letters name
+//! their revision, so those of others stay; and how far the pod has come is committed with what it puts back, so that it may be made as often as one likes.
+
+use super::{Action, Fleet, Task, Worker};
+use crate::plan::rollout::{Rollout, Standing};
+
+/// A pod that failed so often will not do better.
+const RESTARTS_MAX: u32 = 5;
+
+/// What is known of the dead letters of a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Letters {
+    /// There are none to be put back, as far as is known.
+    None,
+    /// It was taken back after it had processed: there may be some.
+    Due,
+    /// They are put back.
+    PutBack,
+    /// They are left to people: they cannot be told from those of the revision in force, or putting them back has failed.
+    Left,
+}
+
+/// A pod that puts letters back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Postman {
+    /// Its name.
+    pub pod: String,
+    /// Those of this revision.
+    pub template: String,
+    /// How far it is.
+    pub task: Task,
+}
+
+/// Whether a revision that is taken back now has ever processed, by what its workers have said.
+pub(super) fn may_have_some(fleet: &Fleet) -> bool {
+    let mut said = fleet.workers.iter().filter(|worker| worker.template == fleet.template).filter_map(Worker::last);
+    said.any(|said| !said.owned.is_empty())
+}
+
+/// Whether its config map is needed for them still.
+pub(super) fn are_due(fleet: &Fleet, template: &str) -> bool {
+    let is_due = |config: &super::Config| matches!(config.standing, Standing::Bad(_)) && config.letters == Letters::Due;
+    fleet.configs.get(template).is_some_and(is_due)
+}
+
+pub(super) fn plan(fleet: &Fleet) -> Vec<Action> {
+    let due = fleet.configs.keys().filter(|template| are_due(fleet, template));
+    let next = due.filter_map(|template| next(fleet, template));
+    let idle = fleet.postmen.iter().filter(|postman| !are_due(fleet, &postman.template));
+    next.chain(idle.map(|postman| Action::DeletePostman(postman.pod.clone()))).collect()
+}
+
+fn next(fleet: &Fleet, template: &str) -> Option<Action> {
+    let results = |template: &str| fleet.configs.get(template).and_then(|config| config.results.as_ref());
+    let mark = |letters| Some(Action::MarkLetters { template: template.to_owned(), letters });
+    // A job whose results are the same writes the same revision on its letters.
+    if results(template).is_none_or(|its| results(Rollout::of(fleet).in_force()) == Some(its)) {
+        return mark(Letters::Left);
+    }
+    match fleet.postmen.iter().find(|postman| postman.template == template).map(|postman| &postman.task) {
+        Some(Task::Done) => mark(Letters::PutBack),
+        Some(Task::Working(restarts, Some(_))) if *restarts >= RESTARTS_MAX => mark(Letters::Left),
+        Some(Task::Working(..)) => None,
+        None => {
+            // One that still answers may refuse more.
+            let is_at_work = |worker: &Worker| worker.template == template && (worker.is_live() || worker.heard().is_some());
+            let may_begin = fleet.replicas > 0 && fleet.all_run() && !fleet.workers.iter().any(is_at_work);
+            may_begin.then(|| Action::PutBack(template.to_owned()))
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Rewinds: how far the one has come that the manifest asks for, and what is to be done about it. A pod does it, while there are no workers. That it was done
+//! is in the object store: the pod finds out, and workers of the new timeline say so. What is remembered in the status is that it has failed.
+
+use std::time::Duration;
+
+use forebay_crds::job::RewindPhase;
+use forebay_crds::validate::{Rewind, RewindTarget};
+
+use super::rollout::Rollout;
+use super::{Action, Fleet, PodState, REPLACE_TIMEOUT, Task, Worker};
+
+/// What is seen of rewinds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sight {
+    /// What the manifest asks for.
+    pub asked: Option<Asked>,
+    /// The pods that do one, or have done: more than one, if another is asked for meanwhile.
+    pub pods: Vec<Rewinder>,
+}
+
+/// A rewind that is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// The request.
+    pub rewind: Rewind,
+    /// What was said of it before.
+    pub said: Option<(RewindPhase, String)>,
+    /// Since when its workers have been told to stop.
+    pub age: Duration,
+}
+
+/// A pod that does a rewind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rewinder {
+    /// Its name.
+    pub pod: String,
+    /// Which rewind.
+    pub id: String,
+    /// How far it is.
+    pub task: Task,
+    /// Why it cannot work, however often it is tried.
+    pub refusal: Option<String>,
+}
+
+/// How far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Something is waited for, while the job works on.
+    Pending(String),
+    /// The workers end, or the pod is at work: there should be no workers.
+    Rewinding {
+        /// What is waited for.
+        message: String,
+        /// Whether the pod may begin.
+        may_begin: bool,
+    },
+    /// It is done.
+    Completed,
+    /// It is not done, and why. The job goes on as it was.
+    Failed(String),
+}
+
+impl Progress {
+    /// In one word.
+    pub fn phase(&self) -> RewindPhase {
+        match self {
+            Self::Pending(_) => RewindPhase::Pending,
+            Self::Rewinding { .. } => RewindPhase::Rewinding,
+            Self::Completed => RewindPhase::Completed,
+            Self::Failed(_) => RewindPhase::Failed,
+        }
+    }
+}
+
+impl Fleet {
+    /// How far the rewind has come that the manifest asks for, if it does.
+    pub fn rewind(&self) -> Option<Progress> {
+        let asked = self.rewind.asked.as_ref()?;
+        let (id, said) = (&asked.rewind.id, asked.said.as_ref().map(|(phase, _)| *phase));
+        let pod = self.rewind.pods.iter().find(|pod| pod.id == *id);
+        let goes_on = self.workers.iter().filter_map(Worker::last).any(|said| said.rewind == *id);
+        if goes_on || said == Some(RewindPhase::Completed) || pod.is_some_and(|pod| pod.task == Task::Done) {
+            return Some(Progress::Completed);
+        }
+        if let Some((RewindPhase::Failed, message)) = &asked.said {
+            return Some(Progress::Failed(message.clone()));
+        }
+        if said != Some(RewindPhase::Rewinding) && pod.is_none() {
+            match Rollout::of(self) {
+                Rollout::Steady { .. } | Rollout::RolledBack { .. } => {}
+                Rollout::First { .. } => return Some(Progress::Pending("the job has not processed on all workers yet".to_owned())),
+                Rollout::Save { to, .. } | Rollout::Canary { to, .. } | Rollout::Switch { to, .. } => {
+                    return Some(Progress::Pending(format!("the change to revision {to} comes first")));
+                }
+            }
+        }
+        Some(asked.under_way(self, pod))
+    }
+
+    /// Whether there should be no workers because of one.
+    pub fn is_rewinding(&self) -> bool {
+        matches!(self.rewind(), Some(Progress::Rewinding { .. }))
+    }
+}
+
+impl Asked {
+    /// Where to, for people.
+    pub fn to(&self) -> String {
+        match &self.rewind.target {
+            RewindTarget::Savepoint(path) => format!("savepoint {path}"),
+            RewindTarget::Time(time) => format!("its state at {time}"),
+        }
+    }
+
+    fn under_way(&self, fleet: &Fleet, pod: Option<&Rewinder>) -> Progress {
+        let message = match pod {
+            Some(Rewinder { refusal: Some(refusal), .. }) => return Progress::Failed(refusal.clone()),
+            Some(Rewinder { task: Task::Working(restarts, Some(trouble)), .. }) if *restarts > self.rewind.retries => {
+                return Progress::Failed(format!("it was tried {} times: {}", restarts + 1, trouble.message));
+            }
+            Some(Rewinder { task: Task::Working(_, Some(trouble)), .. }) => format!("it is tried again: {}", trouble.message),
+            Some(Rewinder { task: Task::Working(_, None) | Task::Done, .. }) => "the state is made ready".to_owned(),
+            None => format!("{} workers release their shards", fleet.workers.len()),
+        };
+        if self.age > self.rewind.deadline {
+            return Progress::Failed(format!("it is not done after {} s: {message}", self.rewind.deadline.as_secs()));
+        }
+        // A lost node is waited for a minute: the claims that end the timeline bar whoever may still run there.
+        let is_waited_for = |worker: &Worker| worker.state != PodState::Ending || self.age < REPLACE_TIMEOUT;
+        let others = fleet.rewind.pods.iter().any(|pod| pod.id != self.rewind.id);
+        Progress::Rewinding { message, may_begin: !others && !fleet.workers.iter().any(is_waited_for) }
+    }
+}
+
+/// Makes the pod when there are no workers, and deletes it when it is no longer of use: not before what came of it is written down.
+pub(super) fn plan(fleet: &Fleet) -> Vec<Action> {
+    let asked = fleet.rewind.asked.as_ref();
+    let is_over =
+        asked.and_then(|asked| asked.said.as_ref()).is_some_and(|(phase, _)| matches!(phase, RewindPhase::Completed | RewindPhase::Failed));
+    let is_used = |pod: &&Rewinder| !is_over && asked.is_some_and(|asked| asked.rewind.id == pod.id);
+    let mut actions: Vec<Action> =
+        fleet.rewind.pods.iter().filter(|pod| !is_used(pod)).map(|pod| Action::DeleteRewinder(pod.pod.clone())).collect();
+    let has_pod = fleet.rewind.pods.iter().any(|pod| is_used(&pod));
+    if !has_pod && matches!(fleet.rewind(), Some(Progress::Rewinding { may_begin: true, .. })) {
+        actions.push(Action::Rewind);
+    }
+    actions
+}

@@ -1,0 +1,109 @@
+//! Method: what is seen of a rewind is written down, and how far it is said to have come, and what is done, compared. Then one is taken to its end in a toy
+//! whose pods obey at once, with an operator that forgets the status at any point.
+
+use forebay_crds::job::RewindPhase;
+use forebay_crds::validate::{Rewind, RewindTarget};
+
+use super::*;
+use crate::plan::rewind::{Asked, Progress, Rewinder, Sight};
+
+fn asked(said: Option<RewindPhase>, seconds: u64) -> Asked {
+    let target = RewindTarget::Savepoint("default/flights/nightly".into());
+    let rewind = Rewind { id: "r1".into(), target, deadline: Duration::from_secs(600), retries: 3 };
+    Asked { rewind, said: said.map(|phase| (phase, "as before".to_owned())), age: Duration::from_secs(seconds) }
+}
+
+fn pod(id: &str, task: Task, refusal: Option<&str>) -> Rewinder {
+    Rewinder { pod: "job-rewind".into(), id: id.into(), task, refusal: refusal.map(str::to_owned) }
+}
+
+fn fails(restarts: u32) -> Task {
+    Task::Working(restarts, Some(Trouble { reason: "Error".into(), message: "S3 is down".into() }))
+}
+
+/// Of timeline 1, which this rewind began.
+fn rewound(answer: Answer) -> Answer {
+    match answer {
+        Answer::Heard(said) => Answer::Heard(Description { timeline: 1, rewind: "r1".into(), ..said }),
+        Answer::Unheard(_) | Answer::Silent(..) => answer,
+    }
+}
+
+/// What a look makes of it: workers are unwanted while it goes on.
+fn seen(asked: Asked, pods: Vec<Rewinder>, workers: Vec<Worker>) -> Fleet {
+    let mut fleet = Fleet { rewind: Sight { asked: Some(asked), pods }, ..fleet(1, workers) };
+    if fleet.is_rewinding() {
+        fleet.replicas = 0;
+    }
+    fleet
+}
+
+fn check_rewind(fleet: &Fleet, phase: RewindPhase, says: &str, actions: &[Action]) {
+    let progress = fleet.rewind().unwrap();
+    let said = match &progress {
+        Progress::Pending(said) | Progress::Failed(said) | Progress::Rewinding { message: said, .. } => said,
+        Progress::Completed => "",
+    };
+    assert_eq!((progress.phase(), said), (phase, says), "{fleet:#?}");
+    check(fleet, actions);
+}
+
+#[test]
+fn a_rewind_waits_for_workers_to_go_and_is_over_once() {
+    use RewindPhase::{Completed, Failed, Rewinding};
+    let works = || worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3]));
+    let ends = || worker(0, PodState::Ending, runs(1, &[0, 1, 2, 3]));
+    let goes_on = || worker(1, PodState::Ready, rewound(runs(1, &[0, 1, 2, 3])));
+    let at_work = || pod("r1", Task::Working(0, None), None);
+    let drop = || Action::DeleteRewinder("job-rewind".to_owned());
+    let stop = || delete(0, "0 workers are wanted");
+    check_rewind(&seen(asked(None, 0), vec![], vec![works()]), Rewinding, "1 workers release their shards", &[stop()]);
+    check_rewind(&seen(asked(Some(Rewinding), 59), vec![], vec![ends()]), Rewinding, "1 workers release their shards", &[]);
+    // A lost node is not waited for any longer.
+    check_rewind(&seen(asked(Some(Rewinding), 60), vec![], vec![ends()]), Rewinding, "1 workers release their shards", &[Action::Rewind]);
+    check_rewind(&seen(asked(Some(Rewinding), 2), vec![], vec![]), Rewinding, "0 workers release their shards", &[Action::Rewind]);
+    check_rewind(&seen(asked(Some(Rewinding), 3), vec![at_work()], vec![]), Rewinding, "the state is made ready", &[]);
+    let done = || pod("r1", Task::Done, None);
+    check_rewind(&seen(asked(Some(Rewinding), 9), vec![done()], vec![]), Completed, "", &[make(0, "t1")]);
+    check_rewind(&seen(asked(Some(Completed), 9), vec![done()], vec![goes_on()]), Completed, "", &[drop()]);
+    // Workers know of it when nobody else does.
+    check_rewind(&seen(asked(None, 0), vec![], vec![goes_on()]), Completed, "", &[]);
+
+    let tried = |restarts| seen(asked(Some(Rewinding), 30), vec![pod("r1", fails(restarts), None)], vec![]);
+    check_rewind(&tried(3), Rewinding, "it is tried again: S3 is down", &[]);
+    check_rewind(&tried(4), Failed, "it was tried 5 times: S3 is down", &[make(0, "t1")]);
+    let refused = seen(asked(Some(Rewinding), 5), vec![pod("r1", fails(0), Some("no such savepoint"))], vec![]);
+    check_rewind(&refused, Failed, "no such savepoint", &[make(0, "t1")]);
+    let late = seen(asked(Some(Rewinding), 601), vec![at_work()], vec![]);
+    check_rewind(&late, Failed, "it is not done after 600 s: the state is made ready", &[make(0, "t1")]);
+    check_rewind(&seen(asked(Some(Failed), 700), vec![at_work()], vec![works()]), Failed, "as before", &[drop()]);
+    // One that was asked for before ends first.
+    let other = seen(asked(Some(Rewinding), 2), vec![pod("r0", Task::Working(0, None), None)], vec![]);
+    check_rewind(&other, Rewinding, "0 workers release their shards", &[drop()]);
+}
+
+#[test]
+fn a_rewind_waits_for_a_change_that_is_under_way_and_not_for_one_that_was_taken_back() {
+    let works = || worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3]));
+    let changed = |standing| Fleet {
+        template: "t2".into(),
+        configs: configs(&[("t1", Standing::Good(1)), ("t2", standing)]),
+        savepoints: [("t2".to_owned(), saved("t2", SavepointPhase::Completed))].into(),
+        ..seen(asked(None, 0), vec![], vec![works()])
+    };
+    let waits = Progress::Pending("the change to revision t2 comes first".to_owned());
+    assert_eq!(changed(Standing::Untried).rewind(), Some(waits.clone()));
+    assert_eq!(changed(Standing::Proven).rewind(), Some(waits));
+    assert!(changed(Standing::Bad("it crashes".into())).is_rewinding());
+    let first = Fleet { configs: BTreeMap::new(), ..changed(Standing::Untried) };
+    assert_eq!(first.rewind(), Some(Progress::Pending("the job has not processed on all workers yet".to_owned())));
+}
+
+/// Method: a worker that was thought gone, or was started too early, beside one of the new timeline.
+#[test]
+fn who_works_on_a_timeline_that_is_over_is_replaced_and_holds_nothing() {
+    let old = worker(0, PodState::Ready, runs(7, &[0, 1]));
+    let new = worker(1, PodState::Ready, rewound(runs(1, &[2, 3])));
+    let both = fleet(2, vec![old, new]);
+    check(&both, &[delete(0, "the job was rewound, and it works on timeline 0"), make(2, "t1"), assign(1, 8, &[0, 1, 2, 3])]);
+}
