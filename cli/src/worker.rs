@@ -86,7 +86,8 @@ impl Worker {
         };
         let runtime = Runtime::start(engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());
-        let control = Arc::new(Control::resume(facts, runtime.status().clone(), (runtime.assigner(), runtime.checkpointer()), file)?);
+        let parts = (runtime.assigner(), runtime.checkpointer(), runtime.prefetcher());
+        let control = Arc::new(Control::resume(facts, runtime.status().clone(), parts, file)?);
         control::serve(self.control, control.clone(), certificates).with_context(|| format!("answer the operator on {}", self.control))?;
         let _metrics = self
             .metrics

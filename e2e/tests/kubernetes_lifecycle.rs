@@ -7,7 +7,8 @@ use forebay_e2e::cluster::flights::{FlightsInCluster, uid_of};
 use forebay_e2e::flights::records;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
-/// Method: one worker becomes three and then two by `kubectl scale`, with records going in all the time. Then the job is suspended: its pods must go,
+/// Method: one worker becomes three and then two by `kubectl scale`, with records going in all the time; the logs of the new ones must tell that their shards
+/// were there before they were claimed. Then the job is suspended: its pods must go,
 /// and what is put in must wait, until it is resumed.
 #[test]
 fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
@@ -21,6 +22,14 @@ fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
             cluster.ask(&["scale", "ij", &job.flights.name, &format!("--replicas={workers}")])?;
             job.feed(parts[part])?;
             job.until_whole(workers)?;
+            if workers == 3 {
+                for pod in job.pods()?.iter().skip(1) {
+                    let log = cluster.ask(&["logs", &pod.name])?;
+                    let (prefetched, local) = (log.find("prefetched"), log.find("the local database is used"));
+                    ensure!(prefetched.is_some() && prefetched < local, "{} took a shard that it had not prepared:\n{log}", pod.name);
+                    ensure!(!log.contains("restored from"), "{} restored a shard behind its claim:\n{log}", pod.name);
+                }
+            }
         }
         let rested = parts[..3].concat();
         job.until_processed(&rested)?;

@@ -130,6 +130,11 @@ impl Applier {
                 self.apply(&task::postman(blueprint, (template, revision_of(blueprint, seen, template)?), results)).await
             }
             Action::DeletePostman(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
+            Action::Prefetch { pod, shards } => {
+                let request = v1::PrefetchRequest { job: blueprint.uid().to_owned(), shards: shards.iter().copied().collect() };
+                prefetch(observer, seen, pod, request).await;
+                Ok(())
+            }
             Action::Assign { pod, version, shards } => {
                 self.check_lead()?;
                 let assignment =
@@ -374,6 +379,16 @@ async fn assign(observer: &Observer, seen: &Seen, pod: &str, assignment: v1::Ass
     tracing::info!(pod, version = assignment.version, shards = ?assignment.shards, "assigned");
     if let Err(error) = WorkerClient::new(channel).assign(assignment).await {
         tracing::warn!(pod, error = error.message(), "a worker did not take its assignment");
+    }
+}
+
+/// One that could not be told is told at the next look.
+async fn prefetch(observer: &Observer, seen: &Seen, pod: &str, request: v1::PrefetchRequest) {
+    let worker = seen.fleet.workers.iter().find(|worker| worker.pod == pod);
+    let Some(channel) = worker.and_then(|worker| observer.channel(&worker.uid)) else { return };
+    tracing::info!(pod, shards = ?request.shards, "asked to prefetch");
+    if let Err(error) = WorkerClient::new(channel).prefetch(request).await {
+        tracing::warn!(pod, error = error.message(), "a worker was not asked to prefetch");
     }
 }
 

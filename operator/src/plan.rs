@@ -3,7 +3,7 @@
 //!
 //! It may be wrong about who is alive: claims make that safe, and the next look puts it right.
 
-mod assignment;
+pub mod assignment;
 pub mod letters;
 mod pods;
 pub mod rewind;
@@ -213,6 +213,13 @@ pub enum Action {
     DeleteRewinder(String),
     /// Have these pods' workers take checkpoints.
     Checkpoint(BTreeSet<String>),
+    /// Tell a worker which shards of others it should prepare.
+    Prefetch {
+        /// Its pod.
+        pod: String,
+        /// All of them.
+        shards: BTreeSet<u32>,
+    },
     /// Tell a worker which shards are its own.
     Assign {
         /// Its pod.

@@ -14,7 +14,7 @@ use kube::runtime::reflector::Store;
 use crate::apply::{Applier, ApplyError};
 use crate::looks::Looks;
 use crate::observe::Observer;
-use crate::plan::plan;
+use crate::plan::{Action, assignment, plan};
 use crate::report::{self, Verdict};
 use crate::resources::Blueprint;
 use crate::teardown;
@@ -22,6 +22,8 @@ use crate::teardown::reconcile::FINALIZER;
 
 /// How often workers are heard: several times within the time after which a silent one counts as lost.
 const HEARING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often while a shard is between two owners: nobody works on it.
+const MOVING_INTERVAL: Duration = Duration::from_millis(100);
 /// How often figures alone are written to a status: seldom enough that a thousand jobs are a hundred writes a second at worst.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait after an error.
@@ -80,7 +82,9 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     context.looks.keep(&resource, &verdict, Some(&seen.fleet), &actions, Instant::now());
     write(&context, &resource, &verdict, Some(&seen), &actions).await?;
     let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty() && !seen.fleet.is_rewinding();
-    outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(HEARING_INTERVAL) })
+    let is_moving = assignment::is_under_way(&seen.fleet) || actions.iter().any(|action| matches!(action, Action::Assign { .. }));
+    let again = if is_moving { MOVING_INTERVAL } else { HEARING_INTERVAL };
+    outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(again) })
 }
 
 /// What to do after an error.

@@ -313,7 +313,8 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             | Action::PutBack(_)
             | Action::DeletePostman(_)
             | Action::DeleteRewinder(_)
-            | Action::Checkpoint(_) => {}
+            | Action::Checkpoint(_)
+            | Action::Prefetch { .. } => {}
         }
     }
     all
@@ -359,6 +360,8 @@ pub fn words(action: &Action) -> String {
         Action::Rewind => "a pod is made that does the rewind".to_owned(),
         Action::DeleteRewinder(pod) => format!("{pod} is deleted: its rewind is over"),
         Action::Checkpoint(pods) => format!("checkpoints are asked of {}", pods.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
+        Action::Prefetch { pod, shards } if shards.is_empty() => format!("{pod} need not prepare any shard any more"),
+        Action::Prefetch { pod, shards } => format!("{pod} prepares the shards {shards:?}, which come to it next"),
         Action::Assign { pod, version, shards } => format!("{pod} has the shards {shards:?} under version {version}"),
     }
 }

@@ -28,7 +28,7 @@ pub struct Assignment {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It is for another job: the address led to a pod that has come after the one that was meant.
-    #[error("this worker is of job {mine}, the assignment is for {theirs}; describe it again")]
+    #[error("this worker is of job {mine}, and {theirs} was meant; describe it again")]
     OtherJob {
         /// Whose worker this is.
         mine: String,
@@ -56,18 +56,24 @@ pub enum Refusal {
 impl Assignment {
     /// Whether it may follow `current` at a worker of `job` with so many shards. One that came before, word for word, may: its answer was lost.
     pub fn check(&self, job: &str, shards: u32, current: Option<&Self>) -> Result<(), Refusal> {
-        if self.job != job {
-            return Err(Refusal::OtherJob { mine: job.to_owned(), theirs: self.job.clone() });
-        }
-        if let Some(shard) = self.shards.iter().find(|shard| shard.get() >= shards) {
-            return Err(Refusal::NoSuchShard { shard: *shard, shards });
-        }
+        check_meant(&self.job, &self.shards, job, shards)?;
         match current {
             Some(current) if self.version <= current.version && self != current => {
                 Err(Refusal::Stale { current: current.version, new: self.version })
             }
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+/// Whether these shards of the job `theirs` may be meant for a worker of the job `mine`, which has so many shards.
+pub(crate) fn check_meant(theirs: &str, meant: &BTreeSet<ShardId>, mine: &str, shards: u32) -> Result<(), Refusal> {
+    if theirs != mine {
+        return Err(Refusal::OtherJob { mine: mine.to_owned(), theirs: theirs.to_owned() });
+    }
+    match meant.iter().find(|shard| shard.get() >= shards) {
+        Some(shard) => Err(Refusal::NoSuchShard { shard: *shard, shards }),
+        None => Ok(()),
     }
 }
 
@@ -174,7 +180,7 @@ mod tests {
     fn an_assignment_for_another_job_or_of_shards_that_do_not_exist_is_refused() {
         check(&assignment(1, &[3, 4]), None, Err("there is no shard 4: the job has 4"));
         let other = Assignment { job: "other".into(), ..assignment(1, &[0]) };
-        check(&other, None, Err("this worker is of job job, the assignment is for other; describe it again"));
+        check(&other, None, Err("this worker is of job job, and other was meant; describe it again"));
     }
 
     /// Method: store, load, store another; then bytes of another format, and half a file.

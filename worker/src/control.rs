@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use forebay_api::v1::worker_server::{Worker, WorkerServer};
-use forebay_api::v1::{self, AssignReply, CheckpointReply, CheckpointRequest, DescribeRequest, Description};
+use forebay_api::v1::{
+    self, AssignReply, CheckpointReply, CheckpointRequest, DescribeRequest, Description, PrefetchReply, PrefetchRequest,
+};
 use forebay_engine::claim::GaveUp;
 use forebay_engine::ids::{AssignmentVersion, ShardId, Timeline};
 use forebay_engine::journal::Books;
@@ -19,8 +21,9 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status as Refused};
 
-use crate::assignment::{Assignment, AssignmentFile};
+use crate::assignment::{Assignment, AssignmentFile, Refusal, check_meant};
 use crate::control::tls::Certificates;
+use crate::prefetch::{Prefetched, Prefetcher};
 use crate::status::{ShardStatus, Status};
 
 /// Handshakes at a time: there is one operator, and a few more while it is replaced.
@@ -59,6 +62,7 @@ pub struct Control {
     status: Arc<Status>,
     assign: Assigner,
     checkpoint: Checkpoints,
+    prefetcher: Arc<Prefetcher>,
     file: AssignmentFile,
     ledger: Mutex<Ledger>,
 }
@@ -74,7 +78,7 @@ impl Control {
     pub fn resume(
         facts: Facts,
         status: Arc<Status>,
-        (assign, checkpoint): (Assigner, Checkpoints),
+        (assign, checkpoint, prefetcher): (Assigner, Checkpoints, Arc<Prefetcher>),
         file: AssignmentFile,
     ) -> std::io::Result<Self> {
         let last = file.load()?.filter(|assignment| assignment.check(&facts.job, facts.shards, None).is_ok());
@@ -83,7 +87,7 @@ impl Control {
             assign(assignment.version, assignment.shards.clone());
         }
         let ledger = Mutex::new(Ledger { assignment: last, given_up: BTreeMap::new() });
-        Ok(Self { facts, status, assign, checkpoint, file, ledger })
+        Ok(Self { facts, status, assign, checkpoint, prefetcher, file, ledger })
     }
 
     /// Notes that somebody else had the better right to a shard: the operator hears of it.
@@ -112,12 +116,21 @@ impl Control {
             given_up: ledger.given_up.iter().map(given_up).collect(),
             timeline: self.facts.timeline.get(),
             rewind: self.facts.rewind.clone(),
+            can_prefetch: true,
+            prefetched: self.prefetcher.all().into_iter().map(prefetched).collect(),
         }
+    }
+
+    fn prefetch(&self, request: PrefetchRequest) -> Result<(), Refused> {
+        let shards: BTreeSet<ShardId> = request.shards.into_iter().map(ShardId::new).collect();
+        check_meant(&request.job, &shards, &self.facts.job, self.facts.shards).map_err(refused)?;
+        let owned = self.status.shards();
+        self.prefetcher.want(&shards.into_iter().filter(|shard| !owned.contains_key(shard)).collect());
+        Ok(())
     }
 
     fn accept(&self, new: Assignment) -> Result<(), Refused> {
         let mut ledger = self.ledger();
-        let refused = |refusal: crate::assignment::Refusal| Refused::failed_precondition(refusal.to_string());
         new.check(&self.facts.job, self.facts.shards, ledger.assignment.as_ref()).map_err(refused)?;
         if ledger.assignment.as_ref() == Some(&new) {
             return Ok(());
@@ -220,10 +233,23 @@ impl Worker for Service {
         Ok(Response::new(AssignReply {}))
     }
 
+    async fn prefetch(&self, request: Request<PrefetchRequest>) -> Result<Response<PrefetchReply>, Refused> {
+        self.0.prefetch(request.into_inner())?;
+        Ok(Response::new(PrefetchReply {}))
+    }
+
     async fn checkpoint(&self, _: Request<CheckpointRequest>) -> Result<Response<CheckpointReply>, Refused> {
         (self.0.checkpoint)();
         Ok(Response::new(CheckpointReply {}))
     }
+}
+
+fn refused(refusal: Refusal) -> Refused {
+    Refused::failed_precondition(refusal.to_string())
+}
+
+fn prefetched((shard, state): (ShardId, Prefetched)) -> v1::Prefetched {
+    v1::Prefetched { shard: shard.get(), ready: state.ready, failure: state.failure.unwrap_or_default() }
 }
 
 fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
@@ -270,7 +296,8 @@ mod tests {
         let assign: Assigner = Box::new(move |version, shards| {
             handed.lock().unwrap().push((version.get(), shards.iter().map(|shard| shard.get()).collect()));
         });
-        Control::resume(facts, Arc::default(), (assign, Box::new(|| ())), AssignmentFile::in_folder(folder)).unwrap()
+        let parts = (assign, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_| Ok(())));
+        Control::resume(facts, Arc::default(), parts, AssignmentFile::in_folder(folder)).unwrap()
     }
 
     fn assignment(version: u64, shards: &[u32]) -> Assignment {
@@ -294,6 +321,23 @@ mod tests {
         assert_eq!(*handed.lock().unwrap(), [(5, vec![1, 2]), (5, vec![1, 2])]);
         let said = second.describe().assignment.unwrap();
         assert_eq!((said.version, said.shards), (5, vec![1, 2]));
+    }
+
+    /// Method: one shard is the worker's own, one does not exist, one is of another job.
+    #[test]
+    fn only_shards_of_others_are_prefetched() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), &Handed::default());
+        control.status.update(ShardId::new(1), |status| status.phase = "running");
+        let ask = |job: &str, shards: &[u32]| control.prefetch(PrefetchRequest { job: job.into(), shards: shards.to_vec() });
+        let listed = || control.describe().prefetched.iter().map(|prefetched| prefetched.shard).collect::<Vec<_>>();
+        ask("job", &[1, 2]).unwrap();
+        assert_eq!(listed(), [2]);
+        assert_eq!(ask("job", &[4]).unwrap_err().code(), tonic::Code::FailedPrecondition);
+        assert_eq!(ask("another", &[3]).unwrap_err().code(), tonic::Code::FailedPrecondition);
+        assert_eq!(listed(), [2]);
+        ask("job", &[]).unwrap();
+        assert!(listed().is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod fetch;
 mod freshness;
 mod helpers;
 pub mod http;
+pub mod prefetch;
 pub mod restorer;
 pub mod rewind;
 pub mod runtime;

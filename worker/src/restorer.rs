@@ -37,6 +37,8 @@ pub(crate) struct ShardPorts<L> {
     pub topic_ids: Vec<String>,
     /// Where to tell that a checkpoint could not be used.
     pub status: Arc<Status>,
+    /// For a shard that is being prefetched, which comes by here again and again.
+    pub quiet: bool,
 }
 
 impl<L: Log> RestorePorts for ShardPorts<L> {
@@ -96,6 +98,7 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
     fn note(&mut self, note: RestoreNote) {
         let shard = self.shard;
         match note {
+            note if self.quiet => tracing::debug!(%shard, ?note, "prefetch"),
             RestoreNote::LocalUnusable(reason) => tracing::info!(%shard, reason, "the local database cannot be used"),
             RestoreNote::Local(epoch) => tracing::info!(%shard, %epoch, "the local database is used"),
             RestoreNote::Damaged(checkpoint, reason) => {

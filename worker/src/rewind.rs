@@ -111,6 +111,7 @@ impl<L: Log> History<L> {
             timeline: self.timeline,
             topic_ids,
             status: self.status.clone(),
+            quiet: false,
         };
         let restored = restore_until(&mut ports, shard, until)?;
         let Some(head) = restored.head else { return Ok(None) };

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::control::{Assigner, Checkpoints};
 use crate::coordinator::{Coordinator, Restoration, Restorer};
 use crate::executor::Shared;
+use crate::prefetch::{Missed, Prefetcher};
 use crate::restorer::{ShardPorts, newest_mark, shard_folder};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
@@ -99,6 +100,7 @@ pub struct Runtime {
     status: Arc<Status>,
     /// Asks the executors for checkpoints. They end only once this is dropped.
     checkpoint: Arc<dyn Fn() + Send + Sync>,
+    prefetcher: Arc<Prefetcher>,
     coordinator: JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -148,6 +150,11 @@ impl Runtime {
         let asked = executors.clone();
         let checkpoint = Arc::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
+        let restores = Arc::new(Restores { log: log.clone(), engine, options: options.clone(), memory, status: status.clone() });
+        let prefetcher = Prefetcher::start({
+            let restores = restores.clone();
+            move |shard| restores.prefetch(shard)
+        });
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: log.clone(),
@@ -160,13 +167,13 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(log, engine, options.clone(), memory, budget.cache_bytes, status.clone()),
+            restorer: restorer(restores, prefetcher.clone(), budget.cache_bytes),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
         let (rule, shards) = options.assignment;
         let _ = events.send(Event::Assigned(rule, shards));
-        Ok(Self { events, status, checkpoint, coordinator, threads })
+        Ok(Self { events, status, checkpoint, prefetcher, coordinator, threads })
     }
 
     /// Has a checkpoint taken of every shard that runs and has none on its way; work goes on. [`Runtime::status`] tells when it counts:
@@ -197,6 +204,11 @@ impl Runtime {
         })
     }
 
+    /// What prepares shards that others own, so that to take them over costs next to nothing.
+    pub fn prefetcher(&self) -> Arc<Prefetcher> {
+        self.prefetcher.clone()
+    }
+
     /// Finishes the open epochs and releases all shards; [`Runtime::join`] waits for it.
     pub fn stop(&self) {
         let _ = self.events.send(Event::Stop);
@@ -210,8 +222,9 @@ impl Runtime {
     /// Waits for the end. `Err` is the text of a panic: a bug.
     pub fn join(self) -> Result<(), String> {
         let text = |panic: Box<dyn std::any::Any + Send>| helpers::panic_text(&*panic);
-        let Self { events, checkpoint, coordinator, threads, .. } = self;
+        let Self { events, checkpoint, prefetcher, coordinator, threads, .. } = self;
         coordinator.join().map_err(text)?;
+        prefetcher.end();
         drop((events, checkpoint));
         for thread in threads {
             thread.join().map_err(text)?;
@@ -257,41 +270,68 @@ impl Budget {
     }
 }
 
-fn restorer<L: Log, P: Pipeline + 'static>(
+/// What every restore needs.
+struct Restores<L, P> {
     log: Watched<L>,
     engine: Engine<L, P>,
     options: RuntimeOptions,
     memory: SharedMemory,
-    cache_bytes: usize,
     status: Arc<Status>,
+}
+
+impl<L: Log, P> Restores<L, P> {
+    /// The ports of one, and the topics of the job's inputs. Topics are asked for anew each time: one may have been made anew, or have got more
+    /// partitions, since this process began.
+    fn ports(&self, shard: ShardId, quiet: bool) -> Result<(ShardPorts<L>, Vec<TopicInfo>), LogError> {
+        let mut inputs = self.log.ask("look at the job's topics", Log::describe)?;
+        let journal = inputs.last().map(|topic| topic.id.clone());
+        inputs.truncate(self.options.start_from.len());
+        let ports = ShardPorts {
+            log: self.log.clone(),
+            store: self.engine.store.clone(),
+            folder: shard_folder(&self.options.state_dir, shard),
+            memory: self.memory.clone(),
+            shard,
+            timeline: self.options.worker.timeline,
+            topic_ids: inputs.iter().map(|topic| topic.id.clone()).chain(journal).collect(),
+            status: self.status.clone(),
+            quiet,
+        };
+        Ok((ports, inputs))
+    }
+
+    /// Brings the database of a shard that somebody else owns up to date, and closes it.
+    fn prefetch(&self, shard: ShardId) -> Result<(), Missed> {
+        let (mut ports, _) = self.ports(shard, true).map_err(|error| Missed::Failed(error.to_string()))?;
+        match restore(&mut ports, shard) {
+            Ok(_) => Ok(()),
+            Err(RestoreError::Outrun) => Err(Missed::Outrun),
+            Err(error) => Err(Missed::Failed(error.to_string())),
+        }
+    }
+}
+
+fn restorer<L: Log, P: Pipeline + 'static>(
+    restores: Arc<Restores<L, P>>,
+    prefetcher: Arc<Prefetcher>,
+    cache_bytes: usize,
 ) -> Restorer<P, RocksState> {
-    let engine = Arc::new(engine);
     Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
-        // Asked for anew each time: a topic may have been made anew, or have got more partitions, since this process began.
-        let topics = match log.ask("look at the job's topics", Log::describe) {
-            Ok(topics) => topics,
+        let Restores { log, engine, options, .. } = &*restores;
+        prefetcher.leave(shard);
+        let (mut ports, inputs) = match restores.ports(shard, false) {
+            Ok(ports) => ports,
             Err(error) => return Restoration::Failed(error.into()),
         };
-        let inputs = &topics[..options.start_from.len()];
-        let topic_ids: Vec<String> = inputs.iter().chain(topics.last()).map(|topic| topic.id.clone()).collect();
-        let mut ports = ShardPorts {
-            log: log.clone(),
-            store: engine.store.clone(),
-            folder: shard_folder(&options.state_dir, shard),
-            memory: memory.clone(),
-            shard,
-            timeline: options.worker.timeline,
-            topic_ids: topic_ids.clone(),
-            status: status.clone(),
-        };
+        let topic_ids = ports.topic_ids.clone();
         let restored = match restore(&mut ports, shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Restoration::Outrun,
             Err(error) => return Restoration::Failed(error.into()),
         };
         let head = match restored.head {
-            Some(head) => go_on(head, &options, inputs, topic_ids),
-            None => genesis(&log, &claimed, &options, topic_ids),
+            Some(head) => go_on(head, options, &inputs, topic_ids),
+            None => genesis(log, &claimed, options, topic_ids),
         };
         let head = match head {
             Ok(head) => head,

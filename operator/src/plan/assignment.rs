@@ -1,13 +1,13 @@
 //! Which shards belong to which worker: sticky, balanced, versioned. What a worker says that it was given is the truth; nothing is kept here.
 //!
-//! A shard has a new owner only when nobody who answers holds it, so a planned move is a release, then a claim. Who is silent for too long
-//! holds nothing.
+//! A shard has a new owner only when nobody who answers holds it, so a planned move is a release, then a claim; before it the new owner has prepared
+//! the shard. Who is silent for too long holds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_api::v1::Description;
 
-use super::{Action, Answer, PodState, WORKER_TIMEOUT, Worker, timeline};
+use super::{Action, Answer, Fleet, PodState, WORKER_TIMEOUT, Worker, timeline};
 
 /// Who holds a shard: the one with the highest version of those who were given it.
 struct Holding<'a> {
@@ -36,20 +36,45 @@ pub(super) fn plan(workers: &[Worker], canary: Option<&str>) -> Vec<Action> {
         }
     }
     let free: Vec<u32> = (0..shards).filter(|shard| !held.contains_key(shard)).collect();
-    let is_moving = held.values().any(|holding| !holding.is_assigned);
-    if free.is_empty() && !is_moving {
-        move_one(&mut wanted, &able, &trying, shards);
+    let mut actions = Vec::new();
+    if free.is_empty() && !is_moving(&held) {
+        let next = next_move(&wanted, &able, &trying, shards);
+        if let Some(Move { shard, from, .. }) = next.as_ref().filter(|next| next.is_prepared)
+            && let Some(set) = wanted.get_mut(from)
+        {
+            set.remove(shard);
+        } else {
+            actions.extend(able.iter().filter_map(|(worker, said)| prefetch(worker, said, next.as_ref())));
+        }
     } else if !workers.iter().any(may_hold_something) {
         for shard in free {
+            let has_prepared = |pod: &str| {
+                let said = able.iter().find(|(worker, _)| worker.pod == pod).map(|(_, said)| said);
+                said.is_some_and(|said| said.prefetched.iter().any(|prefetched| prefetched.shard == shard))
+            };
             let may_take = |(pod, set): &(&&str, &mut BTreeSet<u32>)| set.is_empty() || !trying.contains(*pod);
             // One that is to try a change comes first: nothing goes on before it has.
-            let least = wanted.iter_mut().filter(may_take).min_by_key(|(pod, set)| (!trying.contains(*pod), set.len()));
+            let least = wanted.iter_mut().filter(may_take).min_by_key(|(pod, set)| (!trying.contains(*pod), set.len(), !has_prepared(pod)));
             least.expect("there is a worker that answers, and it is not kept from anything unless there are others").1.insert(shard);
         }
     }
     let version = workers.iter().filter_map(Worker::last).map(highest_version).max().unwrap_or(0) + 1;
     let changed = able.iter().filter(|(worker, said)| is_news(said, &wanted[worker.pod.as_str()]));
-    changed.map(|(worker, _)| Action::Assign { pod: worker.pod.clone(), version, shards: wanted[worker.pod.as_str()].clone() }).collect()
+    actions.extend(changed.map(|(worker, _)| Action::Assign {
+        pod: worker.pod.clone(),
+        version,
+        shards: wanted[worker.pod.as_str()].clone(),
+    }));
+    actions
+}
+
+/// Whether a worker that answers is on its way to release a shard: what follows should not wait.
+pub fn is_under_way(fleet: &Fleet) -> bool {
+    is_moving(&held(&fleet.workers, fleet.timeline()))
+}
+
+fn is_moving(held: &BTreeMap<u32, Holding<'_>>) -> bool {
+    held.values().any(|holding| !holding.is_assigned)
 }
 
 fn with_description(worker: &Worker) -> Option<(&Worker, &Description)> {
@@ -91,23 +116,53 @@ fn may_hold_something(worker: &Worker) -> bool {
     matches!((worker.state, &worker.answer), (PodState::Ready, Answer::Unheard(since)) if *since < WORKER_TIMEOUT)
 }
 
-/// Takes one shard from the worker with the most, for one that is to try a change and has none, or when another has two less: never during a
+/// A planned move.
+struct Move<'a> {
+    shard: u32,
+    from: &'a str,
+    to: &'a str,
+    /// The new owner has the shard's state on its disk, or cannot have it there before.
+    is_prepared: bool,
+}
+
+/// One shard of the worker with the most, for one that is to try a change and has none, or when another has two less: never during a
 /// restore, and never two at a time.
-fn move_one(wanted: &mut BTreeMap<&str, BTreeSet<u32>>, able: &[(&Worker, &Description)], trying: &BTreeSet<&str>, shards: u32) {
+fn next_move<'a>(
+    wanted: &BTreeMap<&'a str, BTreeSet<u32>>,
+    able: &[(&'a Worker, &'a Description)],
+    trying: &BTreeSet<&'a str>,
+    shards: u32,
+) -> Option<Move<'a>> {
     let owned = || able.iter().flat_map(|(_, said)| &said.owned);
-    let waits = trying.iter().any(|pod| wanted[pod].is_empty());
-    let mut others: Vec<&mut BTreeSet<u32>> = wanted.iter_mut().filter(|(pod, _)| !trying.contains(*pod)).map(|(_, set)| set).collect();
-    // A change may be what a shard needs that cannot go on.
-    let stalled = owned().find(|shard| waits && shard.stalled).map(|shard| shard.shard);
-    if stalled.is_some_and(|shard| others.iter_mut().any(|set| set.remove(&shard))) {
-        return;
+    let waiting = trying.iter().find(|pod| wanted[*pod].is_empty()).copied();
+    let others: Vec<(&str, &BTreeSet<u32>)> =
+        wanted.iter().filter(|(pod, _)| !trying.contains(*pod)).map(|(pod, set)| (*pod, set)).collect();
+    // A change may be what a shard needs that cannot go on. Nothing is gained by preparing what stands still.
+    if let Some(to) = waiting
+        && let Some(shard) = owned().find(|shard| shard.stalled).map(|shard| shard.shard)
+        && let Some((from, _)) = others.iter().find(|(_, set)| set.contains(&shard))
+    {
+        return Some(Move { shard, from, to, is_prepared: true });
     }
     let running = owned().filter(|shard| shard.phase == "running").count();
-    let least = others.iter().map(|set| set.len()).min().unwrap_or(0);
-    let Some(most) = others.into_iter().max_by_key(|set| set.len()) else { return };
-    if running == shards as usize && (waits || most.len() >= least + 2) {
-        most.pop_last();
+    let (least, few) = others.iter().min_by_key(|(_, set)| set.len())?;
+    let (from, most) = others.iter().max_by_key(|(_, set)| set.len())?;
+    if running < shards as usize || (waiting.is_none() && most.len() < few.len() + 2) {
+        return None;
     }
+    let (shard, to) = (*most.last()?, waiting.unwrap_or(least));
+    let (_, said) = able.iter().find(|(worker, _)| worker.pod == to)?;
+    let prefetched = said.prefetched.iter().find(|prefetched| prefetched.shard == shard);
+    // One that failed is restored behind the claim, as after a loss.
+    let is_prepared = !said.can_prefetch || prefetched.is_some_and(|prefetched| prefetched.ready || !prefetched.failure.is_empty());
+    Some(Move { shard, from, to, is_prepared })
+}
+
+/// What a worker should prepare, if that is news to it.
+fn prefetch(worker: &Worker, said: &Description, next: Option<&Move<'_>>) -> Option<Action> {
+    let has: BTreeSet<u32> = said.prefetched.iter().map(|prefetched| prefetched.shard).collect();
+    let wanted: BTreeSet<u32> = next.filter(|next| next.to == worker.pod && said.can_prefetch).map(|next| next.shard).into_iter().collect();
+    (has != wanted).then(|| Action::Prefetch { pod: worker.pod.clone(), shards: wanted })
 }
 
 fn highest_version(said: &Description) -> u64 {

@@ -1,6 +1,6 @@
 //! Method: a fleet is written down, and the plan for it compared. Fleets that change are taken through a toy in which workers obey at once.
 
-use forebay_api::v1::{Assignment, GivenUp, Shard};
+use forebay_api::v1::{Assignment, GivenUp, Prefetched, Shard};
 
 use super::*;
 
@@ -15,6 +15,16 @@ fn description(version: u64, assigned: &[u32], owned: &[(u32, &str)]) -> Descrip
 /// A worker that runs what it was given.
 fn runs(version: u64, shards: &[u32]) -> Answer {
     Answer::Heard(description(version, shards, &shards.iter().map(|shard| (*shard, "running")).collect::<Vec<_>>()))
+}
+
+/// One that can prepare shards, and prepares these.
+fn prepares(answer: Answer, prefetched: &[Prefetched]) -> Answer {
+    let Answer::Heard(said) = answer else { panic!("it does not answer") };
+    Answer::Heard(Description { can_prefetch: true, prefetched: prefetched.to_vec(), ..said })
+}
+
+fn prefetched(shard: u32, ready: bool, failure: &str) -> Prefetched {
+    Prefetched { shard, ready, failure: failure.into() }
 }
 
 fn idle() -> Answer {
@@ -209,6 +219,34 @@ fn shards_move_one_at_a_time_and_never_during_a_restore() {
     check(&fleet(2, vec![worker(0, PodState::Ready, runs(2, &[0, 1, 2])), new()]), &[assign(1, 3, &[3])]);
 }
 
+/// Method: the same move, by a worker that can prepare; the preparation is on its way, done, or has failed.
+#[test]
+fn a_shard_moves_once_its_new_owner_has_prepared_it_or_has_failed_to() {
+    let with = |owner: Answer, new: Answer| fleet(2, vec![worker(0, PodState::Ready, owner), worker(1, PodState::Ready, new)]);
+    let all = || runs(1, &[0, 1, 2, 3]);
+    let ask = |shards: &[u32]| Action::Prefetch { pod: "pod-1".into(), shards: shards.iter().copied().collect() };
+    let new = |prefetched: &[Prefetched]| prepares(idle(), prefetched);
+    check(&with(all(), new(&[])), &[ask(&[3])]);
+    check(&with(all(), new(&[prefetched(3, false, "")])), &[]);
+    check(&with(all(), new(&[prefetched(3, true, "")])), &[assign(0, 2, &[0, 1, 2])]);
+    check(&with(all(), new(&[prefetched(3, false, "the store is down")])), &[assign(0, 2, &[0, 1, 2])]);
+    // While it moves nothing is taken back of what was prepared for it.
+    let releasing = description(2, &[0, 1, 2], &[(0, "running"), (1, "running"), (2, "running"), (3, "running")]);
+    check(&with(Answer::Heard(releasing), new(&[prefetched(3, true, "")])), &[]);
+    check(&with(runs(2, &[0, 1, 2]), new(&[prefetched(3, true, "")])), &[assign(1, 3, &[3])]);
+    // What is no longer meant to move is no longer prepared.
+    check(&with(runs(1, &[0, 1]), prepares(runs(1, &[2, 3]), &[prefetched(1, true, "")])), &[ask(&[])]);
+    check(&with(all(), new(&[prefetched(0, true, "")])), &[ask(&[3])]);
+}
+
+/// Method: three workers with as many shards each; one is gone, and of the other two the one that prepared the shard is not the first.
+#[test]
+fn a_shard_that_is_free_goes_to_the_one_of_equals_that_has_prepared_it() {
+    let two = vec![worker(0, PodState::Ready, runs(1, &[0])), worker(1, PodState::Ready, prepares(runs(1, &[1]), &[prefetched(2, true, "")]))];
+    let told = plan(&fleet(2, two));
+    assert_eq!(told, [assign(0, 2, &[0, 3]), assign(1, 2, &[1, 2])]);
+}
+
 #[test]
 fn of_two_who_were_given_a_shard_the_higher_version_has_it() {
     let workers = vec![worker(0, PodState::Ready, runs(7, &[0, 1])), worker(1, PodState::Ready, runs(8, &[1, 2, 3]))];
@@ -288,12 +326,19 @@ fn every_fleet_comes_to_rest_balanced() {
 fn obey(toy: &mut Fleet, actions: Vec<Action>) {
     for action in actions {
         match action {
-            Action::ApplyPod { slot, template } => toy.workers.push(of(&template, worker(slot, PodState::Ready, idle()))),
+            Action::ApplyPod { slot, template } => {
+                toy.workers.push(of(&template, worker(slot, PodState::Ready, prepares(idle(), &[]))));
+            }
             Action::DeletePod { pod, .. } => toy.workers.retain(|worker| worker.pod != pod),
+            Action::Prefetch { pod, shards } => {
+                let told = toy.workers.iter_mut().find(|worker| worker.pod == pod).expect("only those are told that are there");
+                let Answer::Heard(said) = &mut told.answer else { panic!("it does not answer") };
+                said.prefetched = shards.into_iter().map(|shard| prefetched(shard, true, "")).collect();
+            }
             Action::Assign { pod, version, shards } => {
                 let shards: Vec<u32> = shards.into_iter().collect();
                 let told = toy.workers.iter_mut().find(|worker| worker.pod == pod).expect("only those are told that are there");
-                told.answer = runs(version, &shards);
+                told.answer = prepares(runs(version, &shards), &[]);
             }
             Action::ApplyConfig => toy.configs.extend(configs(&[(&toy.template.clone(), Standing::Untried)])),
             Action::ApplySavepoint => {

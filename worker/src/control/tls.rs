@@ -118,7 +118,8 @@ mod tests {
 
     use super::*;
     use crate::assignment::AssignmentFile;
-    use crate::control::{Control, Facts, serve};
+    use crate::control::{Assigner, Checkpoints, Control, Facts, serve};
+    use crate::prefetch::Prefetcher;
 
     struct Authority {
         certificate: String,
@@ -156,8 +157,8 @@ mod tests {
             timeline: forebay_engine::ids::Timeline::new(0),
             rewind: String::new(),
         };
-        let control =
-            Control::resume(facts, Arc::default(), (Box::new(|_, _| {}), Box::new(|| ())), AssignmentFile::in_folder(folder)).unwrap();
+        let parts = (Box::new(|_, _| {}) as Assigner, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_| Ok(())));
+        let control = Control::resume(facts, Arc::default(), parts, AssignmentFile::in_folder(folder)).unwrap();
         serve("127.0.0.1:0".parse().unwrap(), Arc::new(control), Some(Certificates::in_folder(folder).unwrap())).unwrap()
     }
 
