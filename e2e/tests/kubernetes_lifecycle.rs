@@ -24,10 +24,13 @@ fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
             job.until_whole(workers)?;
             if workers == 3 {
                 for pod in job.pods()?.iter().skip(1) {
-                    let log = cluster.ask(&["logs", &pod.name])?;
-                    let (prefetched, local) = (log.find("prefetched"), log.find("the local database is used"));
-                    ensure!(prefetched.is_some() && prefetched < local, "{} took a shard that it had not prepared:\n{log}", pod.name);
-                    ensure!(!log.contains("restored from"), "{} restored a shard behind its claim:\n{log}", pod.name);
+                    let (log, at) = until(&format!("{} has taken a shard", pod.name), PATIENCE, || {
+                        let log = cluster.ask(&["logs", &pod.name])?;
+                        let at = log.find("the local database is used").or(log.find("restored from"));
+                        Ok(at.map(|at| (log, at)))
+                    })?;
+                    ensure!(log.find("prefetched").is_some_and(|before| before < at), "{} had not prepared it:\n{log}", pod.name);
+                    ensure!(!log.contains("restored from"), "{} restored it behind its claim:\n{log}", pod.name);
                 }
             }
         }
