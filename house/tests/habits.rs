@@ -15,7 +15,7 @@ const EXCEPTIONS: &[Exception] = &[
         reason: "one state machine: its events, actions and phases are read together, and what can be read alone has files of its own already",
     },
     Exception { path: "api/src/v1.rs", function: None, lines_max: 700, reason: "generated from the contract, and never read" },
-    Exception { path: "api/src/v1.rs", function: Some("call"), lines_max: 160, reason: "generated from the contract, and never read" },
+    Exception { path: "api/src/v1.rs", function: Some("call"), lines_max: 200, reason: "generated from the contract, and never read" },
     Exception {
         path: "crds/src/pipeline.rs",
         function: None,

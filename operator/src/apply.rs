@@ -1,6 +1,8 @@
 //! Everything that is written: objects in the cluster, by server-side apply, and assignments, by telling the workers. Decides nothing, and does
 //! nothing unless this operator leads for certain.
 
+mod workers;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -132,14 +134,14 @@ impl Applier {
             Action::DeletePostman(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
             Action::Prefetch { pod, shards } => {
                 let request = v1::PrefetchRequest { job: blueprint.uid().to_owned(), shards: shards.iter().copied().collect() };
-                prefetch(observer, seen, pod, request).await;
+                workers::prefetch(observer, seen, pod, request).await;
                 Ok(())
             }
             Action::Assign { pod, version, shards } => {
                 self.check_lead()?;
                 let assignment =
                     v1::Assignment { job: blueprint.uid().to_owned(), version: *version, shards: shards.iter().copied().collect() };
-                assign(observer, seen, pod, assignment).await;
+                workers::assign(observer, seen, pod, assignment).await;
                 Ok(())
             }
         }
@@ -370,26 +372,6 @@ fn word(letters: Letters) -> Option<&'static str> {
 fn revision_of<'a>(blueprint: &'a Blueprint, seen: &'a Seen, template: &str) -> Result<&'a Revision, ApplyError> {
     let own = (template == blueprint.template).then_some(&blueprint.revision);
     own.or_else(|| seen.revisions.get(template)).ok_or_else(|| ApplyError::NoRevision { template: template.to_owned() })
-}
-
-/// A worker that does not hear it is told again with the next plan, if it is still there and it is still right.
-async fn assign(observer: &Observer, seen: &Seen, pod: &str, assignment: v1::Assignment) {
-    let worker = seen.fleet.workers.iter().find(|worker| worker.pod == pod);
-    let Some(channel) = worker.and_then(|worker| observer.channel(&worker.uid)) else { return };
-    tracing::info!(pod, version = assignment.version, shards = ?assignment.shards, "assigned");
-    if let Err(error) = WorkerClient::new(channel).assign(assignment).await {
-        tracing::warn!(pod, error = error.message(), "a worker did not take its assignment");
-    }
-}
-
-/// One that could not be told is told at the next look.
-async fn prefetch(observer: &Observer, seen: &Seen, pod: &str, request: v1::PrefetchRequest) {
-    let worker = seen.fleet.workers.iter().find(|worker| worker.pod == pod);
-    let Some(channel) = worker.and_then(|worker| observer.channel(&worker.uid)) else { return };
-    tracing::info!(pod, shards = ?request.shards, "asked to prefetch");
-    if let Err(error) = WorkerClient::new(channel).prefetch(request).await {
-        tracing::warn!(pod, error = error.message(), "a worker was not asked to prefetch");
-    }
 }
 
 fn unless_namespace_ends(done: Result<(), ApplyError>) -> Result<(), ApplyError> {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::Incarnation;
 use forebay_engine::journal;
 use forebay_engine::log::{Log, LogError, Producer, Receipt, Transaction};
@@ -74,29 +75,29 @@ impl<L: Log> Committer<L> {
                 self.hand = Some(hand);
                 Event::ProducerOpened(incarnation)
             }
-            Err(reason) => Event::ProducerFailed(incarnation, reason),
+            Err(failure) => Event::ProducerFailed(incarnation, failure),
         }
     }
 
-    fn try_open(&self, incarnation: &Incarnation) -> Result<Hand, String> {
+    fn try_open(&self, incarnation: &Incarnation) -> Result<Hand, Failure> {
         let (transactions, inbox) = unbounded();
         let (answer, answers) = unbounded();
         let (log, owner) = (self.log.clone(), incarnation.clone());
         let what = format!("the producer of incarnation {incarnation}");
-        let leash = self.watchdog.start(&what, move || serve(&*log, &owner, &inbox, &answer)).map_err(text)?;
-        let (opened, leash) = self.watchdog.await_answer(leash, &answers, self.log.deadlines().open).map_err(text)?;
+        let leash = self.watchdog.start(&what, move || serve(&*log, &owner, &inbox, &answer)).map_err(passing)?;
+        let (opened, leash) = self.watchdog.await_answer(leash, &answers, self.log.deadlines().open).map_err(passing)?;
         match opened {
             Ok(_receipt) => Ok(Hand { incarnation: incarnation.clone(), transactions, answers, leash }),
             Err(error) => {
                 self.watchdog.release(leash);
-                Err(error.to_string())
+                Err(error.into())
             }
         }
     }
 
     fn commit(&mut self, incarnation: Incarnation, contribution: Contribution) -> Event {
         let Some(hand) = self.hand.take_if(|hand| hand.incarnation == incarnation) else {
-            return Event::ProducerFailed(incarnation, "its producer is closed".into());
+            return Event::ProducerFailed(incarnation, Failure::Passing("its producer is closed".into()));
         };
         let (transaction, figures) = transaction_of(contribution);
         let (began, sent) = (Instant::now(), self.clock.read());
@@ -111,16 +112,16 @@ impl<L: Log> Committer<L> {
                 }
                 Event::Committed(incarnation, receipt)
             }
-            Err(reason) => Event::ProducerFailed(incarnation, reason),
+            Err(failure) => Event::ProducerFailed(incarnation, failure),
         }
     }
 
     /// The hand is kept only if the commit succeeded: a producer is never used after an error.
-    fn commit_by(&mut self, hand: Hand, transaction: Transaction) -> Result<Receipt, String> {
+    fn commit_by(&mut self, hand: Hand, transaction: Transaction) -> Result<Receipt, Failure> {
         let Hand { incarnation, transactions, answers, leash } = hand;
         // It fails only if the thread has panicked, and then there is no answer.
         let _ = transactions.send(transaction);
-        let (outcome, leash) = self.watchdog.await_answer(leash, &answers, self.log.deadlines().commit).map_err(text)?;
+        let (outcome, leash) = self.watchdog.await_answer(leash, &answers, self.log.deadlines().commit).map_err(passing)?;
         match outcome {
             Ok(receipt) => {
                 self.hand = Some(Hand { incarnation, transactions, answers, leash });
@@ -129,7 +130,7 @@ impl<L: Log> Committer<L> {
             Err(error) => {
                 drop(transactions);
                 self.watchdog.release(leash);
-                Err(error.to_string())
+                Err(error.into())
             }
         }
     }
@@ -189,8 +190,8 @@ fn transaction_of(contribution: Contribution) -> (Transaction, Figures) {
     (transaction, figures)
 }
 
-fn text(hung: Hung) -> String {
-    hung.to_string()
+fn passing(hung: Hung) -> Failure {
+    Failure::Passing(hung.to_string())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
 use crate::status::{Counters, Status};
+use crate::turns::Turns;
 use crate::watched::{ScanError, Watched};
 
 /// Brings a shard up on a helper thread: the part of a restore that the runtime knows how to do.
@@ -45,6 +46,7 @@ pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub executors: Vec<Sender<Command<P, S>>>,
     pub helpers: Sender<Task>,
     pub restorer: Restorer<P, S>,
+    pub turns: Arc<Turns>,
     pub manifests: ManifestReader,
     pub deleter: Deleter,
 }
@@ -93,8 +95,14 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             Action::Start(shard, attempt) => self.command(shard, Command::Start(shard, attempt)),
             Action::Seal(shard, attempt, owner, annotations) => self.command(shard, Command::Seal(shard, attempt, owner, annotations)),
             Action::Confirm(shard, epoch, journal) => self.command(shard, Command::Confirm(shard, epoch, journal)),
-            Action::Drop(shard) => self.command(shard, Command::Drop(shard)),
-            Action::Close(shard) => self.command(shard, Command::Close(shard)),
+            Action::Drop(shard) => {
+                self.turns.want(shard, None);
+                self.command(shard, Command::Drop(shard));
+            }
+            Action::Close(shard) => {
+                self.turns.want(shard, None);
+                self.command(shard, Command::Close(shard));
+            }
             Action::Discard { shard, before, objects } => self.discard(shard, before, objects),
             Action::Look(looks) => self.look(looks),
             Action::Report(report) => self.report(report),
@@ -117,16 +125,23 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         self.show(shard, "restoring");
         tracing::debug!(%shard, "restore begins");
         Counters::add(&self.status.counters.restores, 1);
-        let (restorer, executor) = (self.restorer.clone(), self.executor(shard).clone());
-        self.help(shard, attempt, move || match restorer(shard, attempt, claimed) {
-            Restoration::Done(state, scan) => {
-                let head = state.head().clone();
-                tracing::debug!(%shard, epoch = %head.epoch, "restore ends");
-                let _ = executor.send(Command::Adopt(shard, attempt, state));
-                Ok(Event::Restored(shard, attempt, Box::new(head), scan))
+        let (restorer, executor, turns) = (self.restorer.clone(), self.executor(shard).clone(), self.turns.clone());
+        turns.want(shard, Some(attempt));
+        self.help(shard, attempt, move || {
+            let unwanted = || Failure::Passing("nobody waits for this restore any more".into());
+            let _place = turns.enter(shard, attempt).ok_or_else(unwanted)?;
+            match restorer(shard, attempt, claimed) {
+                Restoration::Done(state, scan) => {
+                    let head = state.head().clone();
+                    tracing::debug!(%shard, epoch = %head.epoch, "restore ends");
+                    if !turns.hand_over(shard, attempt, || drop(executor.send(Command::Adopt(shard, attempt, state)))) {
+                        return Err(unwanted());
+                    }
+                    Ok(Event::Restored(shard, attempt, Box::new(head), scan))
+                }
+                Restoration::Outrun => Ok(Event::RestoreOutrun(shard, attempt)),
+                Restoration::Failed(failure) => Err(failure),
             }
-            Restoration::Outrun => Ok(Event::RestoreOutrun(shard, attempt)),
-            Restoration::Failed(failure) => Err(failure),
         });
     }
 

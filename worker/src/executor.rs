@@ -19,9 +19,10 @@ use forebay_engine::worker::{Attempt, Event};
 
 use crate::clock::Clock;
 use crate::freshness::{Batch, Freshness};
-use crate::helpers::panic_text;
+use crate::helpers::{Task, panic_text};
 use crate::snapshots::Snapshots;
 use crate::status::Status;
+use crate::watched::Watched;
 
 /// Records of one shard that are processed before messages are looked at again: a few milliseconds' worth.
 const BATCH_RECORDS: usize = 1024;
@@ -48,7 +49,9 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
 
 /// What all executors of a worker share.
 pub(crate) struct Shared<L: Log, S: StateStore> {
-    pub log: Arc<L>,
+    pub log: Watched<L>,
+    /// For what waits for brokers.
+    pub helpers: Sender<Task>,
     pub clock: Arc<Clock>,
     pub status: Arc<Status>,
     pub events: Sender<Event>,
@@ -76,7 +79,14 @@ struct Executor<L: Log, P: Pipeline, S: StateStore> {
     slots: BTreeMap<ShardId, Slot<P, S, L::Input>>,
     /// What inputs ring, and where that is heard: one ring is as good as many.
     bell: (Sender<()>, Receiver<()>),
+    /// Where inputs come that a helper has opened.
+    opened: (Sender<Opened<L::Input>>, Receiver<Opened<L::Input>>),
+    /// The shards whose inputs are being opened, each with the attempt that waits until that is over: two readers of a partition at once would be in each other's way.
+    opening: BTreeMap<ShardId, Option<Attempt>>,
 }
+
+/// For which attempt an input was opened, and what came of it.
+type Opened<I> = (ShardId, Attempt, Result<I, Failure>);
 
 /// Starts the thread; it ends when the sender is dropped.
 pub(crate) fn start<L, P, S>(number: usize, shared: Arc<Shared<L, S>>) -> (Sender<Command<P, S>>, JoinHandle<()>)
@@ -87,7 +97,9 @@ where
 {
     let (commands, inbox) = unbounded();
     let builder = std::thread::Builder::new().name(format!("executor-{number}"));
-    let thread = builder.spawn(move || Executor { shared, slots: BTreeMap::new(), bell: bounded(1) }.run(&inbox));
+    let opened = unbounded();
+    let thread =
+        builder.spawn(move || Executor { shared, slots: BTreeMap::new(), bell: bounded(1), opened, opening: BTreeMap::new() }.run(&inbox));
     (commands, thread.expect("the system refuses a thread at the start"))
 }
 
@@ -97,6 +109,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         loop {
             while let Ok(command) = inbox.try_recv() {
                 self.obey(command);
+            }
+            while let Ok(opened) = self.opened.1.try_recv() {
+                self.begin(opened);
             }
             let mut records = 0;
             let shards: Vec<ShardId> = self.slots.keys().copied().collect();
@@ -115,6 +130,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 recv(inbox) -> command => match command {
                     Ok(command) => self.obey(command),
                     Err(RecvError) => return,
+                },
+                recv(self.opened.1) -> opened => if let Ok(opened) = opened {
+                    self.begin(opened);
                 },
                 recv(self.bell.1) -> _ring => {}
                 default(wait) => {}
@@ -137,9 +155,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 let slot = Slot { attempt, shard: state, input, rings, dirty, full, behind, freshness, sealed_bytes };
                 self.slots.insert(shard, slot);
             }
-            Command::Start(shard, attempt) => {
-                let _ = self.guarded(shard, |executor, shard| executor.open_input(shard, attempt));
-            }
+            Command::Start(shard, attempt) => self.open_input(shard, attempt),
             Command::Seal(shard, attempt, owner, annotations) => {
                 let _ = self.guarded(shard, |executor, shard| executor.seal(shard, attempt, &owner, annotations));
             }
@@ -175,9 +191,38 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         None
     }
 
-    fn open_input(&mut self, shard: ShardId, attempt: Attempt) -> Result<(), Failure> {
-        let Some(slot) = self.slots.get_mut(&shard).filter(|slot| slot.attempt == attempt) else { return Ok(()) };
-        let mut input = self.shared.log.open_input(shard, slot.shard.positions())?;
+    /// Has the shard's input opened. Brokers may take their time with it, which is no other shard's matter.
+    fn open_input(&mut self, shard: ShardId, attempt: Attempt) {
+        let Some(slot) = self.slots.get(&shard).filter(|slot| slot.attempt == attempt) else { return };
+        if let Some(waiting) = self.opening.get_mut(&shard) {
+            *waiting = Some(attempt);
+            return;
+        }
+        self.opening.insert(shard, None);
+        let (log, opened, positions) = (self.shared.log.clone(), self.opened.0.clone(), slot.shard.positions().to_vec());
+        let task = move || {
+            let action = format!("open the input of shard {shard}");
+            let open = AssertUnwindSafe(|| log.ask(&action, move |log| log.open_input(shard, &positions)).map_err(Failure::from));
+            let input = catch_unwind(open).unwrap_or_else(|panic| Err(Failure::Passing(format!("{action}: {}", panic_text(&*panic)))));
+            let _ = opened.send((shard, attempt, input));
+        };
+        let _ = self.shared.helpers.send(Box::new(task));
+    }
+
+    fn begin(&mut self, (shard, attempt, input): Opened<L::Input>) {
+        let waiting = self.opening.remove(&shard).flatten();
+        if self.slots.get(&shard).is_some_and(|slot| slot.attempt == attempt) {
+            let _ = self.guarded(shard, |executor, shard| executor.read_from(shard, input?));
+        } else {
+            drop(input);
+        }
+        if let Some(attempt) = waiting {
+            self.open_input(shard, attempt);
+        }
+    }
+
+    fn read_from(&mut self, shard: ShardId, mut input: L::Input) -> Result<(), Failure> {
+        let slot = self.slots.get_mut(&shard).expect("the caller just looked it up");
         let bell = self.bell.0.clone();
         slot.rings = input.ring(Arc::new(move || {
             // Full: it has been rung already.
@@ -278,3 +323,6 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
 fn uncommitted<P: Pipeline, S: StateStore>(shard: &Shard<P, S>) -> usize {
     shard.open_records() + shard.unconfirmed_records()
 }
+
+#[cfg(test)]
+mod tests;

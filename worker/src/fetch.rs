@@ -8,13 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use forebay_engine::manifest::{Manifest, ManifestFile};
 use forebay_engine::restore::ImportError;
 use forebay_engine::state::StateError;
-use forebay_engine::store::ObjectStore;
+use forebay_engine::store::{ObjectStore, StoreError};
 
 /// Objects of one restore on their way at a time: about what fills a 1 Gbit/s link. Four shards are restored at once at most.
 const DOWNLOADS_MAX: usize = 4;
 
-/// Downloads all files of a checkpoint into `folder`, which is made. What is there already stays, or is overwritten. The first error ends it.
-pub fn fetch_all(store: &dyn ObjectStore, manifest: &Manifest, folder: &Path) -> Result<(), ImportError> {
+/// Downloads all files of a checkpoint into `folder`, which is made. What is there already stays, or is overwritten. The first error ends it, and so does
+/// the end of being wanted, which is looked at before each object.
+pub fn fetch_all(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+    folder: &Path,
+    is_wanted: &(dyn Fn() -> bool + Sync),
+) -> Result<(), ImportError> {
     std::fs::create_dir_all(folder).map_err(|error| local("create folder", folder, &error))?;
     let mut objects: Vec<(&str, Vec<&ManifestFile>)> = manifest.objects().into_iter().collect();
     // The largest first, so that none is left to run alone at the end.
@@ -24,7 +30,8 @@ pub fn fetch_all(store: &dyn ObjectStore, manifest: &Manifest, folder: &Path) ->
         while !failed.load(Ordering::Relaxed)
             && let Some((object, files)) = objects.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            if let Err(error) = fetch(store, object, files, folder) {
+            let fetched = if is_wanted() { fetch(store, object, files, folder) } else { Err(unwanted(object)) };
+            if let Err(error) = fetched {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
             }
@@ -37,6 +44,11 @@ pub fn fetch_all(store: &dyn ObjectStore, manifest: &Manifest, folder: &Path) ->
         work();
     });
     failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+fn unwanted(object: &str) -> ImportError {
+    let reason = "nobody waits for this restore any more".to_owned();
+    ImportError::Store(StoreError::Unavailable { action: "download", key: object.to_owned(), reason })
 }
 
 /// Downloads one object and writes the files that it holds into `folder`.

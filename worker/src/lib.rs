@@ -16,11 +16,13 @@ mod helpers;
 pub mod http;
 pub mod prefetch;
 pub mod restorer;
+mod restores;
 pub mod rewind;
 pub mod runtime;
 pub mod savepoint;
 mod snapshots;
 pub mod status;
+mod turns;
 mod watchdog;
 mod watched;
 

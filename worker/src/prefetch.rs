@@ -34,6 +34,9 @@ pub(crate) enum Missed {
     Failed(String),
 }
 
+/// Whether the shard is still to be prepared.
+pub(crate) type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// Prepares shards, one at a time, on a thread of its own.
 pub struct Prefetcher {
     inner: Mutex<Inner>,
@@ -49,7 +52,7 @@ struct Inner {
 
 impl Prefetcher {
     /// Starts the thread. `fetch` brings the database of a shard up to date, and closes it.
-    pub(crate) fn start(fetch: impl Fn(ShardId) -> Result<(), Missed> + Send + 'static) -> Arc<Self> {
+    pub(crate) fn start(fetch: impl Fn(ShardId, Wanted) -> Result<(), Missed> + Send + 'static) -> Arc<Self> {
         let prefetcher = Arc::new(Self { inner: Mutex::default(), changed: Condvar::new() });
         let own = prefetcher.clone();
         let thread = std::thread::Builder::new().name("prefetch".into()).spawn(move || own.run(&fetch));
@@ -90,7 +93,7 @@ impl Prefetcher {
         drop(self.changed.wait_timeout_while(inner, END_TIMEOUT, is_busy));
     }
 
-    fn run(&self, fetch: &dyn Fn(ShardId) -> Result<(), Missed>) {
+    fn run(self: &Arc<Self>, fetch: &dyn Fn(ShardId, Wanted) -> Result<(), Missed>) {
         let mut inner = self.inner();
         while !inner.is_over {
             let next = inner.wanted.iter().min_by_key(|(_, (_, due))| *due).map(|(shard, (_, due))| (*shard, *due));
@@ -105,7 +108,9 @@ impl Prefetcher {
             }
             inner.at_work_on = Some(shard);
             drop(inner);
-            let outcome = catch_unwind(AssertUnwindSafe(|| fetch(shard)));
+            let own = self.clone();
+            let wanted: Wanted = Arc::new(move || own.wants(shard));
+            let outcome = catch_unwind(AssertUnwindSafe(|| fetch(shard, wanted)));
             let outcome = outcome.unwrap_or_else(|panic| Err(Missed::Failed(format!("it panicked: {}", panic_text(&*panic)))));
             inner = self.inner();
             inner.at_work_on = None;
@@ -114,6 +119,11 @@ impl Prefetcher {
             }
             self.changed.notify_all();
         }
+    }
+
+    fn wants(&self, shard: ShardId) -> bool {
+        let inner = self.inner();
+        !inner.is_over && inner.wanted.contains_key(&shard)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -153,7 +163,7 @@ mod tests {
     fn scripted() -> (Arc<Prefetcher>, Receiver<ShardId>, Sender<Result<(), Missed>>) {
         let (begun, begins) = bounded(0);
         let (end, ends) = bounded::<Result<(), Missed>>(0);
-        let fetch = move |shard| {
+        let fetch = move |shard, _wanted: Wanted| {
             begun.send(shard).map_err(|_| Missed::Failed("the test is over".into()))?;
             ends.recv().unwrap_or(Ok(()))
         };

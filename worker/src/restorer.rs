@@ -39,6 +39,8 @@ pub(crate) struct ShardPorts<L> {
     pub status: Arc<Status>,
     /// For a shard that is being prefetched, which comes by here again and again.
     pub quiet: bool,
+    /// Whether anybody still waits for it.
+    pub is_wanted: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl<L: Log> RestorePorts for ShardPorts<L> {
@@ -82,7 +84,7 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
     fn import(&mut self, manifest: &Manifest) -> Result<RocksState, ImportError> {
         tracing::debug!(shard = %self.shard, "download begins");
         RocksState::wipe(&self.folder)?;
-        fetch_all(&*self.store, manifest, &self.folder)?;
+        fetch_all(&*self.store, manifest, &self.folder, &*self.is_wanted)?;
         let opened = RocksState::open(&self.folder, &self.memory).and_then(|store| {
             let stamp = store.as_ref().map(StateStore::stamp).transpose()?.flatten();
             Ok(store.filter(|_| stamp.as_ref() == Some(&manifest.stamp)))

@@ -112,6 +112,7 @@ impl<L: Log> History<L> {
             topic_ids,
             status: self.status.clone(),
             quiet: false,
+            is_wanted: Arc::new(|| true),
         };
         let restored = restore_until(&mut ports, shard, until)?;
         let Some(head) = restored.head else { return Ok(None) };

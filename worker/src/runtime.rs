@@ -7,27 +7,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
-use forebay_engine::claim::{Claimed, VersionRule};
-use forebay_engine::failure::Failure;
-use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, Revision, ShardId, Timestamp};
-use forebay_engine::journal::{Books, Stamp};
+use forebay_engine::claim::VersionRule;
+use forebay_engine::ids::{Revision, ShardId};
 use forebay_engine::lifetimes::Lifetimes;
-use forebay_engine::log::{InputPosition, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{Log, LogError, StartFrom};
 use forebay_engine::pipeline::Pipeline;
-use forebay_engine::restore::{RestoreError, restore};
-use forebay_engine::shard::{Shard, shard_of};
 use forebay_engine::store::ObjectStore;
-use forebay_engine::worker::{Attempt, Event, IncarnationNames, Worker, WorkerOptions};
+use forebay_engine::worker::{Event, IncarnationNames, Worker, WorkerOptions};
 use forebay_state::{RocksState, SharedMemory};
 
 use crate::clock::Clock;
 use crate::control::{Assigner, Checkpoints};
-use crate::coordinator::{Coordinator, Restoration, Restorer};
+use crate::coordinator::Coordinator;
 use crate::executor::Shared;
-use crate::prefetch::{Missed, Prefetcher};
-use crate::restorer::{ShardPorts, newest_mark, shard_folder};
+use crate::prefetch::Prefetcher;
+use crate::restorer::newest_mark;
+use crate::restores::{Restores, restorer};
 use crate::snapshots::{Pace, Snapshots};
 use crate::status::Status;
+use crate::turns::Turns;
 use crate::watchdog::Watchdog;
 use crate::watched::Watched;
 use crate::{committer, executor, helpers};
@@ -127,7 +125,8 @@ impl Runtime {
         threads.push(committer);
         threads.extend(snapshotters);
         let shared = Arc::new(Shared {
-            log: engine.log.clone(),
+            log: log.clone(),
+            helpers: helper_tasks.clone(),
             clock: clock.clone(),
             status: status.clone(),
             events: events.clone(),
@@ -150,11 +149,9 @@ impl Runtime {
         let asked = executors.clone();
         let checkpoint = Arc::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
+        let turns = Arc::<Turns>::default();
         let restores = Arc::new(Restores { log: log.clone(), engine, options: options.clone(), memory, status: status.clone() });
-        let prefetcher = Prefetcher::start({
-            let restores = restores.clone();
-            move |shard| restores.prefetch(shard)
-        });
+        let prefetcher = restores.prefetcher();
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: log.clone(),
@@ -167,7 +164,8 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(restores, prefetcher.clone(), budget.cache_bytes),
+            restorer: restorer(restores, prefetcher.clone(), turns.clone(), budget.cache_bytes),
+            turns,
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -268,142 +266,4 @@ impl Budget {
         let epoch_bytes = (rest / 9 / shards).clamp(256 << 10, 16 << 20);
         Self { database_bytes: (rest / 4).max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: rest / 10 / shards, epoch_bytes }
     }
-}
-
-/// What every restore needs.
-struct Restores<L, P> {
-    log: Watched<L>,
-    engine: Engine<L, P>,
-    options: RuntimeOptions,
-    memory: SharedMemory,
-    status: Arc<Status>,
-}
-
-impl<L: Log, P> Restores<L, P> {
-    /// The ports of one, and the topics of the job's inputs. Topics are asked for anew each time: one may have been made anew, or have got more
-    /// partitions, since this process began.
-    fn ports(&self, shard: ShardId, quiet: bool) -> Result<(ShardPorts<L>, Vec<TopicInfo>), LogError> {
-        let mut inputs = self.log.ask("look at the job's topics", Log::describe)?;
-        let journal = inputs.last().map(|topic| topic.id.clone());
-        inputs.truncate(self.options.start_from.len());
-        let ports = ShardPorts {
-            log: self.log.clone(),
-            store: self.engine.store.clone(),
-            folder: shard_folder(&self.options.state_dir, shard),
-            memory: self.memory.clone(),
-            shard,
-            timeline: self.options.worker.timeline,
-            topic_ids: inputs.iter().map(|topic| topic.id.clone()).chain(journal).collect(),
-            status: self.status.clone(),
-            quiet,
-        };
-        Ok((ports, inputs))
-    }
-
-    /// Brings the database of a shard that somebody else owns up to date, and closes it.
-    fn prefetch(&self, shard: ShardId) -> Result<(), Missed> {
-        let (mut ports, _) = self.ports(shard, true).map_err(|error| Missed::Failed(error.to_string()))?;
-        match restore(&mut ports, shard) {
-            Ok(_) => Ok(()),
-            Err(RestoreError::Outrun) => Err(Missed::Outrun),
-            Err(error) => Err(Missed::Failed(error.to_string())),
-        }
-    }
-}
-
-fn restorer<L: Log, P: Pipeline + 'static>(
-    restores: Arc<Restores<L, P>>,
-    prefetcher: Arc<Prefetcher>,
-    cache_bytes: usize,
-) -> Restorer<P, RocksState> {
-    Arc::new(move |shard: ShardId, _attempt: Attempt, claimed: Claimed| {
-        let Restores { log, engine, options, .. } = &*restores;
-        prefetcher.leave(shard);
-        let (mut ports, inputs) = match restores.ports(shard, false) {
-            Ok(ports) => ports,
-            Err(error) => return Restoration::Failed(error.into()),
-        };
-        let topic_ids = ports.topic_ids.clone();
-        let restored = match restore(&mut ports, shard) {
-            Ok(restored) => restored,
-            Err(RestoreError::Outrun) => return Restoration::Outrun,
-            Err(error) => return Restoration::Failed(error.into()),
-        };
-        let head = match restored.head {
-            Some(head) => go_on(head, options, &inputs, topic_ids),
-            None => genesis(log, &claimed, options, topic_ids),
-        };
-        let head = match head {
-            Ok(head) => head,
-            Err(failure) => return Restoration::Failed(failure),
-        };
-        let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes).with_lifetimes(options.lifetimes.clone());
-        match log.scan(shard, claimed.offset(), View::Uncommitted) {
-            Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
-            Err(error) => Restoration::Failed(error.into()),
-        }
-    })
-}
-
-/// A revision takes effect with the next epoch. An input that was made anew under its name has other records at the same offsets (the restore has
-/// looked at the journal's id); partitions that were added hold keys whose state lies elsewhere.
-fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo], topic_ids: Vec<String>) -> Result<Stamp, Failure> {
-    let shard = head.owner.shard;
-    for (topic, was) in inputs.iter().zip(&head.topic_ids) {
-        if *was != topic.id && !was.is_empty() && !topic.id.is_empty() {
-            return Err(Failure::Lasting(format!(
-                "shard {shard}: input topic {} was deleted and made anew (id {was}, now {}); its offsets mean other records. Bring the topic back, \
-                 or start the job anew under another name",
-                topic.name, topic.id
-            )));
-        }
-    }
-    for (input, topic) in (0..).map(InputId::new).zip(inputs) {
-        let is_known =
-            |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
-        let mut own = (0..topic.partitions).map(Partition::new).filter(|partition| shard_of(*partition, options.shards) == shard);
-        if let Some(added) = own.find(|partition| !is_known(partition)) {
-            return Err(Failure::Lasting(format!(
-                "shard {shard}: topic {} has {} partitions, and partition {added} was not there when the state began. Its keys' state lies in other \
-                 partitions: start a job with another name from the beginning of the topic",
-                topic.name, topic.partitions
-            )));
-        }
-    }
-    head.revision = options.revision.clone();
-    head.topic_ids = topic_ids;
-    Ok(head)
-}
-
-/// The state before the first epoch.
-fn genesis<L: Log>(log: &Watched<L>, claimed: &Claimed, options: &RuntimeOptions, topic_ids: Vec<String>) -> Result<Stamp, Failure> {
-    let owner = claimed.owner().clone();
-    let mut positions: Vec<InputPosition> = Vec::new();
-    for (input, from) in (0..).map(InputId::new).zip(options.start_from.iter().copied()) {
-        let all = log.ask(&format!("find where to start in input {input}"), move |log| log.start_positions(input, from))?;
-        positions.extend(all.into_iter().filter(|position| shard_of(position.partition, options.shards) == owner.shard));
-    }
-    positions.sort();
-    let asked = positions.clone();
-    let own = log.ask("look for offsets that this job has committed", move |log| log.own_positions(&asked))?;
-    if let Some(InputPosition { input, partition, next }) = own.first() {
-        return Err(Failure::Lasting(format!(
-            "shard {}: its journal and its checkpoints are gone: there are none, and yet this job has committed offset {next} of input {input}, \
-             partition {partition}, to its consumer group. Bring the journal topic or the checkpoints back; to begin anew and process the input \
-             again, stop the job and call `forebay cleanup --delete`",
-            owner.shard
-        )));
-    }
-    Ok(Stamp {
-        owner,
-        epoch: Epoch::default(),
-        revision: options.revision.clone(),
-        clock: Timestamp::default(),
-        positions,
-        topic_ids,
-        books: Books::default(),
-        retained: Vec::new(),
-        garbage: Vec::new(),
-        journal: JournalOffset::default(),
-    })
 }

@@ -4,6 +4,7 @@
 //! A savepoint is laid out as a job's own prefix is, and its manifest, `savepoint.json`, is written last, create-only: without it there is none.
 //! Whoever makes it reads what the object store has and asks no worker, so it can be made of a job that rests.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use forebay_engine::ids::{AssignmentVersion, Epoch, Incarnation, JournalOffset, ShardId, Timeline, WorkerName};
@@ -157,7 +158,7 @@ pub fn seed(
 ) -> Result<Stamp, SavepointError> {
     let manifest = decode(savepoint, &manifest_key(saved.shard, saved.epoch, &saved.incarnation))?;
     let database = scratch.join("database");
-    fetch_all(savepoint, &manifest, &database)?;
+    fetch_all(savepoint, &manifest, &database, &|| true)?;
     let memory = SharedMemory::new(MEMORY_BYTES_MIN, 2)?;
     let unreadable = || SavepointError::Unreadable { reason: format!("the files of shard {} are no database", saved.shard) };
     let state = RocksState::open(&database, &memory)?.ok_or_else(unreadable)?;
@@ -210,17 +211,24 @@ fn first_stamp(was: Stamp, timeline: Timeline, by: &Incarnation) -> Stamp {
     Stamp { owner, topic_ids, retained: vec![itself], garbage: Vec::new(), journal: JournalOffset::default(), ..was }
 }
 
+/// Copies the newest checkpoint of a shard. The job goes on meanwhile: what it does not need any more may be gone before it is copied, and then the
+/// checkpoint that is the newest by then is gone on with, of which most is copied already.
 fn copy(from: &dyn ObjectStore, to: &dyn ObjectStore, shard: ShardId, scratch: &Path) -> Result<SavedShard, SavepointError> {
-    let manifest = newest_manifest(from, shard)?.ok_or(SavepointError::NoCheckpoint { shard })?;
-    let file = scratch.join("object");
-    for (object, files) in manifest.objects() {
-        match fetch_object(from, object, &files, &file) {
-            Ok(_) => {}
-            Err(ImportError::Damaged(reason)) => return Err(SavepointError::Damaged { reason }),
-            Err(error) => return Err(error.into()),
+    let mut copied = BTreeSet::new();
+    let mut manifest = newest_manifest(from, shard)?.ok_or(SavepointError::NoCheckpoint { shard })?;
+    while let Err(error) = copy_objects(from, to, &manifest, &mut copied, scratch) {
+        let newest = newest_manifest(from, shard)?.filter(|newest| newest.retained() != manifest.retained());
+        match (error, newest) {
+            (SavepointError::Import(ImportError::Store(StoreError::NotFound { .. })), Some(newest)) => manifest = newest,
+            (error, _) => return Err(error),
         }
-        to.put(object, &Body::File(file.clone()))?;
-        std::fs::remove_file(&file).map_err(disk("remove a downloaded file"))?;
+    }
+    let objects = manifest.objects();
+    let left: Vec<String> = copied.into_iter().filter(|object| !objects.contains_key(object.as_str())).collect();
+    if !left.is_empty()
+        && let Err(error) = to.delete(&left)
+    {
+        tracing::warn!(%shard, %error, objects = left.len(), "copies that the savepoint does not need are left in it");
     }
     to.put(&manifest_key(shard, manifest.stamp.epoch, &manifest.taken_by), &Body::Bytes(manifest.encode()))?;
     Ok(SavedShard {
@@ -230,6 +238,27 @@ fn copy(from: &dyn ObjectStore, to: &dyn ObjectStore, shard: ShardId, scratch: &
         records_in: manifest.stamp.books.records_in,
         bytes: manifest.files.iter().map(|file| file.size).sum(),
     })
+}
+
+fn copy_objects(
+    from: &dyn ObjectStore,
+    to: &dyn ObjectStore,
+    manifest: &Manifest,
+    copied: &mut BTreeSet<String>,
+    scratch: &Path,
+) -> Result<(), SavepointError> {
+    let file = scratch.join("object");
+    for (object, files) in manifest.objects().into_iter().filter(|(object, _)| !copied.contains(*object)).collect::<Vec<_>>() {
+        match fetch_object(from, object, &files, &file) {
+            Ok(_) => {}
+            Err(ImportError::Damaged(reason)) => return Err(SavepointError::Damaged { reason }),
+            Err(error) => return Err(error.into()),
+        }
+        to.put(object, &Body::File(file.clone()))?;
+        copied.insert(object.to_owned());
+        std::fs::remove_file(&file).map_err(disk("remove a downloaded file"))?;
+    }
+    Ok(())
 }
 
 fn decode(store: &dyn ObjectStore, key: &str) -> Result<Manifest, SavepointError> {
@@ -253,9 +282,12 @@ impl ChecksumFile for Checksums {
 mod tests {
     //! Method: a checkpoint of a real database goes into an object store in memory, from there into a savepoint, and from that into a new job's store.
 
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use forebay_engine::ids::Partition;
     use forebay_engine::ids::TableId;
     use forebay_engine::shard::encode_key;
+    use forebay_engine::store::{Downloaded, ObjectInfo, Put};
 
     use super::*;
     use crate::fetch::tests::{Objects, stamp};
@@ -268,8 +300,12 @@ mod tests {
 
     /// A job's store with one checkpoint of shard 0, which holds one entity.
     fn job() -> (Objects, Stamp) {
+        job_at(Epoch::new(7))
+    }
+
+    fn job_at(epoch: Epoch) -> (Objects, Stamp) {
         let (store, dir) = (Objects::default(), tempfile::tempdir().unwrap());
-        let mut head = stamp(Epoch::new(7));
+        let mut head = stamp(epoch);
         head.journal = JournalOffset::new(99);
         head.topic_ids = vec!["input".into(), "journal".into()];
         head.books.records_in = 5;
@@ -313,11 +349,62 @@ mod tests {
             (JournalOffset::default(), &["input".to_owned(), String::new()][..])
         );
         let folder = scratch.path().join("again");
-        fetch_all(&to, &first, &folder).unwrap();
+        fetch_all(&to, &first, &folder, &|| true).unwrap();
         let state = RocksState::open(&folder, &SharedMemory::new(MEMORY_BYTES_MIN, 2).unwrap()).unwrap().unwrap();
         let mut value = Vec::new();
         assert!(state.get(&key(), &mut value).unwrap() && value == b"entity");
         assert_eq!(state.stamp().unwrap(), Some(first.stamp));
+    }
+
+    /// A store in which one checkpoint is collected while its first object is downloaded, and another is the newest then.
+    struct Moving {
+        stores: [Objects; 2],
+        at: AtomicUsize,
+    }
+
+    impl Moving {
+        fn now(&self) -> &Objects {
+            &self.stores[self.at.load(Ordering::SeqCst)]
+        }
+    }
+
+    impl ObjectStore for Moving {
+        fn put(&self, key: &str, _: &Body) -> Result<Put, StoreError> {
+            panic!("{key} is put into the job's own store")
+        }
+
+        fn get(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+            self.now().get(key)
+        }
+
+        fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError> {
+            match self.at.swap(1, Ordering::SeqCst) {
+                0 => Err(StoreError::NotFound { action: "download", key: key.to_owned() }),
+                _ => self.now().download(key, to),
+            }
+        }
+
+        fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+            self.now().list(prefix)
+        }
+
+        fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+            panic!("{keys:?} are deleted from the job's own store")
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_collected_while_it_is_copied_is_replaced_by_the_newest() {
+        let stores = [job_at(Epoch::new(7)).0, job_at(Epoch::new(8)).0];
+        let from = Moving { stores, at: AtomicUsize::new(0) };
+        let (saved, scratch) = (Objects::default(), tempfile::tempdir().unwrap());
+        let savepoint = take(&from, &saved, "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap();
+        assert_eq!(savepoint.shards[0].epoch, Epoch::new(8));
+
+        // One that lacks an object and is the newest all the same is missing it for good.
+        let from = Moving { stores: [job_at(Epoch::new(7)).0, job_at(Epoch::new(7)).0], at: AtomicUsize::new(0) };
+        let missing = take(&from, &Objects::default(), "uid", [ShardId::new(0)].into_iter(), scratch.path()).unwrap_err();
+        assert!(matches!(missing, SavepointError::Import(ImportError::Store(StoreError::NotFound { .. }))), "{missing}");
     }
 
     /// What format 1 looked like when it was made. A build that cannot read it cannot use old savepoints.

@@ -285,4 +285,4 @@ impl ChecksumFile for CachedChecksums<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

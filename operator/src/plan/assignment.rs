@@ -147,7 +147,7 @@ fn next_move<'a>(
     let running = owned().filter(|shard| shard.phase == "running").count();
     let (least, few) = others.iter().min_by_key(|(_, set)| set.len())?;
     let (from, most) = others.iter().max_by_key(|(_, set)| set.len())?;
-    if running < shards as usize || (waiting.is_none() && most.len() < few.len() + 2) {
+    if running != shards as usize || (waiting.is_none() && most.len() < few.len() + 2) {
         return None;
     }
     let (shard, to) = (*most.last()?, waiting.unwrap_or(least));

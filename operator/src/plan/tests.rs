@@ -242,7 +242,8 @@ fn a_shard_moves_once_its_new_owner_has_prepared_it_or_has_failed_to() {
 /// Method: three workers with as many shards each; one is gone, and of the other two the one that prepared the shard is not the first.
 #[test]
 fn a_shard_that_is_free_goes_to_the_one_of_equals_that_has_prepared_it() {
-    let two = vec![worker(0, PodState::Ready, runs(1, &[0])), worker(1, PodState::Ready, prepares(runs(1, &[1]), &[prefetched(2, true, "")]))];
+    let two =
+        vec![worker(0, PodState::Ready, runs(1, &[0])), worker(1, PodState::Ready, prepares(runs(1, &[1]), &[prefetched(2, true, "")]))];
     let told = plan(&fleet(2, two));
     assert_eq!(told, [assign(0, 2, &[0, 3]), assign(1, 2, &[1, 2])]);
 }

@@ -212,7 +212,7 @@ pub trait Log: Send + Sync + 'static {
     /// The transactional producer.
     type Producer: Producer;
     /// A reader of one shard's input partitions.
-    type Input: InputReader;
+    type Input: InputReader + 'static;
 
     /// Of the calls that are given up when they hang.
     fn deadlines(&self) -> Deadlines;

@@ -146,10 +146,7 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
 /// [`RestoreError::Younger`] when the checkpoints and the journal that are kept do not reach back so far.
 pub fn restore_until<P: RestorePorts>(ports: &mut P, shard: ShardId, until: Until) -> Result<Restored<P::Store>, RestoreError> {
     let start = ports.journal_range()?.start;
-    let local = match until {
-        Until::End => open_local(ports),
-        Until::Clock(_) => None,
-    };
+    let local = if until == Until::End { open_local(ports)? } else { None };
     let (last, local) = follow_local(ports, shard, start, local)?;
     if let Some(restored) = local {
         return Ok(restored);
@@ -188,10 +185,14 @@ pub fn restore_until<P: RestorePorts>(ports: &mut P, shard: ShardId, until: Unti
     }
 }
 
-fn open_local<P: RestorePorts>(ports: &mut P) -> Option<P::Store> {
-    ports.open_local().unwrap_or_else(|error| {
-        ports.note(RestoreNote::LocalUnusable(error.to_string()));
-        None
+/// One that is still open, or that the disk does not give at the moment, is no reason to throw it away.
+fn open_local<P: RestorePorts>(ports: &mut P) -> Result<Option<P::Store>, StateError> {
+    ports.open_local().or_else(|error| match error {
+        StateError::Corrupt { .. } => {
+            ports.note(RestoreNote::LocalUnusable(error.to_string()));
+            Ok(None)
+        }
+        StateError::Io { .. } => Err(error),
     })
 }
 

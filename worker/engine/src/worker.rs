@@ -7,6 +7,7 @@ mod barring;
 mod checkpoints;
 mod claims;
 mod round;
+mod suspects;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +49,7 @@ pub struct WorkerOptions {
 
 /// Numbers one attempt to bring a shard up; answers to earlier attempts are ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Attempt(u64);
+pub struct Attempt(pub u64);
 
 /// What happened.
 #[derive(Debug)]
@@ -60,7 +61,7 @@ pub enum Event {
     /// [`Action::OpenProducer`] succeeded.
     ProducerOpened(Incarnation),
     /// Opening or committing failed: the incarnation is over.
-    ProducerFailed(Incarnation, String),
+    ProducerFailed(Incarnation, Failure),
     /// Answer to [`Action::ReadManifest`].
     ManifestRead(ShardId, Attempt, Option<ManifestMark>),
     /// Answer to [`Action::Scan`].
@@ -233,6 +234,8 @@ pub struct Worker {
     producer: Producer,
     producer_failures: u32,
     shards: BTreeMap<ShardId, ShardState>,
+    /// Shards whose epochs were in a transaction that was refused, and have not committed since.
+    suspects: BTreeSet<ShardId>,
     round: Round,
     watch: Watch,
     barring: Barring,
@@ -270,6 +273,7 @@ impl Worker {
             producer: Producer::None,
             producer_failures: 0,
             shards: BTreeMap::new(),
+            suspects: BTreeSet::new(),
             round: Round::Idle { last: Timestamp::default() },
             watch: Watch::default(),
             barring: Barring::default(),
@@ -286,7 +290,7 @@ impl Worker {
             Event::Tick => {}
             Event::Assigned(rule, shards) => self.assigned(rule, &shards),
             Event::ProducerOpened(incarnation) => self.producer_opened(incarnation),
-            Event::ProducerFailed(incarnation, reason) => self.producer_failed(&incarnation, &reason),
+            Event::ProducerFailed(incarnation, failure) => self.producer_failed(&incarnation, &failure),
             Event::ManifestRead(shard, attempt, manifest) => self.claim_event(shard, attempt, ClaimEvent::Manifest(manifest)),
             Event::Scanned(shard, attempt, scan, range) => self.claim_event(shard, attempt, ClaimEvent::Scanned(scan, range)),
             Event::Cut(shard, attempt, start) => self.claim_event(shard, attempt, ClaimEvent::Cut(start)),
@@ -354,6 +358,9 @@ impl Worker {
     }
 
     fn assigned(&mut self, rule: VersionRule, shards: &BTreeSet<ShardId>) {
+        if self.stopping {
+            return;
+        }
         for shard in shards {
             self.shards.entry(*shard).or_insert_with(ShardState::new).assign(rule);
         }
@@ -410,7 +417,7 @@ impl Worker {
     }
 
     /// Never guess: whatever the error was, this incarnation is over. What it committed is learnt from the journals.
-    fn producer_failed(&mut self, incarnation: &Incarnation, reason: &str) {
+    fn producer_failed(&mut self, incarnation: &Incarnation, failure: &Failure) {
         let current = match &self.producer {
             Producer::Opening(current) | Producer::Ready(current) => current == incarnation,
             Producer::None | Producer::Waiting(_) => false,
@@ -418,7 +425,8 @@ impl Worker {
         if !current {
             return;
         }
-        self.out.push(Action::Report(Report::IncarnationOver(incarnation.clone(), reason.to_owned())));
+        self.out.push(Action::Report(Report::IncarnationOver(incarnation.clone(), failure.reason().to_owned())));
+        let in_transaction = self.in_transaction();
         self.round = Round::Idle { last: self.now };
         for (shard, state) in &mut self.shards {
             state.phase = match std::mem::replace(&mut state.phase, Phase::Left) {
@@ -435,7 +443,11 @@ impl Worker {
             };
             state.restart();
         }
-        self.producer = Producer::Waiting(backoff(self.now, self.options.retry, self.producer_failures));
+        let again = match failure {
+            Failure::Passing(_) => backoff(self.now, self.options.retry, self.producer_failures),
+            Failure::Lasting(_) => self.refused(in_transaction, failure),
+        };
+        self.producer = Producer::Waiting(again);
         self.producer_failures = self.producer_failures.saturating_add(1);
     }
 

@@ -153,7 +153,7 @@ impl Lab {
     fn fetched(&self, manifest: &Manifest) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ImportError> {
         let folder = self.dir.path().join("restored");
         RocksState::wipe(&folder).unwrap();
-        fetch_all(&self.objects, manifest, &folder)?;
+        fetch_all(&self.objects, manifest, &folder, &|| true)?;
         let restored = RocksState::open(&folder, &self.memory).unwrap().unwrap();
         assert_eq!(restored.stamp().unwrap().as_ref(), Some(&manifest.stamp));
         Ok(content(&restored))
@@ -268,5 +268,5 @@ fn several_objects_are_on_their_way_at_once_and_no_more_than_allowed() {
     waiting.files.retain(|file| file.immutable || file.name.starts_with("MANIFEST"));
     assert_eq!(waiting.objects().len(), DOWNLOADS_MAX, "three table files and a manifest");
     lab.objects.together = Some(Barrier::new(DOWNLOADS_MAX));
-    fetch_all(&lab.objects, &waiting, &lab.dir.path().join("together")).unwrap();
+    fetch_all(&lab.objects, &waiting, &lab.dir.path().join("together"), &|| true).unwrap();
 }

@@ -11,7 +11,7 @@ use super::*;
 use crate::fetch::tests::{Objects, stamp};
 
 #[derive(Clone)]
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Entity for Nothing {
     fn encode(&self, _: &mut Vec<u8>) {}

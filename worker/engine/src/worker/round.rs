@@ -24,7 +24,7 @@ pub(super) enum Round {
 /// What is to be done about a shard when the round is committed.
 #[derive(Debug)]
 pub(super) struct SealedMark {
-    shard: ShardId,
+    pub(super) shard: ShardId,
     attempt: Attempt,
     epoch: Epoch,
     /// A release mark follows in the next transaction.
@@ -79,7 +79,8 @@ impl Worker {
         let mut waiting = BTreeSet::new();
         let mut sealed = Vec::new();
         let mut contribution = Contribution::default();
-        for (shard, state) in &mut self.shards {
+        let alone = self.alone();
+        for (shard, state) in self.shards.iter_mut().filter(|(shard, _)| alone.is_none_or(|alone| alone == **shard)) {
             let owner = match &state.phase {
                 Phase::ClaimDue(claim) => {
                     contribution.claims.push(claim.owner().clone());
@@ -199,7 +200,11 @@ impl Worker {
         let Round::Committing { claims, releases, sealed, .. } = std::mem::replace(&mut self.round, Round::Idle { last: began }) else {
             unreachable!("checked above")
         };
-        self.producer_failures = 0;
+        // A claim that is committed shows nothing: the epoch behind it may be what is refused.
+        let is_heartbeat = |(shard, _): &(ShardId, Attempt)| matches!(self.shards[shard].phase, Phase::Running(_));
+        if !sealed.is_empty() || claims.iter().all(is_heartbeat) {
+            self.producer_failures = 0;
+        }
         for mark in sealed {
             self.confirm(mark, receipt);
         }
@@ -220,6 +225,7 @@ impl Worker {
 
     fn confirm(&mut self, mark: SealedMark, receipt: &Receipt) {
         let shard = mark.shard;
+        self.suspects.remove(&shard);
         let state = self.shards.get_mut(&shard).expect("it contributed");
         if state.attempt != mark.attempt {
             return; // it failed meanwhile, and learns of this epoch from its journal

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Action, Attempt, Phase, Producer, Round, Worker, after};
 use crate::claim::Scan;
+use crate::failure::Failure;
 use crate::ids::{JournalOffset, ShardId, Timestamp};
 use crate::mutants::{self, Bug};
 
@@ -78,6 +79,6 @@ impl Worker {
                 }
             },
         };
-        self.producer_failed(&incarnation, &reason);
+        self.producer_failed(&incarnation, &Failure::Passing(reason));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Incarnation, OutputId, Partition, ShardId};
 use forebay_engine::journal;
 use forebay_engine::log::{InputPosition, Receipt};
@@ -157,7 +158,7 @@ impl World {
                     let current = Current { again, ..of(incarnation, epoch, parts.into()) };
                     self.seats[seat].process.as_mut().expect("it acts").committer.current = Some(current);
                 }
-                _ => process.inbox.push_back(Event::ProducerFailed(incarnation, "its producer is closed".into())),
+                _ => process.inbox.push_back(Event::ProducerFailed(incarnation, Failure::Passing("its producer is closed".into()))),
             },
         }
     }
@@ -242,7 +243,7 @@ impl World {
             return;
         }
         committer.producer = None;
-        process.inbox.push_back(Event::ProducerFailed(current.incarnation, reason.to_owned()));
+        process.inbox.push_back(Event::ProducerFailed(current.incarnation, Failure::Passing(reason.to_owned())));
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Action, Attempt, Event, IncarnationNames, Worker, WorkerOptions};
+use super::super::{Action, Attempt, Event, IncarnationNames, Report, Worker, WorkerOptions};
 use super::*;
 use crate::claim::{Scan, VersionRule};
+use crate::failure::Failure;
 use crate::ids::{JournalOffset, Revision, Timeline, WorkerName};
 use crate::journal::{Books, Owner, Stamp};
 use crate::log::JournalRange;
@@ -25,10 +26,27 @@ fn running() -> (Worker, [Attempt; 2]) {
         retry: Duration::from_millis(200),
     };
     let mut worker = Worker::new(options, IncarnationNames::new("p"));
-    let mut started = Vec::new();
-    let mut events = vec![Event::Assigned(VersionRule::AboveAll, BTreeSet::from([FIRST, SECOND]))];
+    let mut started = played(&mut worker, 0, Event::Assigned(VersionRule::AboveAll, BTreeSet::from([FIRST, SECOND])), &[]).started;
+    started.sort_unstable();
+    (worker, [started[0].1, started[1].1])
+}
+
+/// What happened while everything around a worker answered at once.
+#[derive(Debug, Default)]
+struct Played {
+    started: Vec<(ShardId, Attempt)>,
+    /// The shards whose epochs were in each transaction.
+    transactions: Vec<Vec<ShardId>>,
+    stalled: Vec<ShardId>,
+    stopped: bool,
+}
+
+/// Answers all that the worker wants. A transaction with an epoch of one of the shards in `refused` is refused.
+fn played(worker: &mut Worker, millis: i64, event: Event, refused: &[ShardId]) -> Played {
+    let mut played = Played::default();
+    let mut events = vec![event];
     while let Some(event) = events.pop() {
-        for action in worker.step(Timestamp::default(), event) {
+        for action in worker.step(Timestamp::from_millis(millis), event) {
             match action {
                 Action::OpenProducer(incarnation) => events.push(Event::ProducerOpened(incarnation)),
                 Action::ReadManifest(shard, attempt) => events.push(Event::ManifestRead(shard, attempt, None)),
@@ -36,22 +54,43 @@ fn running() -> (Worker, [Attempt; 2]) {
                     let range = JournalRange { start: JournalOffset::default(), end: JournalOffset::default() };
                     events.push(Event::Scanned(shard, attempt, Scan::default(), range));
                 }
-                Action::Commit(incarnation, contribution) => events.push(Event::Committed(incarnation, receipt(&contribution))),
+                Action::Commit(incarnation, contribution) => {
+                    let mut epochs: Vec<ShardId> = contribution.epochs.iter().map(|epoch| epoch.shard).collect();
+                    epochs.sort_unstable();
+                    events.push(match epochs.iter().any(|shard| refused.contains(shard)) {
+                        true => Event::ProducerFailed(incarnation, Failure::Lasting("a record is too large".into())),
+                        false => Event::Committed(incarnation, receipt(&contribution)),
+                    });
+                    if !epochs.is_empty() {
+                        played.transactions.push(epochs);
+                    }
+                }
                 Action::Restore(shard, attempt, claimed) => {
                     events.push(Event::Restored(shard, attempt, Box::new(stamp(claimed.owner())), Scan::default()));
                 }
-                Action::Start(shard, attempt) => started.push((shard, attempt)),
+                Action::Seal(shard, attempt, ..) => {
+                    let outputs = std::sync::Arc::default();
+                    let epoch = Epoch::default().next().next();
+                    let sealed = SealedEpoch { shard, epoch, journal: Vec::new(), outputs, positions: Vec::new(), records: 1 };
+                    events.push(Event::Sealed(shard, attempt, Some(sealed)));
+                }
+                Action::Start(shard, attempt) => played.started.push((shard, attempt)),
+                Action::Report(Report::Stalled(shard, _)) => played.stalled.push(shard),
+                Action::Stopped => played.stopped = true,
                 _ => {}
             }
         }
     }
-    started.sort_unstable();
-    (worker, [started[0].1, started[1].1])
+    played
 }
 
 fn receipt(contribution: &Contribution) -> Receipt {
     let at = (JournalOffset::new(1), JournalOffset::new(2));
-    Receipt { journal: contribution.claims.iter().map(|owner| (owner.shard, at)).collect(), appended: None }
+    let claims = contribution.claims.iter().map(|owner| owner.shard);
+    Receipt {
+        journal: claims.chain(contribution.epochs.iter().map(|epoch| epoch.shard)).map(|shard| (shard, at)).collect(),
+        appended: None,
+    }
 }
 
 fn stamp(owner: &Owner) -> Stamp {
@@ -109,4 +148,93 @@ fn what_an_earlier_attempt_says_of_its_lag_is_not_believed() {
     seals(&mut worker, 10, Event::Dirty(FIRST));
     seals(&mut worker, 20, Event::Behind(FIRST, Attempt(attempt.0 - 1), true));
     assert_eq!(seals(&mut worker, 100, Event::Tick), [FIRST]);
+}
+
+/// Method: the log takes no record of the second shard. Both are in one transaction first, so nobody knows whose it was.
+#[test]
+fn a_shard_whose_records_are_refused_stops_by_itself_and_the_others_go_on() {
+    let (mut worker, _) = running();
+    worker.step(Timestamp::from_millis(10), Event::Dirty(FIRST));
+    worker.step(Timestamp::from_millis(20), Event::Dirty(SECOND));
+    let both = played(&mut worker, 100, Event::Tick, &[SECOND]);
+    assert_eq!((both.transactions, both.stalled), (vec![vec![FIRST, SECOND]], vec![]));
+
+    let again = played(&mut worker, 300, Event::Tick, &[SECOND]);
+    assert_eq!(again.started.len(), 2, "both are claimed again");
+    worker.step(Timestamp::from_millis(310), Event::Dirty(SECOND));
+    worker.step(Timestamp::from_millis(320), Event::Dirty(FIRST));
+    let first = played(&mut worker, 400, Event::Tick, &[SECOND]);
+    assert_eq!((first.transactions, first.stalled), (vec![vec![FIRST]], vec![]));
+    let second = played(&mut worker, 500, Event::Tick, &[SECOND]);
+    assert_eq!((second.transactions, second.stalled), (vec![vec![SECOND]], vec![SECOND]));
+    assert_eq!(worker.phase(SECOND), Some("stalled"));
+
+    let alone = played(&mut worker, 700, Event::Tick, &[SECOND]);
+    assert_eq!(alone.started.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), [FIRST]);
+    worker.step(Timestamp::from_millis(710), Event::Dirty(FIRST));
+    assert_eq!(played(&mut worker, 800, Event::Tick, &[SECOND]).transactions, [vec![FIRST]]);
+
+    // It is tried now and then; once its records are taken it is one of all.
+    let helped = played(&mut worker, 500 + 12_800, Event::Tick, &[]);
+    assert_eq!(helped.started.iter().map(|(shard, _)| *shard).collect::<Vec<_>>(), [SECOND]);
+    let dirty = |worker: &mut Worker, millis| {
+        worker.step(Timestamp::from_millis(millis), Event::Dirty(FIRST));
+        worker.step(Timestamp::from_millis(millis), Event::Dirty(SECOND));
+    };
+    dirty(&mut worker, 13_350);
+    assert_eq!(played(&mut worker, 13_500, Event::Tick, &[]).transactions, [vec![SECOND]]);
+    assert_eq!(played(&mut worker, 13_600, Event::Tick, &[]).transactions, [vec![FIRST]]);
+    dirty(&mut worker, 13_650);
+    assert_eq!(played(&mut worker, 13_700, Event::Tick, &[]).transactions, [vec![FIRST, SECOND]]);
+}
+
+/// Method: every transaction with an epoch fails in a way that may pass, every claim succeeds.
+#[test]
+fn pauses_grow_while_claims_succeed_and_epochs_do_not() {
+    let (mut worker, _) = running();
+    let (mut now, mut pauses) = (0, Vec::new());
+    for _ in 0..4 {
+        worker.step(Timestamp::from_millis(now + 10), Event::Dirty(FIRST));
+        now += 100;
+        let actions = worker.step(Timestamp::from_millis(now), Event::Tick);
+        let attempt = actions.iter().find_map(|action| if let Action::Seal(_, attempt, ..) = action { Some(*attempt) } else { None });
+        let sealed = SealedEpoch {
+            shard: FIRST,
+            epoch: Epoch::default().next().next(),
+            journal: Vec::new(),
+            outputs: std::sync::Arc::default(),
+            positions: Vec::new(),
+            records: 1,
+        };
+        let actions = worker.step(Timestamp::from_millis(now), Event::Sealed(FIRST, attempt.expect("a round is due"), Some(sealed)));
+        let [Action::Commit(incarnation, _)] = &actions[..] else { panic!("{actions:?}") };
+        worker.step(Timestamp::from_millis(now), Event::ProducerFailed(incarnation.clone(), Failure::Passing("no answer".into())));
+        let again = worker.wake_at().expect("it is tried again");
+        pauses.push(again.as_millis() - now);
+        now = again.as_millis();
+        assert_eq!(played(&mut worker, now, Event::Tick, &[]).started.len(), 2);
+    }
+    assert_eq!(pauses, [200, 400, 800, 1600]);
+}
+
+#[test]
+fn who_has_no_right_to_the_journal_is_stalled_and_not_tried_all_the_time() {
+    let (mut worker, _) = running();
+    let Producer::Ready(incarnation) = &worker.producer else { panic!("it runs without a producer") };
+    let incarnation = incarnation.clone();
+    let denied = Failure::Lasting("access to the journal is denied".into());
+    let actions = worker.step(Timestamp::from_millis(10), Event::ProducerFailed(incarnation, denied));
+    let stalled = actions.iter().filter(|action| matches!(action, Action::Report(Report::Stalled(..)))).count();
+    assert_eq!((stalled, worker.wake_at()), (2, Some(Timestamp::from_millis(10 + 12_800))));
+    assert_eq!(played(&mut worker, 10 + 12_800, Event::Tick, &[]).started.len(), 2);
+}
+
+#[test]
+fn a_worker_that_stops_takes_no_shards_any_more() {
+    let (mut worker, attempts) = running();
+    assert_eq!(seals(&mut worker, 50, Event::Stop), [FIRST, SECOND]);
+    assert_eq!(seals(&mut worker, 60, Event::Assigned(VersionRule::AboveAll, BTreeSet::from([FIRST]))), []);
+    let first = played(&mut worker, 70, Event::Sealed(FIRST, attempts[0], None), &[]);
+    let second = played(&mut worker, 80, Event::Sealed(SECOND, attempts[1], None), &[]);
+    assert_eq!((first.started, second.started, second.stopped), (vec![], vec![], true));
 }
