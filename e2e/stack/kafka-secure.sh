@@ -30,9 +30,9 @@ kafka_secure_ready() { # DIR PORT
 
 # FOREBAY_TEST_KAFKA_TLS is a folder: ca.pem; client.pem and client.key, signed by it; stranger.pem, a CA that signed nothing.
 kafka_secure_env() { # DIR PORT
-  echo "FOREBAY_TEST_KAFKA_SECURE=127.0.0.1:$2"
-  echo "FOREBAY_TEST_KAFKA_SASL_SSL=127.0.0.1:$(($2 + 2))"
-  echo "FOREBAY_TEST_KAFKA_MTLS=127.0.0.1:$(($2 + 3))"
+  echo "FOREBAY_TEST_KAFKA_SECURE=$HOST:$2"
+  echo "FOREBAY_TEST_KAFKA_SASL_SSL=$HOST:$(($2 + 2))"
+  echo "FOREBAY_TEST_KAFKA_MTLS=$HOST:$(($2 + 3))"
   echo "FOREBAY_TEST_KAFKA_TLS=$1/tls"
 }
 
@@ -57,5 +57,5 @@ tls_ca() { # NAME
 tls_signed() { # NAME
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -out "$1.csr" -subj "/CN=$1" &&
     openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days "$TLS_DAYS" -out "$1.pem" \
-      -extfile <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n')
+      -extfile <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1,IP:%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$HOST")
 }

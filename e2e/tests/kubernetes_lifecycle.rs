@@ -49,6 +49,33 @@ fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
     })
 }
 
+/// Method: a job is suspended, and while it rests its offsets in the consumer group are gone, as after their retention. Records are put in, and it is resumed: it
+/// must go on where it stopped, neither at the beginning nor at the end of its input, and the group must follow it again.
+#[test]
+fn a_job_goes_on_after_its_offsets_have_expired() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-retention", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, 2)?;
+        let (broker, input) = (&job.flights.broker, job.flights.input());
+        let all = records(30_000)?;
+        let (first, rest) = all.split_at(all.len() / 2);
+        job.feed(first)?;
+        job.until_processed(first)?;
+        job.patch(r#"{"suspend": true}"#)?;
+        job.until_status("it is suspended", |status| status["phase"] == "Suspended")?;
+
+        let group = format!("forebay.default.{}", job.flights.name);
+        broker.forget_group(&group)?;
+        ensure!(broker.group_offsets(&group, &input)?.iter().all(Option::is_none), "the group has offsets still");
+        job.feed(rest)?;
+        job.patch(r#"{"suspend": false}"#)?;
+        job.until_processed(&all)?;
+        job.until_whole(2)?;
+        job.delete_and_check(&all)
+    })
+}
+
 /// Method: a job is deleted: all that the operator made must go. The same manifest is applied again: it must be a new job, which reads its input from
 /// the beginning and so puts everything out a second time.
 #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::flights::{records, replaced};
-use forebay_e2e::kafka::Record;
+use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
 use forebay_e2e::{PATIENCE, in_folder, until};
@@ -86,7 +86,7 @@ fn a_change_waits_for_an_object_store_that_is_down() -> Result<()> {
     in_folder("kubernetes-upgrade-store", |folder| {
         cluster.install()?;
         let mut store = Instance::up("s3", "upgrade")?;
-        let job = FlightsInCluster::start_on(&cluster, folder, WORKERS, &store.s3()?, Ok)?;
+        let job = FlightsInCluster::start_on(&cluster, folder, WORKERS, Broker::of_environment()?, &store.s3()?, Ok)?;
         let all = records(30_000)?;
         let parts: Vec<_> = all.chunks(all.len().div_ceil(3)).collect();
         job.feed(parts[0])?;

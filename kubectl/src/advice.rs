@@ -30,6 +30,8 @@ pub fn advice(reason: &str, job: &str) -> Option<String> {
             "change what the API server's message names: in spec.workers.podTemplate or spec.workers.volumeClaimTemplate, or in what the namespace allows"
         }
         "CreateContainerConfigError" => "make the secret that the message names, with the key in it, in the job's namespace",
+        "SecretMissing" => "make the secret that the message names again, in the job's namespace; nobody can be started without it",
+        "SecretRefused" => "correct what is in the secret that the message names: the workers are replaced by themselves then",
         "RolledBack" => {
             "repair the manifest and apply it; or try the same once more with `kubectl forebay restart JOB`. What the bad revision refused is put \
              back by itself, unless the message says that it is left to `forebay dlq replay`"

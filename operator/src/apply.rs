@@ -30,7 +30,7 @@ use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
     Blueprint, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, network_policy,
-    pod, revision, savepoint, service, task,
+    pod, revision, savepoint, secrets, service, task,
 };
 
 /// By this name the API server knows which fields are the operator's.
@@ -101,7 +101,9 @@ impl Applier {
             Action::ApplyConfig => self.apply(&config_map::build(blueprint)).await,
             Action::ApplyPod { slot, template } => {
                 let revision = revision_of(blueprint, seen, template)?;
-                self.apply(&pod::build(blueprint, (template, revision), *slot)).await
+                let mut pod = pod::build(blueprint, (template, revision), *slot);
+                secrets::note(&mut pod, |name| observer.secret_version(namespace, name));
+                self.apply(&pod).await
             }
             Action::DeletePod { pod, uid, reason: _ } => {
                 let only_this = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };

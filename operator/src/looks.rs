@@ -145,6 +145,8 @@ fn shard(shard: &v1::Shard) -> Shard {
 /// What stands between the job and what its manifest asks for.
 fn waits(fleet: &Fleet) -> Vec<String> {
     let mut all: Vec<String> = fleet.workers.iter().filter_map(waits_for_worker).collect();
+    let stale = fleet.workers.iter().filter(|worker| worker.is_live() && worker.is_stale());
+    all.extend(stale.map(|worker| format!("{} is to be replaced: a secret has changed since it was started", worker.pod)));
     let shards = || fleet.workers.iter().filter_map(|worker| Some((worker, worker.heard()?)));
     let at_work: Vec<(&str, &v1::Shard)> =
         shards().flat_map(|(worker, said)| said.owned.iter().map(move |shard| (worker.pod.as_str(), shard))).collect();

@@ -1,6 +1,7 @@
 //! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
 
 mod pods;
+mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -14,11 +15,10 @@ use forebay_crds::validate::Rewind;
 use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::StreamExt;
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
-use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::Config as WatchConfig;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
@@ -31,15 +31,17 @@ use crate::plan::letters::Letters;
 use crate::plan::rewind::{self, Asked};
 use crate::plan::rollout::Standing;
 use crate::plan::schedule::{Calendar, Taken};
-use crate::plan::{Answer, Config, Fleet, PodState, Saved, Task, Worker};
+use crate::plan::{self, Answer, Config, Fleet, PodState, Saved, Task, Worker};
 use crate::report::stops_for;
 use crate::resources::revision::Revision;
+use crate::resources::secrets::since_made;
 use crate::resources::task::CLEANUP_LABEL;
 use crate::resources::{
     Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL,
-    TEMPLATE_LABEL, config_map, network_policy,
+    TEMPLATE_LABEL, certificate, config_map, network_policy,
 };
 use pods::{postman, restarts, rewinder, task_of, trouble};
+use secrets::Secrets;
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -66,8 +68,7 @@ pub struct Observer {
     namespace: String,
     /// Those that the operator has made before changes.
     savepoints: Store<IngestionSavepoint>,
-    /// What stands on the secrets; what stands in them, the operator does not read.
-    secrets: Store<PartialObjectMeta<Secret>>,
+    secrets: Secrets,
     credentials: Credentials,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
@@ -102,7 +103,7 @@ pub fn own_objects() -> WatchConfig {
 impl Observer {
     /// Starts the watches, and waits until each of them has seen all there is.
     pub async fn start(client: &Client, namespace: Option<&str>, credentials: Credentials) -> anyhow::Result<Self> {
-        let secrets = watch(client, namespace);
+        let secrets = Secrets::watch(client, namespace);
         let (pods, configs, services, budgets) =
             (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
         let (savepoints, policies) = (watch(client, namespace), watch(client, namespace));
@@ -122,7 +123,8 @@ impl Observer {
     pub async fn look(&self, blueprint: &Blueprint) -> Seen {
         let pods = self.pods.state_filter(|pod| is_of(pod, blueprint) && pod.labels().contains_key(SLOT_LABEL));
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
-        let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer)).collect();
+        let version = |name: &str| self.secret_version(&blueprint.job.namespace, name);
+        let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer, since_made(pod, version))).collect();
         let maps = self.configs.state_filter(|config| is_of(config, blueprint));
         let maps: Vec<(String, &ConfigMap)> = maps.iter().filter_map(|map| Some((label(&**map, TEMPLATE_LABEL)?, &**map))).collect();
         let now = Timestamp::now();
@@ -177,9 +179,14 @@ impl Observer {
 
     /// Whether the workers of a job need a new certificate.
     pub fn certificate_is_due(&self, blueprint: &Blueprint) -> bool {
-        let secrets = self.secrets.state_filter(|secret| is_of(secret, blueprint));
-        let annotations = secrets.first().and_then(|secret| secret.metadata.annotations.as_ref());
+        let secret = self.secrets.get(&blueprint.job.namespace, &certificate::name(blueprint));
+        let annotations = secret.as_ref().filter(|secret| is_of(&***secret, blueprint)).and_then(|secret| secret.metadata.annotations.as_ref());
         self.credentials.authority().is_due(annotations, Timestamp::now())
+    }
+
+    /// The version of a secret, which is another one whenever it is written; `None` while there is none.
+    pub fn secret_version(&self, namespace: &str, name: &str) -> Option<String> {
+        self.secrets.get(namespace, name)?.resource_version()
     }
 
     /// The namespace that this operator runs in.
@@ -298,7 +305,7 @@ fn label<K: Resource>(object: &K, name: &str) -> Option<String> {
     object.meta().labels.as_ref()?.get(name).cloned()
 }
 
-fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
+fn worker(pod: &Arc<Pod>, answer: Answer, secrets: plan::Secrets) -> Worker {
     let status = pod.status.as_ref();
     let is_ready = status
         .into_iter()
@@ -318,6 +325,7 @@ fn worker(pod: &Arc<Pod>, answer: Answer) -> Worker {
         state,
         restarts: restarts(pod),
         trouble: trouble(pod),
+        secrets,
         answer,
     }
 }

@@ -122,8 +122,19 @@ pub struct Worker {
     pub restarts: u32,
     /// Why it does not come up, as Kubernetes tells it.
     pub trouble: Option<Trouble>,
+    /// What has become of the secrets that its environment comes from.
+    pub secrets: Secrets,
     /// What the worker in it says.
     pub answer: Answer,
+}
+
+/// What has become of the secrets that a pod's environment comes from, since it was made. By name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Secrets {
+    /// Those that were written since.
+    pub changed: BTreeSet<String>,
+    /// Those that are not there, without which no such pod starts.
+    pub missing: BTreeSet<String>,
 }
 
 /// What Kubernetes knows of a pod.
@@ -355,6 +366,11 @@ impl Worker {
     pub fn ails(&self) -> bool {
         let never_spoke = self.state == PodState::Starting && self.last().is_none();
         never_spoke || self.trouble.is_some() || self.heard().is_some_and(|said| said.owned.iter().any(|shard| shard.stalled))
+    }
+
+    /// Whether another one would be started with other secrets, and could be.
+    pub fn is_stale(&self) -> bool {
+        !self.secrets.changed.is_empty() && self.secrets.missing.is_empty()
     }
 
     /// Whether it is one of those that there should be.

@@ -1,5 +1,7 @@
 //! What people and tools are told: status, conditions as kstatus has them, events. Pure.
 
+mod secrets;
+
 use std::time::Duration;
 
 use forebay_api::v1::Shard;
@@ -92,6 +94,7 @@ impl Verdict {
                     fleet.template
                 ),
             ),
+            (Rollout::First { .. } | Rollout::Steady { .. }, Phase::Running | Phase::Starting) => secrets::verdict(fleet).unwrap_or(verdict),
             _ => verdict,
         }
     }

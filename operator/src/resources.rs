@@ -7,6 +7,7 @@ pub mod network_policy;
 pub mod pod;
 pub mod revision;
 pub mod savepoint;
+pub mod secrets;
 pub mod service;
 pub mod task;
 

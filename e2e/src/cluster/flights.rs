@@ -38,18 +38,19 @@ impl<'a> FlightsInCluster<'a> {
         workers: usize,
         change: impl FnOnce(String) -> Result<String>,
     ) -> Result<Self> {
-        Self::start_on(cluster, folder, workers, &S3::of_environment()?, change)
+        Self::start_on(cluster, folder, workers, Broker::of_environment()?, &S3::of_environment()?, change)
     }
 
-    /// The same with the state on this S3.
+    /// The same on these servers.
     pub fn start_on(
         cluster: &'a Cluster,
         folder: &Path,
         workers: usize,
+        broker: Broker,
         s3: &S3,
         change: impl FnOnce(String) -> Result<String>,
     ) -> Result<Self> {
-        let flights = written_on(folder, workers, s3)?;
+        let flights = written_on(folder, workers, broker, s3)?;
         fs::write(&flights.manifest, change(fs::read_to_string(&flights.manifest)?)?)?;
         cluster.apply(&credentials(s3))?;
         cluster.apply_file(&flights.manifest)?;
@@ -110,6 +111,14 @@ impl<'a> FlightsInCluster<'a> {
     pub fn events(&self) -> Result<String> {
         let selector = format!("involvedObject.name={}", self.flights.name);
         self.cluster.ask(&["get", "events", "--field-selector", &selector, "-o", "custom-columns=R:.reason,M:.message", "--no-headers"])
+    }
+
+    /// The reason and the message of the condition of its status that holds.
+    pub fn said(status: &Value) -> (String, String) {
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        let holds = conditions.find(|condition| condition["status"] == "True").cloned().unwrap_or_default();
+        let text = |field: &str| holds[field].as_str().unwrap_or_default().to_owned();
+        (text("reason"), text("message"))
     }
 
     /// Deletes the job and waits until its pods are gone too.
@@ -177,11 +186,10 @@ pub fn uid_of(object: &Value) -> Result<String> {
 
 /// The job's topics and its manifest for a cluster, which is not applied yet.
 pub fn written(folder: &Path, workers: usize) -> Result<Flights> {
-    written_on(folder, workers, &S3::of_environment()?)
+    written_on(folder, workers, Broker::of_environment()?, &S3::of_environment()?)
 }
 
-fn written_on(folder: &Path, workers: usize, s3: &S3) -> Result<Flights> {
-    let broker = Broker::of_environment()?;
+fn written_on(folder: &Path, workers: usize, broker: Broker, s3: &S3) -> Result<Flights> {
     let address = broker.address.clone();
     Flights::new(folder, broker, s3, |manifest| for_cluster(manifest, &address, s3, workers))
 }

@@ -38,6 +38,7 @@ fn fleet(answer: Answer) -> Fleet {
         state: PodState::Ready,
         restarts: 1,
         trouble: None,
+        secrets: plan::Secrets::default(),
         answer,
     };
     Fleet {

@@ -21,11 +21,15 @@ pub(super) fn plan(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
     stay.sort_by_key(|worker| worker.slot);
     let missing = match rollout {
         Rollout::First { template } | Rollout::Steady { template } | Rollout::Save { from: template, .. } => {
-            one_revision(fleet, template, stay, false, &mut actions)
+            settled(fleet, template, stay, &mut actions)
         }
-        Rollout::RolledBack { template, .. } => one_revision(fleet, template, stay, true, &mut actions),
+        Rollout::RolledBack { template, .. } => {
+            let bad = stay.extract_if(.., |worker| worker.template != *template);
+            actions.extend(bad.map(|worker| delete(worker, "its revision was taken back".to_owned())));
+            settled(fleet, template, stay, &mut actions)
+        }
         Rollout::Canary { to, .. } | Rollout::Switch { to, .. } if fleet.replicas == 0 => {
-            one_revision(fleet, to, stay, false, &mut actions)
+            one_revision(fleet, to, stay, &mut actions)
         }
         Rollout::Canary { from, to } => canary(fleet, from, to, stay, &mut actions),
         Rollout::Switch { to, .. } => switch(fleet, to, stay, &mut actions),
@@ -50,15 +54,19 @@ fn reason_to_replace(worker: &Worker, timeline: u32) -> Option<String> {
     }
 }
 
-/// All pods of one template. `at_once`: the others have no business here. Returns what those are made from that are missing.
-fn one_revision<'a>(fleet: &Fleet, template: &'a str, mut stay: Vec<&Worker>, at_once: bool, actions: &mut Vec<Action>) -> Vec<&'a str> {
-    if at_once {
-        let bad = stay.extract_if(.., |worker| worker.template != template);
-        actions.extend(bad.map(|worker| delete(worker, "its revision was taken back".to_owned())));
+/// No change is under way. Whoever was started with other secrets is replaced as for a change: one that comes with wrong ones harms nobody.
+fn settled<'a>(fleet: &Fleet, template: &'a str, stay: Vec<&Worker>, actions: &mut Vec<Action>) -> Vec<&'a str> {
+    match fleet.replicas > 0 && stay.iter().any(|worker| worker.is_stale()) {
+        true => switch(fleet, template, stay, actions),
+        false => one_revision(fleet, template, stay, actions),
     }
+}
+
+/// All pods of one template. Returns what those are made from that are missing.
+fn one_revision<'a>(fleet: &Fleet, template: &'a str, mut stay: Vec<&Worker>, actions: &mut Vec<Action>) -> Vec<&'a str> {
     trim(fleet, template, &mut stay, actions);
     if let Some(outdated) = next_outdated(fleet, template, &stay) {
-        actions.push(delete(outdated, CHANGED.to_owned()));
+        actions.push(delete(outdated, why_outdated(outdated, template)));
     }
     vec![template; fleet.replicas as usize - stay.len()]
 }
@@ -68,21 +76,21 @@ fn canary<'a>(fleet: &Fleet, from: &'a str, to: &'a str, stay: Vec<&Worker>, act
     let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to);
     let one_too_many = news.drain(1.min(news.len())..).map(|worker| delete(worker, "one worker tries the change first".to_owned()));
     actions.extend(one_too_many);
-    let mut missing = one_revision(fleet, from, others, false, actions);
+    let mut missing = one_revision(fleet, from, others, actions);
     missing.extend(news.is_empty().then_some(to));
     missing
 }
 
-/// One pod more than wanted, until all are of `to`: one comes, then one of the others goes.
+/// One pod more than wanted, until all are of `to` and have the secrets of now: one comes, then one of the others goes.
 fn switch<'a>(fleet: &Fleet, to: &'a str, stay: Vec<&Worker>, actions: &mut Vec<Action>) -> Vec<&'a str> {
     let wanted = fleet.replicas as usize;
-    let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to);
+    let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to && !worker.is_stale());
     trim(fleet, to, &mut news, actions);
     let there = news.len() + others.len();
     let settled = fleet.all_run() && news.iter().chain(&others).all(|worker| worker.heard().is_some());
     let ailing = others.iter().find(|worker| worker.ails());
     if let Some(next) = ailing.or_else(|| others.last().filter(|_| settled && there > wanted)) {
-        actions.push(delete(next, CHANGED.to_owned()));
+        actions.push(delete(next, why_outdated(next, to)));
     }
     vec![to; (wanted - news.len()).min((wanted + 1).saturating_sub(there))]
 }
@@ -99,9 +107,17 @@ fn trim(fleet: &Fleet, template: &str, stay: &mut Vec<&Worker>, actions: &mut Ve
 /// One at a time, and only when nothing is being restored; one that has nothing to lose at once.
 fn next_outdated<'a>(fleet: &Fleet, template: &str, stay: &[&'a Worker]) -> Option<&'a Worker> {
     let mut outdated = stay.iter().rev().filter(|worker| worker.template != template);
-    let ailing = outdated.clone().find(|worker| worker.ails());
+    let ailing = stay.iter().rev().find(|worker| worker.ails() && (worker.template != template || worker.is_stale()));
     let may_go = stay.len() == fleet.replicas as usize && fleet.all_run() && stay.iter().all(|worker| worker.heard().is_some());
     ailing.or_else(|| outdated.next().filter(|_| may_go)).copied()
+}
+
+fn why_outdated(worker: &Worker, template: &str) -> String {
+    if worker.template != template {
+        return CHANGED.to_owned();
+    }
+    let secrets: Vec<&str> = worker.secrets.changed.iter().map(String::as_str).collect();
+    format!("it was started before this secret was changed: {}", secrets.join(", "))
 }
 
 fn delete(worker: &Worker, reason: String) -> Action {

@@ -40,7 +40,7 @@ fn silent(seconds: u64, answer: Answer) -> Answer {
 
 fn worker(slot: u32, state: PodState, answer: Answer) -> Worker {
     let (pod, uid) = (format!("pod-{slot}"), format!("uid-{slot}"));
-    Worker { pod, uid, slot, template: "t1".into(), state, restarts: 0, trouble: None, answer }
+    Worker { pod, uid, slot, template: "t1".into(), state, restarts: 0, trouble: None, secrets: Secrets::default(), answer }
 }
 
 fn of(template: &str, worker: Worker) -> Worker {
@@ -376,4 +376,5 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
 
 mod letters;
 mod rewinds;
+mod secrets;
 mod upgrades;

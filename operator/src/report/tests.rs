@@ -9,11 +9,11 @@ use forebay_crds::validate::Upgrade;
 
 use super::*;
 use crate::plan::schedule::Calendar;
-use crate::plan::{Answer, Config, Fleet, Saved, Trouble, Worker};
+use crate::plan::{Answer, Config, Fleet, Saved, Secrets, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
-    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Starting, restarts: 0, trouble, answer };
+    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Starting, restarts: 0, trouble, secrets: Secrets::default(), answer };
     let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
     let (configs, workers) = (BTreeMap::new(), vec![worker]);
     let fleet = Fleet {
@@ -194,4 +194,41 @@ fn what_the_api_server_refuses_is_told_as_long_as_it_stands_in_the_way() {
     assert_eq!((upgrading.phase, upgrading.reason.as_str()), (Phase::Upgrading, "Refused"));
     assert!(upgrading.message.ends_with("no such service account"), "{}", upgrading.message);
     assert_eq!(of(Phase::Running), Verdict::new(Phase::Running, "AllShardsRun", "all 2 shards process"));
+}
+
+#[test]
+fn secrets_that_are_missing_changed_or_refused_are_named() {
+    let mut two = seen(heard(["running", "running"], ""), None);
+    two.fleet.configs.insert("t".into(), config(Standing::Good(1)));
+    two.fleet.workers[0].secrets.changed.insert("kafka".into());
+    check(
+        &two,
+        (
+            Phase::Upgrading,
+            "SecretChanged",
+            "this secret has changed: kafka. 1 workers that were started before are to be replaced, one by one",
+        ),
+    );
+    let trouble = Some(Trouble { reason: "Error".into(), message: "wrong password".into() });
+    let new = Worker { pod: "pod-1".into(), secrets: Secrets::default(), trouble, answer: Answer::Unheard(Duration::ZERO), ..two.fleet.workers[0].clone() };
+    two.fleet.workers.push(new);
+    check(
+        &two,
+        (
+            Phase::Stalled,
+            "SecretRefused",
+            "this secret has changed: kafka. Pod pod-1, which was started with it, does not come up: wrong password. The 1 workers of before go on with what \
+             they were started with; correct the secret",
+        ),
+    );
+    two.fleet.workers[0].secrets.missing.insert("store".into());
+    check(
+        &two,
+        (
+            Phase::Stalled,
+            "SecretMissing",
+            "this secret is missing: store. The workers that run go on with what they were started with, and no other one can start; make it again, in the \
+             job's namespace",
+        ),
+    );
 }

@@ -7,7 +7,7 @@ use forebay_crds::validate::Upgrade;
 
 use super::*;
 use crate::plan::schedule::Calendar;
-use crate::plan::{Answer, PodState, Trouble, Worker};
+use crate::plan::{Answer, PodState, Secrets, Trouble, Worker};
 
 /// A job of one worker and two shards: epochs, the epochs of their checkpoints, and the ages of these in seconds.
 fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
@@ -23,7 +23,7 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
     let assignment = Some(Assignment { job: "job".into(), version: 1, shards: vec![0, 1] });
     let answer = Answer::Heard(Description { job: "job".into(), shards: 2, assignment, owned, ..Description::default() });
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
-    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Ready, restarts: 0, trouble: None, answer };
+    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Ready, restarts: 0, trouble: None, secrets: Secrets::default(), answer };
     let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
     let (template, workers, configs) = ("t".into(), vec![worker], BTreeMap::new());
     Fleet {
