@@ -1,6 +1,7 @@
 //! Everything that is written: objects in the cluster, by server-side apply, and assignments, by telling the workers. Decides nothing, and does
 //! nothing unless this operator leads for certain.
 
+mod error;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -30,52 +31,12 @@ use crate::report::News;
 use crate::resources::revision::Revision;
 use crate::resources::{
     Blueprint, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION, STANDING_LABEL, certificate, config_map, disruption_budget, network_policy,
-    pod, revision, savepoint, secrets, service, task,
+    pod, savepoint, secrets, service, task,
 };
+pub use error::ApplyError;
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
-
-/// What could not be done.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// The API server refused, or was not reached.
-    #[error("{action}: {source}")]
-    Cluster {
-        /// What was attempted.
-        action: String,
-        /// Why it failed.
-        source: Box<kube::Error>,
-    },
-    /// No certificate could be made.
-    #[error("make a certificate for the workers: {0}")]
-    Certificate(#[from] rcgen::Error),
-    /// Another operator may lead by now.
-    #[error("nothing is done: the lease was not renewed in time, and another operator may have it")]
-    NotLeading,
-    /// The namespace is being deleted: nothing can be made in it.
-    #[error("the namespace is being deleted, and nothing can be made in it")]
-    NamespaceEnds,
-    /// Pods of a revision are to be made, and its config map does not say how.
-    #[error("make a pod of revision {template}: its config map has no {FILE} that can be read; change the job's manifest, and the new revision is taken", FILE = revision::FILE)]
-    NoRevision {
-        /// The revision.
-        template: String,
-    },
-}
-
-impl ApplyError {
-    /// What the API server has against what was to be made, in its own words: trying again makes nothing better.
-    pub fn refusal(&self) -> Option<String> {
-        match self {
-            Self::Cluster { action, source } => match &**source {
-                kube::Error::Api(status) if matches!(status.code, 400 | 403 | 422) => Some(format!("{action}: {}", status.message)),
-                _ => None,
-            },
-            Self::Certificate(_) | Self::NotLeading | Self::NamespaceEnds | Self::NoRevision { .. } => None,
-        }
-    }
-}
 
 /// The hands of the operator.
 pub struct Applier {

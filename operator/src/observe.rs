@@ -1,6 +1,7 @@
 //! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
 
 mod pods;
+pub mod refusals;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,6 +42,7 @@ use crate::resources::{
     TEMPLATE_LABEL, certificate, config_map, network_policy,
 };
 use pods::{postman, restarts, rewinder, task_of, trouble};
+use refusals::Refusals;
 use secrets::Secrets;
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
@@ -69,6 +71,8 @@ pub struct Observer {
     /// Those that the operator has made before changes.
     savepoints: Store<IngestionSavepoint>,
     secrets: Secrets,
+    /// What the API server does not take, by the uid of the job or the savepoint that it is for.
+    pub refusals: Refusals,
     credentials: Credentials,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
@@ -115,8 +119,8 @@ impl Observer {
         policies.wait_until_ready().await?;
         secrets.wait_until_ready().await?;
         let namespace = client.default_namespace().to_owned();
-        let contacts = Mutex::default();
-        Ok(Self { pods, configs, services, budgets, policies, namespace, savepoints, secrets, credentials, contacts })
+        let (refusals, contacts) = (Refusals::default(), Mutex::default());
+        Ok(Self { pods, configs, services, budgets, policies, namespace, savepoints, secrets, refusals, credentials, contacts })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
@@ -166,6 +170,7 @@ impl Observer {
             calendar,
             rewind,
             postmen,
+            refused: self.refusals.of(blueprint.uid(), &blueprint.template, Instant::now()),
             has_service,
             has_budget,
             has_policy,
@@ -222,6 +227,7 @@ impl Observer {
     pub fn forget_gone(&self) {
         let there: BTreeSet<String> = self.pods.state().iter().filter_map(|pod| pod.uid()).collect();
         self.contacts().retain(|uid, _| there.contains(uid));
+        self.refusals.forget_old(Instant::now());
     }
 
     async fn ask(&self, pod: &Pod, job: &str) -> Answer {

@@ -6,9 +6,11 @@
 pub mod assignment;
 pub mod letters;
 mod pods;
+mod refused;
 pub mod rewind;
 pub mod rollout;
 pub mod schedule;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,6 +23,9 @@ use k8s_openapi::jiff::Timestamp;
 use letters::{Letters, Postman};
 use rollout::{Rollout, Standing};
 use schedule::Calendar;
+
+pub use refused::{Refusal, Refused};
+pub use worker::{Answer, PodState, Secrets, Trouble, Worker};
 
 /// A worker that is silent for so long loses its shards to others, long before Kubernetes takes its node for lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +58,8 @@ pub struct Fleet {
     pub rewind: rewind::Sight,
     /// The pods that put dead letters back.
     pub postmen: Vec<Postman>,
+    /// That the API server does not take the pods of the manifest's revision.
+    pub refused: Option<Refused>,
     /// Whether the service is there.
     pub has_service: bool,
     /// Whether the disruption budget is there.
@@ -76,15 +83,6 @@ pub struct Config {
     pub letters: Letters,
 }
 
-/// Why a pod does not come up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
-    pub reason: String,
-    /// The whole story.
-    pub message: String,
-}
-
 /// A savepoint that was taken before a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
@@ -101,64 +99,10 @@ pub struct Saved {
 pub enum Task {
     /// At work, or on its way; started anew so many times, and what is wrong with it.
     Working(u32, Option<Trouble>),
+    /// It says that it cannot work, however often it is tried, and why.
+    Refused(String),
     /// Done.
     Done,
-}
-
-/// One pod, and what its worker says.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Worker {
-    /// The pod's name.
-    pub pod: String,
-    /// The pod's uid.
-    pub uid: String,
-    /// Its place among the job's pods: part of its name.
-    pub slot: u32,
-    /// What it was made from.
-    pub template: String,
-    /// What Kubernetes knows of it.
-    pub state: PodState,
-    /// How often its container was started again.
-    pub restarts: u32,
-    /// Why it does not come up, as Kubernetes tells it.
-    pub trouble: Option<Trouble>,
-    /// What has become of the secrets that its environment comes from.
-    pub secrets: Secrets,
-    /// What the worker in it says.
-    pub answer: Answer,
-}
-
-/// What has become of the secrets that a pod's environment comes from, since it was made. By name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Secrets {
-    /// Those that were written since.
-    pub changed: BTreeSet<String>,
-    /// Those that are not there, without which no such pod starts.
-    pub missing: BTreeSet<String>,
-}
-
-/// What Kubernetes knows of a pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodState {
-    /// It has not answered Kubernetes' own probe yet.
-    Starting,
-    /// It is up.
-    Ready,
-    /// It is being deleted.
-    Ending,
-    /// It ended, and will not start again.
-    Over,
-}
-
-/// What a worker says.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// Nothing, since this operator has known of it, so long ago.
-    Unheard(Duration),
-    /// It has just answered.
-    Heard(Description),
-    /// It has been silent for so long; this is the last that it said.
-    Silent(Duration, Description),
 }
 
 /// What to do. All of them may be done twice.
@@ -343,43 +287,6 @@ impl Fleet {
 
 fn timeline(workers: &[Worker]) -> u32 {
     workers.iter().filter_map(Worker::last).map(|said| said.timeline).max().unwrap_or(0)
-}
-
-impl Worker {
-    /// What it has just said.
-    pub fn heard(&self) -> Option<&Description> {
-        match &self.answer {
-            Answer::Heard(said) => Some(said),
-            Answer::Unheard(_) | Answer::Silent(..) => None,
-        }
-    }
-
-    /// The last that it said, whenever that was.
-    pub fn last(&self) -> Option<&Description> {
-        match &self.answer {
-            Answer::Heard(said) | Answer::Silent(_, said) => Some(said),
-            Answer::Unheard(_) => None,
-        }
-    }
-
-    /// Whether it holds up nobody to delete it: it does not come up, or has a shard that cannot go on.
-    pub fn ails(&self) -> bool {
-        let never_spoke = self.state == PodState::Starting && self.last().is_none();
-        never_spoke || self.trouble.is_some() || self.heard().is_some_and(|said| said.owned.iter().any(|shard| shard.stalled))
-    }
-
-    /// Whether another one would be started with other secrets, and could be.
-    pub fn is_stale(&self) -> bool {
-        !self.secrets.changed.is_empty() && self.secrets.missing.is_empty()
-    }
-
-    /// Whether it is one of those that there should be.
-    pub fn is_live(&self) -> bool {
-        match self.state {
-            PodState::Starting | PodState::Ready => true,
-            PodState::Ending | PodState::Over => false,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use kube::runtime::reflector::Store;
 use crate::apply::{Applier, ApplyError};
 use crate::looks::Looks;
 use crate::observe::Observer;
+use crate::observe::refusals::Refusals;
 use crate::plan::{Action, assignment, plan};
 use crate::report::{self, Verdict};
 use crate::resources::Blueprint;
@@ -73,11 +74,13 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
         outcome = context.applier.certificate(&blueprint, context.observer.credentials().authority()).await;
     }
     for action in &actions {
-        outcome = outcome.and(context.applier.act(&blueprint, &context.observer, &seen, action).await);
+        let done = context.applier.act(&blueprint, &context.observer, &seen, action).await;
+        note_refusal(&context.observer.refusals, blueprint.uid(), action, &done);
+        outcome = outcome.and(done);
     }
     let mut verdict = Verdict::of(&seen);
     if let Some(refusal) = outcome.as_ref().err().and_then(ApplyError::refusal) {
-        verdict = verdict.refused(refusal);
+        verdict = verdict.refused(refusal.message);
     }
     context.looks.keep(&resource, &verdict, Some(&seen.fleet), &actions, Instant::now());
     write(&context, &resource, &verdict, Some(&seen), &actions).await?;
@@ -85,6 +88,16 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     let is_moving = assignment::is_under_way(&seen.fleet) || actions.iter().any(|action| matches!(action, Action::Assign { .. }));
     let again = if is_moving { MOVING_INTERVAL } else { HEARING_INTERVAL };
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(again) })
+}
+
+/// Remembers which pods the API server does not take, until it takes one, or the revision is judged.
+fn note_refusal(refusals: &Refusals, job: &str, action: &Action, done: &Result<(), ApplyError>) {
+    if let Action::ApplyPod { template, .. } = action {
+        refusals.note(job, template, done.as_ref().err().and_then(ApplyError::refusal), Instant::now());
+    }
+    if let Action::Mark { template, .. } = action {
+        refusals.forget(job, template);
+    }
 }
 
 /// What to do after an error.
@@ -116,7 +129,7 @@ async fn write(
     resource: &IngestionJob,
     verdict: &Verdict,
     seen: Option<&crate::observe::Seen>,
-    actions: &[crate::plan::Action],
+    actions: &[Action],
 ) -> Result<(), ApplyError> {
     let uid = resource.uid().unwrap_or_default();
     let status = report::status(resource, verdict, seen, Timestamp::now());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay_crds::savepoint::SavepointPhase;
 
-use crate::plan::{Fleet, Task};
+use crate::plan::{Fleet, Refused, Task};
 
 /// A pod that failed so often will not do better.
 const RESTARTS_MAX: u32 = 5;
@@ -31,6 +31,8 @@ pub struct Sight {
     pub job: Option<Fleet>,
     /// The pod that copies.
     pub pod: Option<Task>,
+    /// That the API server does not take that pod.
+    pub refused: Option<Refused>,
 }
 
 /// What to do.
@@ -68,6 +70,7 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
         (Some(Task::Done), _) => {
             return (progress(SavepointPhase::Completed, "Completed", "the state of all shards is copied".to_owned()), Step::Wait);
         }
+        (Some(Task::Refused(why)), _) => return (progress(SavepointPhase::Failed, "CopyFailed", why.clone()), Step::CleanUp),
         (Some(Task::Working(restarts, trouble)), _) => {
             let message = trouble.as_ref().map_or("the checkpoints are being copied".to_owned(), |trouble| trouble.message.clone());
             if *restarts >= RESTARTS_MAX && trouble.is_some() {
@@ -81,6 +84,15 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
     if sight.is_waited_for && reason == "ShardsStarting" && sight.age > AILING_TIMEOUT {
         let message = format!("{message}, and the change that waits for it may be what repairs them");
         return (progress(SavepointPhase::Failed, "JobAils", message), clean_up);
+    }
+    // A change is better off without than late; others may wait for room in a quota.
+    let is_hopeless = |refused: &&Refused| if sight.is_waited_for { refused.is_final() } else { !refused.refusal.may_pass };
+    let message = match &sight.refused {
+        Some(refused) => format!("the API server refuses the pod that copies: {}", refused.refusal.message),
+        None => message,
+    };
+    if sight.refused.as_ref().filter(is_hopeless).is_some() {
+        return (progress(SavepointPhase::Failed, "Refused", message), clean_up);
     }
     if sight.age > sight.deadline {
         let message = format!("it is not complete after {} s: {message}", sight.deadline.as_secs());

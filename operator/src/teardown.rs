@@ -42,6 +42,7 @@ pub enum Step {
 pub fn step(sight: &Sight) -> Step {
     let trouble = match &sight.cleaner {
         Some(Task::Done) => return Step::Release(None),
+        Some(Task::Refused(why)) => return Step::Release(Some(why.clone())),
         Some(Task::Working(_, trouble)) => trouble.clone(),
         None => None,
     };
@@ -86,5 +87,7 @@ mod tests {
         check(301, &["a"], true, None, &late(""));
         check(301, &[], false, Some(Task::Working(3, Some(trouble))), &late(": no broker"));
         check(301, &[], false, Some(Task::Done), &Step::Release(None));
+        // Waiting makes nothing better.
+        check(9, &[], false, Some(Task::Refused("no such bucket".into())), &Step::Release(Some("no such bucket".into())));
     }
 }

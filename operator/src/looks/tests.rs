@@ -62,6 +62,7 @@ fn fleet(answer: Answer) -> Fleet {
         calendar: Calendar::default(),
         rewind: crate::plan::rewind::Sight::default(),
         postmen: Vec::new(),
+        refused: None,
         has_service: true,
         has_budget: true,
         has_policy: true,

@@ -1,6 +1,6 @@
 //! What pods tell of themselves, as Kubernetes has it. Pure.
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 
 use crate::plan::letters::Postman;
@@ -18,23 +18,24 @@ pub(super) fn task_of(pod: &Pod) -> Task {
     if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
         return Task::Done;
     }
-    Task::Working(restarts(pod), trouble(pod))
+    let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+    match containers.filter_map(refusal).next() {
+        Some(why) => Task::Refused(why),
+        None => Task::Working(restarts(pod), trouble(pod)),
+    }
+}
+
+/// What it said when it ended so the last time, whether or not it has been started again since.
+fn refusal(container: &ContainerStatus) -> Option<String> {
+    let states = [container.state.as_ref(), container.last_state.as_ref()].into_iter().flatten();
+    let ended = states.filter_map(|state| state.terminated.as_ref()).next()?;
+    (ended.exit_code == CANNOT_WORK).then(|| named(container, words_of(ended)))
 }
 
 /// `None` if it is none that does a rewind.
 pub(super) fn rewinder(pod: &Pod) -> Option<Rewinder> {
     let id = pod.labels().get(REWIND_LABEL)?.clone();
-    let task = task_of(pod);
-    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let ended = |container: &ContainerStatus| {
-        let states = [container.state.as_ref(), container.last_state.as_ref()].into_iter().flatten();
-        states.filter_map(|state| state.terminated.as_ref()).any(|ended| ended.exit_code == CANNOT_WORK)
-    };
-    let refusal = match &task {
-        Task::Working(_, Some(trouble)) if containers.into_iter().any(ended) => Some(trouble.message.clone()),
-        Task::Working(..) | Task::Done => None,
-    };
-    Some(Rewinder { pod: pod.name_any(), id, task, refusal })
+    Some(Rewinder { pod: pod.name_any(), id, task: task_of(pod) })
 }
 
 /// `None` if it is none that puts dead letters back.
@@ -71,10 +72,8 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     }
     // Why the process ended says more than that Kubernetes waits before it starts it again.
     if let Some(ended) = ended {
-        let last_words = ended.message.as_deref().map(last_words).filter(|message| !message.is_empty());
-        let message = last_words.unwrap_or_else(|| format!("it ended with exit code {}", ended.exit_code));
         let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
-        return Some(Trouble { reason, message: named(container, message) });
+        return Some(Trouble { reason, message: named(container, words_of(ended)) });
     }
     let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
     let message = waiting.message.clone().unwrap_or_default();
@@ -84,6 +83,11 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
 /// Whose words they are, unless the worker's.
 fn named(container: &ContainerStatus, message: String) -> String {
     if container.name == WORKER { message } else { format!("container {}: {message}", container.name) }
+}
+
+fn words_of(ended: &ContainerStateTerminated) -> String {
+    let last_words = ended.message.as_deref().map(last_words).filter(|message| !message.is_empty());
+    last_words.unwrap_or_else(|| format!("it ended with exit code {}", ended.exit_code))
 }
 
 /// What a process said when it ended. Kubernetes hands over the end of its log; before the error there are lines of no interest.
@@ -134,16 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn a_rewind_that_cannot_work_is_told_from_one_that_may() {
-        let refusal = |exit_code: i32| {
-            let ended = serde_json::json!({"terminated": {"exitCode": exit_code, "message": "forebay: no such savepoint"}});
-            let waits = serde_json::json!({"waiting": {"reason": "CrashLoopBackOff"}});
-            let status = container(false, waits, ended);
+    fn a_task_that_cannot_work_is_told_from_one_that_may() {
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let task = |status: serde_json::Value| {
             let labels = serde_json::json!({REWIND_LABEL: "r1"});
             let pod = serde_json::json!({"metadata": {"name": "p", "labels": labels}, "status": status});
-            rewinder(&serde_json::from_value(pod).unwrap()).unwrap().refusal
+            rewinder(&serde_json::from_value(pod).unwrap()).unwrap().task
         };
-        assert_eq!(refusal(2).as_deref(), Some("forebay: no such savepoint"));
-        assert_eq!(refusal(1), None);
+        let ended = |exit_code: i32| serde_json::json!({"terminated": {"exitCode": exit_code, "message": "forebay: no such savepoint"}});
+        let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff"}}"#);
+        let runs = || json(r#"{"running": {}}"#);
+        let refused = || Task::Refused("forebay: no such savepoint".into());
+        assert_eq!(task(container(false, waits(), ended(2))), refused());
+        assert_eq!(task(container(false, ended(2), json("{}"))), refused());
+        assert_eq!(task(container(true, runs(), ended(2))), refused(), "it was started again before anybody looked");
+        assert_eq!(task(container(true, runs(), ended(1))), Task::Working(1, None));
+        assert!(matches!(task(container(false, waits(), ended(1))), Task::Working(1, Some(_))));
     }
 }

@@ -59,6 +59,7 @@ fn next(fleet: &Fleet, template: &str) -> Option<Action> {
     }
     match fleet.postmen.iter().find(|postman| postman.template == template).map(|postman| &postman.task) {
         Some(Task::Done) => mark(Letters::PutBack),
+        Some(Task::Refused(_)) => mark(Letters::Left),
         Some(Task::Working(restarts, Some(_))) if *restarts >= RESTARTS_MAX => mark(Letters::Left),
         Some(Task::Working(..)) => None,
         None => {

@@ -38,8 +38,6 @@ pub struct Rewinder {
     pub id: String,
     /// How far it is.
     pub task: Task,
-    /// Why it cannot work, however often it is tried.
-    pub refusal: Option<String>,
 }
 
 /// How far it has come.
@@ -114,7 +112,7 @@ impl Asked {
 
     fn under_way(&self, fleet: &Fleet, pod: Option<&Rewinder>) -> Progress {
         let message = match pod {
-            Some(Rewinder { refusal: Some(refusal), .. }) => return Progress::Failed(refusal.clone()),
+            Some(Rewinder { task: Task::Refused(why), .. }) => return Progress::Failed(why.clone()),
             Some(Rewinder { task: Task::Working(restarts, Some(trouble)), .. }) if *restarts > self.rewind.retries => {
                 return Progress::Failed(format!("it was tried {} times: {}", restarts + 1, trouble.message));
             }

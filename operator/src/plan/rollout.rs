@@ -158,6 +158,9 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     if let Some(reason) = too_many_dead_letters(&shards, fleet.gate.dead_letter_percent_max) {
         return Judgement::Bad(reason);
     }
+    if let Some(refused) = fleet.refused.as_ref().filter(|refused| refused.is_final()) {
+        return Judgement::Bad(format!("the API server refuses its pods: {}", refused.refusal.message));
+    }
     let trouble = workers().find_map(|worker| Some(format!("pod {}: {}", worker.pod, worker.trouble.as_ref()?.message)));
     let waits = match (trouble, not_observed(&shards, fleet.gate.observe)) {
         (Some(trouble), _) => trouble,

@@ -63,6 +63,7 @@ fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
         calendar: Calendar::default(),
         rewind: crate::plan::rewind::Sight::default(),
         postmen: Vec::new(),
+        refused: None,
         has_service: true,
         has_budget: true,
         has_policy: true,

@@ -27,6 +27,7 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
         calendar: Calendar::default(),
         rewind: crate::plan::rewind::Sight::default(),
         postmen: Vec::new(),
+        refused: None,
         has_service: true,
         has_budget: true,
         has_policy: true,

@@ -1,7 +1,7 @@
 //! One look at one savepoint: observe, decide, act, report. All reads and writes go through the operator's eyes and hands.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_crds::savepoint::{IngestionSavepoint, IngestionSavepointStatus, SavepointDeletionPolicy, SavepointPhase};
 use forebay_crds::{IngestionJob, validate};
@@ -34,14 +34,15 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
     if is_erased != has_finalizer(&savepoint) {
         context.applier.finalizer(&*savepoint, FINALIZER, is_erased).await?;
     }
-    let job = job_of(&savepoint, &context).await;
+    let (job, uid) = (job_of(&savepoint, &context).await, savepoint.uid().unwrap_or_default());
     let sight = Sight {
         phase: savepoint.status.as_ref().and_then(|status| status.phase),
         age: savepoint.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default(),
         deadline: savepoint.spec.deadline(),
         is_waited_for: savepoint.labels().contains_key(TEMPLATE_LABEL),
         job: job.as_ref().map(|(_, seen)| seen.fleet.clone()),
-        pod: context.observer.copier(&savepoint.uid().unwrap_or_default()),
+        pod: context.observer.copier(&uid),
+        refused: context.observer.refusals.of(&uid, "", Instant::now()),
     };
     let (progress, next) = step(&sight);
     let mut done = Ok(());
@@ -50,6 +51,7 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
         (Step::Copy(empty), Some((blueprint, seen))) => {
             let template = Rollout::of(&seen.fleet).in_force();
             done = context.applier.copy(blueprint, seen, template, &savepoint, (&name(&savepoint), empty)).await;
+            context.observer.refusals.note(&uid, "", done.as_ref().err().and_then(ApplyError::refusal), Instant::now());
         }
         (Step::CleanUp, _) => done = context.applier.delete_copier(&savepoint).await,
         (Step::Wait | Step::Checkpoint(_) | Step::Copy(_), _) => {}

@@ -7,7 +7,7 @@ use forebay_crds::validate::Upgrade;
 
 use super::*;
 use crate::plan::schedule::Calendar;
-use crate::plan::{Answer, PodState, Secrets, Trouble, Worker};
+use crate::plan::{Answer, PodState, Refusal, Secrets, Trouble, Worker};
 
 /// A job of one worker and two shards: epochs, the epochs of their checkpoints, and the ages of these in seconds.
 fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
@@ -37,6 +37,7 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
         calendar: Calendar::default(),
         rewind: crate::plan::rewind::Sight::default(),
         postmen: Vec::new(),
+        refused: None,
         has_service: true,
         has_budget: true,
         has_policy: true,
@@ -44,7 +45,7 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
 }
 
 fn asked_for(seconds: u64, job: Option<Fleet>, pod: Option<Task>) -> Sight {
-    Sight { phase: None, age: Duration::from_secs(seconds), deadline: Duration::from_secs(60), is_waited_for: false, job, pod }
+    Sight { phase: None, age: Duration::from_secs(seconds), deadline: Duration::from_secs(60), is_waited_for: false, job, pod, refused: None }
 }
 
 fn check(sight: &Sight, expected: (SavepointPhase, &str), next: Step) {
@@ -80,6 +81,7 @@ fn what_is_over_stays_over_and_leaves_no_pod() {
     check(&asked_for(5, None, Some(Task::Working(0, None))), (Copying, "Copying"), Step::Wait);
     check(&asked_for(5, None, Some(Task::Working(4, trouble()))), (Copying, "Copying"), Step::Wait);
     check(&asked_for(5, None, Some(Task::Working(5, trouble()))), (Failed, "CopyFailed"), Step::CleanUp);
+    check(&asked_for(5, None, Some(Task::Refused("no permission".into()))), (Failed, "CopyFailed"), Step::CleanUp);
     check(&asked_for(61, None, Some(Task::Working(0, None))), (Failed, "DeadlineExceeded"), Step::CleanUp);
     check(&asked_for(61, None, None), (Failed, "DeadlineExceeded"), Step::Wait);
     // One that was complete before anybody looked at the clock is complete.
@@ -89,6 +91,23 @@ fn what_is_over_stays_over_and_leaves_no_pod() {
         assert_eq!(step(&over(Some(Task::Done))), (None, Step::CleanUp));
         assert_eq!(step(&over(None)), (None, Step::Wait));
     }
+}
+
+#[test]
+fn a_savepoint_whose_pod_is_refused_says_so_and_is_given_up_when_that_is_certain() {
+    use SavepointPhase::{Copying, Failed};
+    let refused = |may_pass, seconds, is_waited_for| {
+        let refused = Refused { refusal: Refusal { message: "quota".into(), may_pass }, since: Duration::from_secs(seconds) };
+        let job = Some(job(1, [(7, 7, Some(4)), (9, 9, Some(4))]));
+        Sight { refused: Some(refused), is_waited_for, ..asked_for(5, job, None) }
+    };
+    let copy = || Step::Copy([].into());
+    check(&refused(true, 5, true), (Copying, "Copying"), copy());
+    check(&refused(true, 20, true), (Failed, "Refused"), Step::Wait);
+    check(&refused(true, 20, false), (Copying, "Copying"), copy());
+    check(&refused(false, 0, false), (Failed, "Refused"), Step::Wait);
+    let (progress, _) = step(&refused(true, 5, false));
+    assert_eq!(progress.unwrap().message, "the API server refuses the pod that copies: quota");
 }
 
 #[test]

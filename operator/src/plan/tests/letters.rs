@@ -46,6 +46,7 @@ fn letters_are_put_back_once_when_none_of_the_bad_workers_is_left() {
     let trouble = || Some(Trouble { reason: "Error".into(), message: "no broker answers".into() });
     check(&with_pod(due(), Task::Working(4, trouble())), &[]);
     check(&with_pod(due(), Task::Working(5, trouble())), &[mark_letters(Letters::Left)]);
+    check(&with_pod(due(), Task::Refused("no permission".into())), &[mark_letters(Letters::Left)]);
 }
 
 #[test]

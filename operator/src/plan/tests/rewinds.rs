@@ -13,8 +13,8 @@ fn asked(said: Option<RewindPhase>, seconds: u64) -> Asked {
     Asked { rewind, said: said.map(|phase| (phase, "as before".to_owned())), age: Duration::from_secs(seconds) }
 }
 
-fn pod(id: &str, task: Task, refusal: Option<&str>) -> Rewinder {
-    Rewinder { pod: "job-rewind".into(), id: id.into(), task, refusal: refusal.map(str::to_owned) }
+fn pod(id: &str, task: Task) -> Rewinder {
+    Rewinder { pod: "job-rewind".into(), id: id.into(), task }
 }
 
 fn fails(restarts: u32) -> Task {
@@ -54,7 +54,7 @@ fn a_rewind_waits_for_workers_to_go_and_is_over_once() {
     let works = || worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3]));
     let ends = || worker(0, PodState::Ending, runs(1, &[0, 1, 2, 3]));
     let goes_on = || worker(1, PodState::Ready, rewound(runs(1, &[0, 1, 2, 3])));
-    let at_work = || pod("r1", Task::Working(0, None), None);
+    let at_work = || pod("r1", Task::Working(0, None));
     let drop = || Action::DeleteRewinder("job-rewind".to_owned());
     let stop = || delete(0, "0 workers are wanted");
     check_rewind(&seen(asked(None, 0), vec![], vec![works()]), Rewinding, "1 workers release their shards", &[stop()]);
@@ -63,22 +63,22 @@ fn a_rewind_waits_for_workers_to_go_and_is_over_once() {
     check_rewind(&seen(asked(Some(Rewinding), 60), vec![], vec![ends()]), Rewinding, "1 workers release their shards", &[Action::Rewind]);
     check_rewind(&seen(asked(Some(Rewinding), 2), vec![], vec![]), Rewinding, "0 workers release their shards", &[Action::Rewind]);
     check_rewind(&seen(asked(Some(Rewinding), 3), vec![at_work()], vec![]), Rewinding, "the state is made ready", &[]);
-    let done = || pod("r1", Task::Done, None);
+    let done = || pod("r1", Task::Done);
     check_rewind(&seen(asked(Some(Rewinding), 9), vec![done()], vec![]), Completed, "", &[make(0, "t1")]);
     check_rewind(&seen(asked(Some(Completed), 9), vec![done()], vec![goes_on()]), Completed, "", &[drop()]);
     // Workers know of it when nobody else does.
     check_rewind(&seen(asked(None, 0), vec![], vec![goes_on()]), Completed, "", &[]);
 
-    let tried = |restarts| seen(asked(Some(Rewinding), 30), vec![pod("r1", fails(restarts), None)], vec![]);
+    let tried = |restarts| seen(asked(Some(Rewinding), 30), vec![pod("r1", fails(restarts))], vec![]);
     check_rewind(&tried(3), Rewinding, "it is tried again: S3 is down", &[]);
     check_rewind(&tried(4), Failed, "it was tried 5 times: S3 is down", &[make(0, "t1")]);
-    let refused = seen(asked(Some(Rewinding), 5), vec![pod("r1", fails(0), Some("no such savepoint"))], vec![]);
+    let refused = seen(asked(Some(Rewinding), 5), vec![pod("r1", Task::Refused("no such savepoint".into()))], vec![]);
     check_rewind(&refused, Failed, "no such savepoint", &[make(0, "t1")]);
     let late = seen(asked(Some(Rewinding), 601), vec![at_work()], vec![]);
     check_rewind(&late, Failed, "it is not done after 600 s: the state is made ready", &[make(0, "t1")]);
     check_rewind(&seen(asked(Some(Failed), 700), vec![at_work()], vec![works()]), Failed, "as before", &[drop()]);
     // One that was asked for before ends first.
-    let other = seen(asked(Some(Rewinding), 2), vec![pod("r0", Task::Working(0, None), None)], vec![]);
+    let other = seen(asked(Some(Rewinding), 2), vec![pod("r0", Task::Working(0, None))], vec![]);
     check_rewind(&other, Rewinding, "0 workers release their shards", &[drop()]);
 }
 

@@ -74,6 +74,16 @@ fn a_change_is_judged_by_what_its_workers_do() {
     };
     check_judgement(crashing(1), 5, waiting("pod pod-2: no such table"));
     check_judgement(crashing(2), 5, bad("pod pod-2 was started 3 times: no such table"));
+    let refused = |may_pass, seconds| {
+        let refusal = Refusal { message: "exceeded quota".into(), may_pass };
+        let mut trial = trial(worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)));
+        trial.workers.pop();
+        trial.refused = Some(Refused { refusal, since: Duration::from_secs(seconds) });
+        judge(&trial)
+    };
+    assert_eq!(refused(true, 19), waiting("its worker has no shard yet"));
+    assert_eq!(refused(true, 20), bad("the API server refuses its pods: exceeded quota"));
+    assert_eq!(refused(false, 0), bad("the API server refuses its pods: exceeded quota"));
     // One that was started again and is well is none of that.
     check_judgement(Worker { restarts: 5, ..healthy(processes(3, 30, (0, 0), (5, 0))) }, 5, Judgement::Healthy);
 }
