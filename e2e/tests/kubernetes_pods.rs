@@ -2,6 +2,7 @@
 //! needs what `kubernetes.rs` needs.
 
 use std::fs;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
@@ -53,8 +54,16 @@ fn template(job: &FlightsInCluster<'_>, command: &str) -> Value {
     })
 }
 
-/// Method: a template with a field that Kubernetes does not know, then one that its API server refuses: the condition must say so within seconds, and the job
-/// goes on. Then one with a bit of everything, among it the credentials of the object store, which the job is no longer given otherwise: it must go into force
+/// Waits until a change was taken back; returns why. It has minutes to go into force, and what is refused is not to be tried for so long.
+fn until_taken_back(job: &FlightsInCluster<'_>) -> Result<String> {
+    let asked = Instant::now();
+    let back = job.until_status("the change is taken back", |status| status["phase"] == "RolledBack")?;
+    println!("taken back after {} s", asked.elapsed().as_secs());
+    Ok(said(&back, "Stalled").1)
+}
+
+/// Method: a template with a field that Kubernetes does not know, then one that its API server refuses, then a quota without room for another pod: the condition
+/// must say so, and the job goes on. Then one with a bit of everything, among it the credentials of the object store, which the job is no longer given otherwise: it must go into force
 /// like any change, and a savepoint, which another pod copies, must have them too. One with a container that cannot start must be taken back.
 #[test]
 fn what_is_added_to_pods_goes_into_force_and_is_taken_back() -> Result<()> {
@@ -80,14 +89,19 @@ fn what_is_added_to_pods_goes_into_force_and_is_taken_back() -> Result<()> {
         job.until_processed(parts[0])?;
 
         with_template(&job, &json!({"spec": {"tolerations": [{"key": "spot", "operator": "Sometimes"}]}}))?;
-        let mut refused = (String::new(), String::new());
-        job.until_status("the API server refuses it", |status| {
-            refused = said(&json!({ "status": status }), "Reconciling");
-            refused.0 == "Refused"
-        })?;
-        ensure!(refused.1.contains("tolerations[0].operator"), "{}", refused.1);
+        let refused = until_taken_back(&job)?;
+        ensure!(refused.contains("the API server refuses its pods") && refused.contains("tolerations[0].operator"), "{refused}");
+        // There is room for the workers and for no other pod.
+        let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name, "namespace": "default"}, "spec": {"hard": {"pods": "2"}}});
+        cluster.apply(&quota.to_string())?;
+        until("the quota is full", PATIENCE, || Ok((cluster.get("resourcequota", name)?["status"]["used"]["pods"] == "2").then_some(())))?;
+        with_template(&job, &template(&job, "/pause"))?;
+        let no_room = until_taken_back(&job)?;
+        ensure!(no_room.contains("the API server refuses its pods") && no_room.contains("exceeded quota"), "{no_room}");
+        cluster.ask(&["delete", "resourcequota", name])?;
 
         job.patch(r#"{"workers": {"envFrom": null}}"#)?;
+        // The revision that was taken back is not tried again by itself: this is another one.
         with_template(&job, &template(&job, "/pause"))?;
         parts[1..3].iter().try_for_each(|part| job.feed(part))?;
         job.until_status("it is in force", |status| status["phase"] == "Running" && status["revision"] != before)?;
@@ -111,7 +125,7 @@ fn what_is_added_to_pods_goes_into_force_and_is_taken_back() -> Result<()> {
         let back = job.until_status("it is taken back", |status| status["phase"] == "RolledBack")?;
         let (_, message) = said(&back, "Stalled");
         ensure!(message.contains("container beside: "), "the condition does not name the container: {message}");
-        println!("{}\n{message}", refused.1);
+        println!("{refused}\n{no_room}\n{message}");
         job.until_processed(&all)?;
         cluster.ask(&["delete", "priorityclass", name])?;
         job.delete_and_check(&all)

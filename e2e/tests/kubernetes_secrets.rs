@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
-use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
+use forebay_e2e::cluster::flights::{FlightsInCluster, Pod, savepoint};
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::s3::{BUCKET, S3};
@@ -61,7 +61,7 @@ fn until_replaced(job: &FlightsInCluster<'_>, before: &[Pod]) -> Result<Vec<Pod>
 }
 
 /// Method: Kafka's password changes, and the secret with it, while records come in: all workers must be new ones soon. A wrong password in the secret must be
-/// named, and the workers that run go on; the right one again is taken. Then both secrets are deleted, which must be named too while work goes on, and made
+/// named, and so must wrong keys of the object store by a savepoint, which must fail at once; the workers that run go on; the right ones again are taken. Then both secrets are deleted, which must be named too while work goes on, and made
 /// again, that of the object store with the keys of another user. The oracle judges all outputs.
 #[test]
 fn a_job_goes_on_with_credentials_that_change() -> Result<()> {
@@ -74,7 +74,8 @@ fn a_job_goes_on_with_credentials_that_change() -> Result<()> {
         apply_secret(&cluster, &store, &store_keys(&s3.access_key, &s3.secret_key))?;
         let authority = fs::read_to_string(format!("{}/ca.pem", kafka.get("FOREBAY_TEST_KAFKA_TLS")?))?;
         let metadata = json!({"name": login, "namespace": "default"});
-        cluster.apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.pem": authority}}).to_string())?;
+        cluster
+            .apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.pem": authority}}).to_string())?;
         let mut plain = String::new();
         let job = FlightsInCluster::start_on(&cluster, folder, WORKERS, kafka.broker()?, &s3, |manifest| {
             plain.clone_from(&manifest);
@@ -95,12 +96,19 @@ fn a_job_goes_on_with_credentials_that_change() -> Result<()> {
         println!("{events}");
 
         apply_secret(&cluster, &login, &json!({"password": "wrong-secret"}))?;
+        apply_secret(&cluster, &store, &store_keys(&s3.access_key, "wrong-secret"))?;
         let refused = job.until_status("the wrong password is named", |status| FlightsInCluster::said(status).0 == "SecretRefused")?;
         println!("{}", FlightsInCluster::said(&refused["status"]).1);
         job.feed(parts[1])?;
         job.until_processed(&parts[..2].concat())?;
         ensure!(second.iter().all(|pod| job.pods().is_ok_and(|pods| pods.contains(pod))), "of {second:?} there are {:?}", job.pods()?);
+        // Six tries would take five minutes.
+        let failed = savepoint(&cluster, &format!("{}-refused", job.flights.name), &job.flights.name, "3m")?;
+        let (reason, message) = FlightsInCluster::said(&failed["status"]);
+        ensure!(reason == "CopyFailed" && !message.is_empty(), "the savepoint says {reason}: {message}");
+        println!("{message}");
         apply_secret(&cluster, &login, &json!({"password": "second-secret"}))?;
+        apply_secret(&cluster, &store, &store_keys(&s3.access_key, &s3.secret_key))?;
         let third = until_replaced(&job, &second)?;
 
         cluster.ask(&["delete", "secret", &login, &store])?;

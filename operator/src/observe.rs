@@ -1,5 +1,6 @@
 //! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
 
+mod lags;
 mod pods;
 pub mod refusals;
 mod secrets;
@@ -41,6 +42,7 @@ use crate::resources::{
     Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL,
     TEMPLATE_LABEL, certificate, config_map, network_policy,
 };
+use lags::Lags;
 use pods::{postman, restarts, rewinder, task_of, trouble};
 use refusals::Refusals;
 use secrets::Secrets;
@@ -73,6 +75,7 @@ pub struct Observer {
     secrets: Secrets,
     /// What the API server does not take, by the uid of the job or the savepoint that it is for.
     pub refusals: Refusals,
+    lags: Lags,
     credentials: Credentials,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
@@ -119,8 +122,8 @@ impl Observer {
         policies.wait_until_ready().await?;
         secrets.wait_until_ready().await?;
         let namespace = client.default_namespace().to_owned();
-        let (refusals, contacts) = (Refusals::default(), Mutex::default());
-        Ok(Self { pods, configs, services, budgets, policies, namespace, savepoints, secrets, refusals, credentials, contacts })
+        let (refusals, lags, contacts) = (Refusals::default(), Lags::since(Instant::now()), Mutex::default());
+        Ok(Self { pods, configs, services, budgets, policies, namespace, savepoints, secrets, refusals, lags, credentials, contacts })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
@@ -178,6 +181,7 @@ impl Observer {
         if fleet.is_rewinding() {
             fleet.replicas = 0;
         }
+        self.lags.follow(&mut fleet, Instant::now());
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
     }
@@ -185,7 +189,8 @@ impl Observer {
     /// Whether the workers of a job need a new certificate.
     pub fn certificate_is_due(&self, blueprint: &Blueprint) -> bool {
         let secret = self.secrets.get(&blueprint.job.namespace, &certificate::name(blueprint));
-        let annotations = secret.as_ref().filter(|secret| is_of(&***secret, blueprint)).and_then(|secret| secret.metadata.annotations.as_ref());
+        let annotations =
+            secret.as_ref().filter(|secret| is_of(&***secret, blueprint)).and_then(|secret| secret.metadata.annotations.as_ref());
         self.credentials.authority().is_due(annotations, Timestamp::now())
     }
 
@@ -228,6 +233,7 @@ impl Observer {
         let there: BTreeSet<String> = self.pods.state().iter().filter_map(|pod| pod.uid()).collect();
         self.contacts().retain(|uid, _| there.contains(uid));
         self.refusals.forget_old(Instant::now());
+        self.lags.retain(&there);
     }
 
     async fn ask(&self, pod: &Pod, job: &str) -> Answer {
@@ -333,6 +339,7 @@ fn worker(pod: &Arc<Pod>, answer: Answer, secrets: plan::Secrets) -> Worker {
         trouble: trouble(pod),
         secrets,
         answer,
+        trends: BTreeMap::new(),
     }
 }
 

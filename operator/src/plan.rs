@@ -10,12 +10,13 @@ mod refused;
 pub mod rewind;
 pub mod rollout;
 pub mod schedule;
+pub mod trend;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use forebay_api::v1::{Description, Shard};
+use forebay_api::v1::Shard;
 use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 use k8s_openapi::jiff::Timestamp;

@@ -94,7 +94,9 @@ impl Verdict {
                     fleet.template
                 ),
             ),
-            (Rollout::First { .. } | Rollout::Steady { .. }, Phase::Running | Phase::Starting) => secrets::verdict(fleet).unwrap_or(verdict),
+            (Rollout::First { .. } | Rollout::Steady { .. }, Phase::Running | Phase::Starting) => {
+                secrets::verdict(fleet).unwrap_or(verdict)
+            }
             _ => verdict,
         }
     }

@@ -40,6 +40,7 @@ fn fleet(answer: Answer) -> Fleet {
         trouble: None,
         secrets: plan::Secrets::default(),
         answer,
+        trends: BTreeMap::new(),
     };
     Fleet {
         replicas: 1,

@@ -28,9 +28,7 @@ pub(super) fn plan(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
             actions.extend(bad.map(|worker| delete(worker, "its revision was taken back".to_owned())));
             settled(fleet, template, stay, &mut actions)
         }
-        Rollout::Canary { to, .. } | Rollout::Switch { to, .. } if fleet.replicas == 0 => {
-            one_revision(fleet, to, stay, &mut actions)
-        }
+        Rollout::Canary { to, .. } | Rollout::Switch { to, .. } if fleet.replicas == 0 => one_revision(fleet, to, stay, &mut actions),
         Rollout::Canary { from, to } => canary(fleet, from, to, stay, &mut actions),
         Rollout::Switch { to, .. } => switch(fleet, to, stay, &mut actions),
     };

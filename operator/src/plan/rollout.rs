@@ -10,11 +10,12 @@ use std::time::Duration;
 use forebay_api::v1::{Books, Shard};
 use forebay_crds::savepoint::SavepointPhase;
 
+use super::trend::{Course, WINDOWS};
 use super::{Fleet, Worker};
 
 /// A container that was started again so often, and is down once more, will not come up by itself.
 const RESTARTS_MAX: u32 = 2;
-/// Of fewer records the share of dead letters says nothing.
+/// Of fewer records neither the share of dead letters nor the lag says anything.
 const RECORDS_MIN: u64 = 20;
 
 /// What is known of a revision.
@@ -158,14 +159,17 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     if let Some(reason) = too_many_dead_letters(&shards, fleet.gate.dead_letter_percent_max) {
         return Judgement::Bad(reason);
     }
+    let lag = lag(fleet);
+    if let Some(Lag::GrowsOn(reason)) = lag {
+        return Judgement::Bad(reason);
+    }
     if let Some(refused) = fleet.refused.as_ref().filter(|refused| refused.is_final()) {
         return Judgement::Bad(format!("the API server refuses its pods: {}", refused.refusal.message));
     }
     let trouble = workers().find_map(|worker| Some(format!("pod {}: {}", worker.pod, worker.trouble.as_ref()?.message)));
-    let waits = match (trouble, not_observed(&shards, fleet.gate.observe)) {
-        (Some(trouble), _) => trouble,
-        (None, Some(waits)) => waits,
-        (None, None) => return Judgement::Healthy,
+    let waits = match (trouble, not_observed(&shards, fleet.gate.observe), lag) {
+        (Some(waits), ..) | (None, Some(waits), _) | (None, None, Some(Lag::Grows(waits) | Lag::GrowsOn(waits))) => waits,
+        (None, None, None) => return Judgement::Healthy,
     };
     let config = fleet.configs.get(to);
     // The canary has one share of time, and each worker that follows another one.
@@ -205,6 +209,51 @@ fn too_many_dead_letters(shards: &[&Shard], percent_max: u32) -> Option<String> 
     let (was, is) = (percent(rejected_before, before), percent(rejected, records));
     (records >= RECORDS_MIN && is > was + u64::from(percent_max))
         .then(|| format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before"))
+}
+
+/// What speaks against a change in the lags of its shards.
+enum Lag {
+    /// They grow, or have not been followed for long enough; what is waited for.
+    Grows(String),
+    /// They grow without end.
+    GrowsOn(String),
+}
+
+/// Compared with the shards of the revision before: when those fall behind too, there is more to do than before, and the change is not to blame.
+fn lag(fleet: &Fleet) -> Option<Lag> {
+    let window = fleet.gate.observe;
+    let (mut news, mut others) = (Vec::new(), Vec::new());
+    for worker in fleet.workers.iter().filter(|worker| worker.is_live()) {
+        let courses = if worker.template == fleet.template { &mut news } else { &mut others };
+        let owned = worker.heard().into_iter().flat_map(|said| &said.owned);
+        courses.extend(owned.map(|shard| (shard.shard, course(worker, shard, window))));
+    }
+    let behind = others.iter().filter(|(_, course)| matches!(course, Course::FallsBehind(..))).count();
+    if behind > 0 && behind * 2 >= others.len() {
+        return None;
+    }
+    let worst = news.into_iter().max_by_key(|(_, course)| match course {
+        Course::FallsBehind(windows, ..) => windows + 1,
+        Course::Unknown => 1,
+        Course::KeepsUp => 0,
+    });
+    let seconds = |windows| (window * windows).as_secs();
+    match worst? {
+        (_, Course::KeepsUp) => None,
+        (shard, Course::Unknown) => Some(Lag::Grows(format!("the lag of shard {shard} is observed for {} s", seconds(1)))),
+        (shard, Course::FallsBehind(windows, was, is)) => {
+            let grows = format!("shard {shard} falls behind under it: {is} records wait, and {was} did {} s before", seconds(windows));
+            Some(if windows >= WINDOWS { Lag::GrowsOn(grows) } else { Lag::Grows(grows) })
+        }
+    }
+}
+
+fn course(worker: &Worker, shard: &Shard, window: Duration) -> Course {
+    // A few records are always on their way.
+    if shard.lag_records < RECORDS_MIN {
+        return Course::KeepsUp;
+    }
+    worker.trends.get(&shard.shard).map_or(Course::Unknown, |trend| trend.course(window))
 }
 
 /// What is still missing before its shards have been seen to process for long enough.

@@ -1,6 +1,6 @@
 //! Method: a fleet is written down, and the plan for it compared. Fleets that change are taken through a toy in which workers obey at once.
 
-use forebay_api::v1::{Assignment, GivenUp, Prefetched, Shard};
+use forebay_api::v1::{Assignment, Description, GivenUp, Prefetched, Shard};
 
 use super::*;
 
@@ -40,7 +40,18 @@ fn silent(seconds: u64, answer: Answer) -> Answer {
 
 fn worker(slot: u32, state: PodState, answer: Answer) -> Worker {
     let (pod, uid) = (format!("pod-{slot}"), format!("uid-{slot}"));
-    Worker { pod, uid, slot, template: "t1".into(), state, restarts: 0, trouble: None, secrets: Secrets::default(), answer }
+    Worker {
+        pod,
+        uid,
+        slot,
+        template: "t1".into(),
+        state,
+        restarts: 0,
+        trouble: None,
+        secrets: Secrets::default(),
+        answer,
+        trends: BTreeMap::new(),
+    }
 }
 
 fn of(template: &str, worker: Worker) -> Worker {

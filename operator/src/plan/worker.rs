@@ -1,9 +1,11 @@
 //! One pod of a job, and what its worker says of itself.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use forebay_api::v1::Description;
+
+use super::trend::Trend;
 
 /// One pod, and what its worker says.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +28,8 @@ pub struct Worker {
     pub secrets: Secrets,
     /// What the worker in it says.
     pub answer: Answer,
+    /// How the lags of its shards go, while a change is under way.
+    pub trends: BTreeMap<u32, Trend>,
 }
 
 /// What has become of the secrets that a pod's environment comes from, since it was made. By name.

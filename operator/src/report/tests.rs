@@ -13,7 +13,18 @@ use crate::plan::{Answer, Config, Fleet, Saved, Secrets, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
-    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Starting, restarts: 0, trouble, secrets: Secrets::default(), answer };
+    let worker = Worker {
+        pod,
+        uid,
+        slot: 0,
+        template,
+        state: PodState::Starting,
+        restarts: 0,
+        trouble,
+        secrets: Secrets::default(),
+        answer,
+        trends: BTreeMap::new(),
+    };
     let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
     let (configs, workers) = (BTreeMap::new(), vec![worker]);
     let fleet = Fleet {
@@ -211,7 +222,13 @@ fn secrets_that_are_missing_changed_or_refused_are_named() {
         ),
     );
     let trouble = Some(Trouble { reason: "Error".into(), message: "wrong password".into() });
-    let new = Worker { pod: "pod-1".into(), secrets: Secrets::default(), trouble, answer: Answer::Unheard(Duration::ZERO), ..two.fleet.workers[0].clone() };
+    let new = Worker {
+        pod: "pod-1".into(),
+        secrets: Secrets::default(),
+        trouble,
+        answer: Answer::Unheard(Duration::ZERO),
+        ..two.fleet.workers[0].clone()
+    };
     two.fleet.workers.push(new);
     check(
         &two,

@@ -23,7 +23,18 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
     let assignment = Some(Assignment { job: "job".into(), version: 1, shards: vec![0, 1] });
     let answer = Answer::Heard(Description { job: "job".into(), shards: 2, assignment, owned, ..Description::default() });
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
-    let worker = Worker { pod, uid, slot: 0, template, state: PodState::Ready, restarts: 0, trouble: None, secrets: Secrets::default(), answer };
+    let worker = Worker {
+        pod,
+        uid,
+        slot: 0,
+        template,
+        state: PodState::Ready,
+        restarts: 0,
+        trouble: None,
+        secrets: Secrets::default(),
+        answer,
+        trends: BTreeMap::new(),
+    };
     let gate = Upgrade { observe: Duration::from_secs(30), deadline: Duration::from_secs(600), dead_letter_percent_max: 10 };
     let (template, workers, configs) = ("t".into(), vec![worker], BTreeMap::new());
     Fleet {
@@ -45,7 +56,15 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
 }
 
 fn asked_for(seconds: u64, job: Option<Fleet>, pod: Option<Task>) -> Sight {
-    Sight { phase: None, age: Duration::from_secs(seconds), deadline: Duration::from_secs(60), is_waited_for: false, job, pod, refused: None }
+    Sight {
+        phase: None,
+        age: Duration::from_secs(seconds),
+        deadline: Duration::from_secs(60),
+        is_waited_for: false,
+        job,
+        pod,
+        refused: None,
+    }
 }
 
 fn check(sight: &Sight, expected: (SavepointPhase, &str), next: Step) {

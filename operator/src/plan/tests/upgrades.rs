@@ -5,6 +5,7 @@ use forebay_api::v1::Books;
 
 use super::*;
 use crate::plan::rollout::{Judgement, judge};
+use crate::plan::trend::{Sample, Trend};
 
 /// A shard that was at `before` when its worker took it up, and is at `now`: records, and dead letters among them.
 fn processes(shard: u32, seconds: u64, before: (u64, u64), now: (u64, u64)) -> Shard {
@@ -86,6 +87,39 @@ fn a_change_is_judged_by_what_its_workers_do() {
     assert_eq!(refused(false, 0), bad("the API server refuses its pods: exceeded quota"));
     // One that was started again and is well is none of that.
     check_judgement(Worker { restarts: 5, ..healthy(processes(3, 30, (0, 0), (5, 0))) }, 5, Judgement::Healthy);
+}
+
+/// A worker that has been followed for so many seconds on one shard, of which so many records waited then and do now; it has taken 600 a second.
+fn followed(slot: u32, shard: u32, seconds: u64, (was, is): (u64, u64)) -> Worker {
+    let now = Shard { lag_records: is, ..processes(shard, 300, (0, 0), (100_000, 0)) };
+    let mut trend = Trend::default();
+    for second in 0..=seconds {
+        let lag_records = was + (is - was) * second / seconds.max(1);
+        trend.add(Sample { at: Duration::from_secs(100 + second), lag_records, records_in: 600 * second }, GATE.observe);
+    }
+    Worker { trends: [(shard, trend)].into(), ..worker(slot, PodState::Ready, says(3, vec![now])) }
+}
+
+#[test]
+fn a_change_under_which_the_lag_grows_without_end_is_bad_unless_it_does_so_without_the_change_too() {
+    let judged = |canary: Worker, other: Worker| {
+        let workers = vec![other, of("t2", canary.clone())];
+        judge(&Fleet { workers, ..trial(canary) })
+    };
+    let with = |seconds, lags| followed(2, 3, seconds, lags);
+    let well = || followed(0, 0, 90, (50, 60));
+    let check = |canary: Worker, other: Worker, expected: Judgement| assert_eq!(judged(canary, other), expected);
+    let waiting = |reason: &str| Judgement::Waiting(reason.into());
+    check(with(29, (300, 9000)), well(), waiting("the lag of shard 3 is observed for 30 s"));
+    check(with(30, (300, 9000)), well(), waiting("shard 3 falls behind under it: 9000 records wait, and 300 did 30 s before"));
+    let grows_on = "shard 3 falls behind under it: 30000 records wait, and 300 did 90 s before";
+    check(with(90, (300, 30_000)), well(), Judgement::Bad(grows_on.into()));
+    // The one before does not keep up either.
+    check(with(90, (300, 30_000)), followed(0, 0, 90, (300, 30_000)), Judgement::Healthy);
+    // It began with more than it can have got by the change, and nobody knows whether the other one would have kept up.
+    check(with(90, (300_000, 330_000)), well(), Judgement::Healthy);
+    check(with(90, (300, 400)), well(), Judgement::Healthy);
+    check(with(90, (0, 19)), well(), Judgement::Healthy);
 }
 
 #[test]
