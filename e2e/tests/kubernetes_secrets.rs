@@ -23,6 +23,15 @@ fn store_keys(access_key: &str, secret_key: &str) -> Value {
     json!({"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key})
 }
 
+/// Of a user who may do what the bucket's policy lets him.
+fn keys_of_another(s3: &S3) -> Result<Value> {
+    let bucket = format!("arn:aws:s3:::{BUCKET}");
+    let statement = json!({"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": [bucket, format!("{bucket}/*")]});
+    s3.set_policy(&json!({"Version": "2012-10-17", "Statement": [statement]}))?;
+    let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+    Ok(store_keys(&variable("FOREBAY_TEST_S3_LIMITED_ACCESS_KEY")?, &variable("FOREBAY_TEST_S3_LIMITED_SECRET_KEY")?))
+}
+
 /// Gives Kafka's user another password: the one of before is refused from now on.
 fn change_password(kafka: &Instance, password: &str) -> Result<()> {
     kafka.kafka_shell(&format!(
@@ -119,13 +128,7 @@ fn a_job_goes_on_with_credentials_that_change() -> Result<()> {
         job.feed(parts[2])?;
         job.until_processed(&parts[..3].concat())?;
         ensure!(job.pods()? == third, "the pods were {third:?} and are {:?}", job.pods()?);
-        let whatever = format!("arn:aws:s3:::{BUCKET}");
-        s3.set_policy(&json!({"Version": "2012-10-17", "Statement": [
-            {"Effect": "Allow", "Principal": "*", "Action": "s3:*", "Resource": [whatever, format!("{whatever}/*")]},
-        ]}))?;
-        let variable = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
-        let (key, secret) = (variable("FOREBAY_TEST_S3_LIMITED_ACCESS_KEY")?, variable("FOREBAY_TEST_S3_LIMITED_SECRET_KEY")?);
-        apply_secret(&cluster, &store, &store_keys(&key, &secret))?;
+        apply_secret(&cluster, &store, &keys_of_another(&s3)?)?;
         apply_secret(&cluster, &login, &json!({"password": "second-secret"}))?;
         job.feed(parts[3])?;
         until_replaced(&job, &third)?;
