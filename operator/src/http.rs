@@ -22,11 +22,15 @@ use crate::looks::Looks;
 /// From what an idle job takes to several times what a worker may take to answer.
 const RECONCILE_SECONDS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 2.5, 10.0];
 
+/// From what an idle job takes to what would keep all others waiting.
+const DECIDING_SECONDS: [f64; 9] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5];
+
 /// What the operator counts of itself.
 pub struct Metrics {
     reconciles: IntCounter,
     errors: IntCounter,
     seconds: Histogram,
+    deciding: Histogram,
     /// The jobs as the watch has them, once this operator leads.
     jobs: OnceLock<Store<IngestionJob>>,
 }
@@ -36,19 +40,23 @@ impl Metrics {
     pub fn new() -> Self {
         let named = "the name of a metric is one";
         let seconds = HistogramOpts::new("forebay_operator_reconcile_seconds", "How long looks at jobs took.");
+        let deciding =
+            HistogramOpts::new("forebay_operator_deciding_seconds", "How long looks at jobs kept the thread, their waits left out.");
         Self {
             reconciles: IntCounter::new("forebay_operator_reconciles_total", "Looks at jobs.").expect(named),
             errors: IntCounter::new("forebay_operator_reconcile_errors_total", "Looks at jobs that ended with an error.").expect(named),
             seconds: Histogram::with_opts(seconds.buckets(RECONCILE_SECONDS.to_vec())).expect(named),
+            deciding: Histogram::with_opts(deciding.buckets(DECIDING_SECONDS.to_vec())).expect(named),
             jobs: OnceLock::new(),
         }
     }
 
-    /// Counts one look at a job.
-    pub fn count(&self, took: Duration, failed: bool) {
+    /// Counts one look at a job: how long it took, for how much of that it kept the thread, and whether it ended with an error.
+    pub fn count(&self, (took, deciding): (Duration, Duration), failed: bool) {
         self.reconciles.inc();
         self.errors.inc_by(u64::from(failed));
         self.seconds.observe(took.as_secs_f64());
+        self.deciding.observe(deciding.as_secs_f64());
     }
 
     /// Tells where the jobs are to be seen, once.
@@ -68,6 +76,7 @@ impl Metrics {
         registry.register(Box::new(self.reconciles.clone()))?;
         registry.register(Box::new(self.errors.clone()))?;
         registry.register(Box::new(self.seconds.clone()))?;
+        registry.register(Box::new(self.deciding.clone()))?;
         let leader = IntGauge::new("forebay_operator_leader", "1 while this operator leads.")?;
         leader.set(i64::from(leads));
         registry.register(Box::new(leader))?;
@@ -157,7 +166,7 @@ mod tests {
         }
         metrics.see_jobs(store);
         for failed in [false, true, false] {
-            metrics.count(Duration::from_millis(3), failed);
+            metrics.count((Duration::from_millis(3), Duration::from_millis(1)), failed);
         }
         let said = metrics.render(true).unwrap();
         for line in [
@@ -168,6 +177,8 @@ mod tests {
             "forebay_operator_reconcile_errors_total 1",
             "forebay_operator_reconcile_seconds_bucket{le=\"0.001\"} 0",
             "forebay_operator_reconcile_seconds_bucket{le=\"0.005\"} 3",
+            "forebay_operator_deciding_seconds_bucket{le=\"0.0005\"} 0",
+            "forebay_operator_deciding_seconds_bucket{le=\"0.001\"} 3",
         ] {
             assert!(said.lines().any(|said| said == line), "{line} is not in\n{said}");
         }

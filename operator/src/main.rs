@@ -15,6 +15,7 @@ mod reconcile;
 mod report;
 mod resources;
 mod savepoint;
+mod stopwatch;
 mod teardown;
 
 use std::collections::BTreeMap;
@@ -30,16 +31,17 @@ use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
-use kube::runtime::watcher::{self, Config};
-use kube::runtime::{Controller, controller};
+use kube::runtime::controller::Error;
+use kube::runtime::watcher;
 
 use crate::apply::{Applier, ApplyError};
 use crate::credentials::Credentials;
 use crate::http::Metrics;
 use crate::leader::Leadership;
 use crate::looks::Looks;
-use crate::observe::{Observer, api, own_objects};
+use crate::observe::{Observer, api, controller, own_objects};
 use crate::reconcile::{Context, reconcile, retry};
+use crate::stopwatch::timed;
 
 /// Runs IngestionJobs in a Kubernetes cluster.
 #[derive(Parser)]
@@ -94,8 +96,8 @@ async fn look_after_jobs(
     stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let namespace = arguments.namespace.as_deref();
-    let jobs = Controller::new(api::<IngestionJob>(client, namespace), Config::default());
-    let savepoints = Controller::new(api::<IngestionSavepoint>(client, namespace), Config::default());
+    let jobs = controller::<IngestionJob>(client, namespace);
+    let savepoints = controller::<IngestionSavepoint>(client, namespace);
     metrics.see_jobs(jobs.store());
     let context = Arc::new(Context {
         observer: Observer::start(client, namespace, Credentials::load(client).await?).await.context("watch the operator's own objects")?,
@@ -108,7 +110,10 @@ async fn look_after_jobs(
     tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
     let counted = move |job, context| {
         let (metrics, begin) = (metrics.clone(), Instant::now());
-        reconcile(job, context).inspect(move |outcome| metrics.count(begin.elapsed(), outcome.is_err()))
+        timed(reconcile(job, context)).map(move |(outcome, busy)| {
+            metrics.count((begin.elapsed(), busy), outcome.is_err());
+            outcome
+        })
     };
     let pods = || api::<Pod>(client, namespace);
     let jobs = jobs.owns(pods(), own_objects()).graceful_shutdown_on(stop.clone()).run(counted, retry, context.clone());
@@ -135,10 +140,10 @@ fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()> + Send + Sync + 's
 }
 
 /// What comes of one look.
-async fn outcome<T>(outcome: Result<T, controller::Error<ApplyError, watcher::Error>>) {
+async fn outcome<T>(outcome: Result<T, Error<ApplyError, watcher::Error>>) {
     match outcome {
         // `retry` has said it; and an object that was deleted meanwhile is no error.
-        Ok(_) | Err(controller::Error::ReconcilerFailed(..) | controller::Error::ObjectNotFound(_)) => {}
+        Ok(_) | Err(Error::ReconcilerFailed(..) | Error::ObjectNotFound(_)) => {}
         Err(error) => tracing::warn!(%error, "a watch is started again"),
     }
 }

@@ -4,9 +4,9 @@ mod lags;
 mod pods;
 pub mod refusals;
 mod secrets;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,17 +15,13 @@ use forebay_api::v1::worker_client::WorkerClient;
 use forebay_api::v1::{DescribeRequest, Description};
 use forebay_crds::validate::Rewind;
 use forebay_crds::{IngestionJob, IngestionSavepoint};
-use futures::StreamExt;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::reflector::Store;
-use kube::runtime::watcher::Config as WatchConfig;
-use kube::runtime::{WatchStreamExt, reflector, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Client, Resource, ResourceExt};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::credentials::Credentials;
@@ -39,16 +35,21 @@ use crate::resources::revision::Revision;
 use crate::resources::secrets::since_made;
 use crate::resources::task::CLEANUP_LABEL;
 use crate::resources::{
-    Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, MANAGED_BY, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL,
-    TEMPLATE_LABEL, certificate, config_map, network_policy,
+    Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL,
+    certificate, config_map, network_policy,
 };
 use lags::Lags;
 use pods::{postman, restarts, rewinder, task_of, trouble};
 use refusals::Refusals;
 use secrets::Secrets;
+use watches::watch;
+pub use watches::{api, controller, own_objects};
 
 /// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often workers whose pods are gone are forgotten: all pods are gone through for it, whichever job is looked at.
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is seen of one job.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ pub struct Observer {
     credentials: Credentials,
     /// By the pod's uid.
     contacts: Mutex<BTreeMap<String, Contact>>,
+    /// When workers were last forgotten.
+    forgotten: Mutex<Instant>,
 }
 
 /// What this operator has had to do with a worker.
@@ -89,22 +92,6 @@ struct Contact {
     certificate: u64,
     known_since: Instant,
     last: Option<(Instant, Description)>,
-}
-
-/// The API of a kind, in one namespace or in all.
-pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-/// The operator's own objects.
-pub fn own_objects() -> WatchConfig {
-    WatchConfig::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
 }
 
 impl Observer {
@@ -123,7 +110,22 @@ impl Observer {
         secrets.wait_until_ready().await?;
         let namespace = client.default_namespace().to_owned();
         let (refusals, lags, contacts) = (Refusals::default(), Lags::since(Instant::now()), Mutex::default());
-        Ok(Self { pods, configs, services, budgets, policies, namespace, savepoints, secrets, refusals, lags, credentials, contacts })
+        let forgotten = Mutex::new(Instant::now());
+        Ok(Self {
+            pods,
+            configs,
+            services,
+            budgets,
+            policies,
+            namespace,
+            savepoints,
+            secrets,
+            refusals,
+            lags,
+            credentials,
+            contacts,
+            forgotten,
+        })
     }
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
@@ -230,6 +232,11 @@ impl Observer {
 
     /// Forgets workers whose pods are gone.
     pub fn forget_gone(&self) {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.elapsed() < FORGET_INTERVAL {
+            return;
+        }
+        *forgotten = Instant::now();
         let there: BTreeSet<String> = self.pods.state().iter().filter_map(|pod| pod.uid()).collect();
         self.contacts().retain(|uid, _| there.contains(uid));
         self.refusals.forget_old(Instant::now());
@@ -287,21 +294,6 @@ impl Observer {
     fn contacts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Contact>> {
         self.contacts.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Keeps a copy of the operator's own objects of a kind.
-fn watch<K>(client: &Client, namespace: Option<&str>) -> Store<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-{
-    let (store, writer) = reflector::store();
-    let stream = reflector(writer, watcher(api::<K>(client, namespace), own_objects()).default_backoff());
-    tokio::spawn(stream.for_each(|event| async move {
-        if let Err(error) = event {
-            tracing::warn!(kind = %K::kind(&()), %error, "a watch is started again");
-        }
-    }));
-    store
 }
 
 /// By the owner's uid: an object of a job that was deleted and made again under its name is not this one's.

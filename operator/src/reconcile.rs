@@ -48,6 +48,7 @@ pub struct Context {
 
 /// One look at one job.
 pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<controller::Action, ApplyError> {
+    let begin = Instant::now();
     if resource.metadata.deletion_timestamp.is_some() {
         return teardown::reconcile::reconcile(resource, context).await;
     }
@@ -86,7 +87,9 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     write(&context, &resource, &verdict, Some(&seen), &actions).await?;
     let rests = seen.fleet.replicas == 0 && seen.fleet.workers.is_empty() && !seen.fleet.is_rewinding();
     let is_moving = assignment::is_under_way(&seen.fleet) || actions.iter().any(|action| matches!(action, Action::Assign { .. }));
-    let again = if is_moving { MOVING_INTERVAL } else { HEARING_INTERVAL };
+    let interval = if is_moving { MOVING_INTERVAL } else { HEARING_INTERVAL };
+    // From one look's begin to the next one's: one that waits in vain for a silent worker does not put off what follows from that.
+    let again = interval.saturating_sub(begin.elapsed());
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(again) })
 }
 
