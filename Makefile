@@ -141,6 +141,12 @@ bench-quick: bootstrap-bench build ## measure enough for a table, about a quarte
 bench-smoke: bootstrap-bench build ## see that the bench itself works; its figures mean nothing (ARGS=...)
 	bench/bench.py run --size smoke $(ARGS)
 
+.PHONY: bench-operator
+bench-operator: build ## measure one operator with 200 jobs, on nodes that kwok plays; needs root and Go, as e2e-kubernetes does (ARGS="--jobs 1000")
+	$(KUBERNETES) install
+	$(KUBERNETES) install-kwok
+	$(KUBERNETES) with 0 -- bench/cluster.py scale $(ARGS)
+
 ##@ Change
 
 .PHONY: check

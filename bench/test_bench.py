@@ -9,7 +9,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import bench  # noqa: E402
-from harness import measures, peers, places, report  # noqa: E402
+from harness import measures, peers, places, report, scale  # noqa: E402
 from harness.measures import drain, timeline  # noqa: E402
 from harness.peers import Start  # noqa: E402
 from harness.run import Run, together  # noqa: E402
@@ -62,6 +62,24 @@ class Reports(unittest.TestCase):
     def test_spread_is_shown_where_there_is_one(self):
         self.assertEqual(report.shown([3.0, 1.0, 2.0]), "1.0 / **2.0** / 3.0")
         self.assertEqual(report.shown([3.0]), "3.0")
+
+
+class Cluster(unittest.TestCase):
+    def test_a_percentile_is_the_bound_of_its_bucket(self):
+        text = "# TYPE s histogram\ns_bucket{le=\"0.01\"} 98\ns_bucket{le=\"0.05\"} 99\ns_bucket{le=\"+Inf\"} 100\ns_count 100\n"
+        self.assertEqual(scale.p99_ms(scale.parsed(text), "s"), 50)
+        self.assertEqual(scale.p99_ms({}, "s"), float("inf"))
+
+    def test_what_the_cluster_writes_by_itself_is_told_from_what_is_written_for_jobs(self):
+        before = {"leases PUT": 5, "pods POST": 3, "ingestionjobs APPLY": 1}
+        after = {"leases PUT": 9, "pods POST": 3, "ingestionjobs APPLY": 1, "events POST": 2}
+        self.assertEqual(scale.difference(before, after), {"leases PUT": 4, "events POST": 2})
+        self.assertEqual(scale.of_jobs(scale.difference(before, after)), {"events POST": 2})
+
+    def test_jobs_get_names_and_servers(self):
+        text = scale.manifest(7, 2)
+        self.assertIn("  name: flights-0007\n  namespace: default\nspec:\n  kafka: {", text)
+        self.assertIn("workers: {replicas: 2,", text)
 
 
 class Plan(unittest.TestCase):

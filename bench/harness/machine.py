@@ -17,15 +17,9 @@ def write(bench):
     """Into the results' folder, before the first cell."""
     described = {
         "size": bench.size,
-        "hardware": {
-            "processor": first("/proc/cpuinfo", "model name"),
-            "processors": os.cpu_count(),
-            "memory_gib": round(int(first("/proc/meminfo", "MemTotal").split()[0]) / (1 << 20), 1),
-            "disk": disk(),
-            "kernel": platform.release(),
-        },
+        "hardware": hardware(),
         "versions": {
-            "commit": printed(["git", "-C", places.ROOT, "describe", "--always", "--dirty"]),
+            "commit": commit(),
             "kafka": pathlib.Path(places.STACK.parent / "kafka" / "pom.xml").read_text().split("<kafka.version>")[1].split("<")[0],
             "java": printed(["java", "-version"]).splitlines()[0],
             "rust": printed(["rustc", "--version"]),
@@ -36,6 +30,20 @@ def write(bench):
         "workloads": bench.workloads,
     }
     (bench.results / "machine.json").write_text(json.dumps(described, indent=1) + "\n")
+
+
+def hardware():
+    return {
+        "processor": first("/proc/cpuinfo", "model name"),
+        "processors": os.cpu_count(),
+        "memory_gib": round(int(first("/proc/meminfo", "MemTotal").split()[0]) / (1 << 20), 1),
+        "disk": disk(),
+        "kernel": platform.release(),
+    }
+
+
+def commit():
+    return printed(["git", "-C", places.ROOT, "describe", "--always", "--dirty"])
 
 
 def first(path, field):
