@@ -25,6 +25,8 @@ mod worker;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
 use forebay_crds::Finding;
@@ -61,7 +63,7 @@ Examples:
   forebay books -f job.yaml -o json                 what became of the records
 
 Exit codes: 0 done; 1 failed while at work; 2 wrong usage, a manifest that cannot work, or something that is missing or refused; 3 a shard was lost to a later \
-start; 4 a shard is stalled; 130 ended at once by a second signal, nothing is lost by it.";
+start; 4 a shard is stalled; 130 ended at once by a signal, of `run` and `worker` by a second one; nothing is lost by it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -127,6 +129,16 @@ fn lines(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
+/// Without a handler the first process of a container does not hear the signal that asks it to end. What these commands do may end at any point.
+fn hear_signals(command: &Command) {
+    if matches!(command, Command::Savepoint(_) | Command::Rewind(_) | Command::Dlq(_) | Command::Cleanup(_)) {
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            let at_once = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_shutdown(signal, 130, at_once).expect("these signals may have handlers");
+        }
+    }
+}
+
 fn main() -> ExitCode {
     if let Err(reason) = check_processor() {
         eprintln!("forebay: {reason}");
@@ -134,6 +146,7 @@ fn main() -> ExitCode {
     }
     let Arguments { command, output } = Arguments::parse();
     start_logging(&command);
+    hear_signals(&command);
     let outcome = match command {
         Command::Run(command) => command.execute(output),
         Command::Worker(command) => command.execute(),

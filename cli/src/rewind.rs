@@ -142,7 +142,11 @@ impl Rewind {
         for head in &heads {
             check_inputs(&*log, head, &topics[..loaded.job.inputs.len()])?;
         }
-        history.end((0..identity.shards).map(ShardId::new), &uuid::Uuid::new_v4().simple().to_string())?;
+        let ended = history.end((0..identity.shards).map(ShardId::new), &uuid::Uuid::new_v4().simple().to_string())?;
+        // Nobody should be alive; who is may have claimed again by now.
+        if let Some((shard, winner)) = history.stranger(&ended)? {
+            return Err(RewindError::Outbid { shard, winner }.into());
+        }
         let to = self.to_savepoint.clone().or_else(|| self.to_time.map(|time| time.to_string())).unwrap_or_default();
         timelines::begin(&*root, &Beginning::new(timeline, loaded.timeline, &self.id, to.clone()))?;
         let records_in = heads.iter().map(|head| head.books.records_in).sum();

@@ -1,19 +1,25 @@
 //! `forebay savepoint`: copies of a job's state that outlive it; and how a new job begins with one.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use forebay_crds::JobIdentity;
-use forebay_engine::ids::ShardId;
+use forebay_engine::ids::{ShardId, WorkerName};
+use forebay_engine::log::Log;
+use forebay_engine::restore::RestoreError;
 use forebay_engine::store::{Body, ObjectStore, Put};
+use forebay_worker::rewind::{History, RewindError};
 use forebay_worker::savepoint::{self, Savepoint};
 use serde::Serialize;
 
 use crate::Unusable;
+use crate::engine::Means;
 use crate::job::{self, Loaded};
 use crate::output::Output;
 use crate::places::Places;
+use crate::run::{open_kafka, open_local};
 
 /// The identity of the job that a savepoint is of: the names by which its state knows inputs and tables.
 pub const IDENTITY: &str = "identity.json";
@@ -25,6 +31,7 @@ pub enum SavepointCommand {
 Examples:
   forebay savepoint take -f job.yaml --name before-the-change
   forebay savepoint take -f job.yaml --name before-the-change --store s3://bucket/prefix -o json
+  forebay savepoint take -f job.yaml --name the-end --at-rest
 
 A job whose manifest says `spec.state.fromSavepoint: NAMESPACE/JOB/NAME` begins with it.")]
     Take(Take),
@@ -45,6 +52,12 @@ pub struct Take {
     /// Shards, such as 2,5, that are known to have no state, for they have never had a record: there is nothing to copy of them
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     empty: Vec<u32>,
+    /// Of a job that rests: take what its shards hold at the end of their journals, instead of their newest checkpoints
+    #[arg(long, conflicts_with = "empty")]
+    at_rest: bool,
+    /// Take none: only say whether it is there
+    #[arg(long, conflicts_with_all = ["empty", "at_rest"])]
+    existing: bool,
 }
 
 #[derive(Args)]
@@ -84,17 +97,51 @@ impl fmt::Display for Taken<'_> {
 impl Take {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
         check_name(&self.name)?;
-        let loaded = job::open(&self.places)?;
+        let mut loaded = job::open(&self.places)?;
         let identity = loaded.identity_or_say(&*loaded.root(&self.places)?)?;
         let path = format!("{}/{}/{}", loaded.job.namespace, loaded.job.name, self.name);
         let to = place(&loaded, &self.places, &path)?;
+        if self.existing {
+            let found = savepoint::read(&*to)?;
+            let savepoint = found.ok_or_else(|| Unusable(format!("savepoint {path}: there is none in this object store; take another")))?;
+            return output.print(&Taken { path, savepoint: &savepoint });
+        }
         let _ = to.put(IDENTITY, &Body::Bytes(identity.encode()))?;
-        let scratch = tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")?;
-        let from = loaded.store(&self.places)?;
-        let shards = (0..identity.shards).filter(|shard| !self.empty.contains(shard)).map(ShardId::new);
-        let savepoint = savepoint::take(&*from, &*to, &loaded.uid(), shards, scratch.path())?;
+        let savepoint = if self.at_rest {
+            loaded.order_inputs(&self.places)?;
+            let topics = loaded.topics(identity.shards);
+            match self.places.cluster(&loaded.job)? {
+                Some(cluster) => {
+                    let memory = Means { worker: None, memory: None, threads: None, from_group: false }.memory_bytes(&loaded);
+                    self.take_at_rest(&loaded, &*to, open_kafka(&cluster, topics, memory)?)?
+                }
+                None => self.take_at_rest(&loaded, &*to, open_local(&self.places, topics)?)?,
+            }
+        } else {
+            let scratch = scratch()?;
+            let from = loaded.store(&self.places)?;
+            let shards = (0..identity.shards).filter(|shard| !self.empty.contains(shard)).map(ShardId::new);
+            savepoint::take(&*from, &*to, &loaded.uid(), shards, scratch.path())?
+        };
         output.print(&Taken { path, savepoint: &savepoint })
     }
+
+    /// What the newest checkpoints do not hold yet is in the journal alone.
+    fn take_at_rest<L: Log>(&self, loaded: &Loaded, to: &dyn ObjectStore, log: L) -> anyhow::Result<Savepoint> {
+        let shards = loaded.identity_or_say(&*loaded.root(&self.places)?)?.shards;
+        let history = History::new(Arc::new(log), loaded.store(&self.places)?, loaded.timeline, WorkerName::new("savepoint"))?;
+        let by = savepoint::seeder();
+        savepoint::make(to, &loaded.uid(), (0..shards).map(ShardId::new), |shard| {
+            match history.save(shard, loaded.job.inputs.len(), to, &by, scratch()?.path()) {
+                Err(RewindError::Restore(error @ RestoreError::Gone { .. })) => Err(Unusable(error.to_string()).into()),
+                saved => Ok(saved?),
+            }
+        })
+    }
+}
+
+fn scratch() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")
 }
 
 /// What `savepoint delete` prints.
@@ -143,7 +190,7 @@ pub fn begin(loaded: &Loaded, places: &Places) -> anyhow::Result<()> {
     identity.assign_tables(&loaded.job)?;
     let (to, by) = (loaded.store(places)?, savepoint::seeder());
     for shard in &savepoint.shards {
-        let scratch = tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")?;
+        let scratch = scratch()?;
         savepoint::seed(&*from, shard, (&*to, loaded.timeline), &by, scratch.path())
             .with_context(|| format!("shard {} of savepoint {path}", shard.shard))?;
     }

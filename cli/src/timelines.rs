@@ -1,11 +1,14 @@
 //! The histories of a job, as its object store has them: each but the first was begun by a rewind. `timelines/<number>/reserved.json` gives a number to one
 //! attempt at a rewind, which then owns the prefix and the journal of that number; `timelines/<number>/begun.json` is written last, and the highest that
-//! has one is what the job is in. Both are create-only.
+//! has one is what the job is in. Both are create-only. A worker that goes on puts a void in the latter's place for each attempt that has not come to its
+//! end: one that was given up, and runs on where nobody reaches it, never does any more.
 
 use anyhow::Context;
 use forebay_engine::ids::Timeline;
 use forebay_engine::store::{Body, ObjectStore, Put};
 use serde::{Deserialize, Serialize};
+
+use crate::Unusable;
 
 /// The format that this version writes, and the only one that it reads.
 const FORMAT: u32 = 1;
@@ -36,8 +39,39 @@ impl Beginning {
     }
 }
 
+/// A timeline that never begins.
+#[derive(Serialize, Deserialize)]
+struct Void {
+    format: u32,
+    /// The id of the rewind that was given up.
+    void: String,
+}
+
+/// What lies where a beginning may lie.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Begun(Beginning),
+    Void(Void),
+}
+
+/// An attempt at a rewind.
+#[derive(Serialize, Deserialize)]
+struct Reservation {
+    format: u32,
+    rewind: String,
+}
+
 /// All that have begun, in order.
 pub fn all(root: &dyn ObjectStore) -> anyhow::Result<Vec<Beginning>> {
+    let begun = |entry| match entry {
+        Entry::Begun(beginning) => Some(beginning),
+        Entry::Void(_) => None,
+    };
+    Ok(entries(root)?.into_iter().filter_map(begun).collect())
+}
+
+fn entries(root: &dyn ObjectStore) -> anyhow::Result<Vec<Entry>> {
     let mut keys: Vec<String> =
         root.list(FOLDER)?.into_iter().map(|object| object.key).filter(|key| key.ends_with(&format!("/{BEGUN}"))).collect();
     keys.sort();
@@ -49,15 +83,20 @@ pub fn current(root: &dyn ObjectStore) -> anyhow::Result<Option<Beginning>> {
     Ok(all(root)?.pop())
 }
 
-/// A number that no attempt has had.
+/// A number that no attempt has had. An error if the job has gone on since an earlier attempt at the same rewind.
 pub fn reserve(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Timeline> {
     for _ in 0..ATTEMPTS {
         let taken = root.list(FOLDER)?.into_iter().filter_map(|object| number(&object.key)).max().unwrap_or(0);
         let timeline = Timeline::new(taken + 1);
-        let text = serde_json::json!({ "format": FORMAT, "rewind": rewind }).to_string();
-        if root.put(&key(timeline, RESERVED), &Body::Bytes(text.into()))? == Put::Created {
-            return Ok(timeline);
+        let text = serde_json::to_vec(&Reservation { format: FORMAT, rewind: rewind.to_owned() }).expect("it has string keys only");
+        if root.put(&key(timeline, RESERVED), &Body::Bytes(text))? == Put::AlreadyThere {
+            continue;
         }
+        // Looked at behind it: a worker that had not seen this number has given up the ones before.
+        if entries(root)?.iter().any(|entry| matches!(entry, Entry::Void(Void { void, .. }) if void == rewind)) {
+            return Err(given_up(rewind));
+        }
+        return Ok(timeline);
     }
     anyhow::bail!("reserve a timeline: other rewinds keep being faster; ask for one after another")
 }
@@ -65,19 +104,62 @@ pub fn reserve(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Timeline>
 /// From now on the job is in it, unless another one with a higher number has begun.
 pub fn begin(root: &dyn ObjectStore, beginning: &Beginning) -> anyhow::Result<()> {
     let text = serde_json::to_vec_pretty(beginning).expect("a beginning has string keys only");
-    // One that is there already is our own, whose reply was lost: the number is nobody else's.
-    root.put(&key(beginning.timeline, BEGUN), &Body::Bytes(text))?;
+    let key = key(beginning.timeline, BEGUN);
+    if root.put(&key, &Body::Bytes(text))? == Put::Created {
+        return Ok(());
+    }
+    match read(root, &key).with_context(|| format!("object {key}"))? {
+        // It is our own, whose reply was lost: the number is nobody else's.
+        Entry::Begun(_) => Ok(()),
+        Entry::Void(_) => Err(given_up(&beginning.rewind)),
+    }
+}
+
+/// Sees to it that the job stays in the timeline `current`, in which it goes on now: no attempt at a rewind that has reserved a number until now comes to its
+/// end later. An error if one has.
+pub fn stay(root: &dyn ObjectStore, current: Timeline) -> anyhow::Result<()> {
+    let mut open = open_attempts(root)?;
+    // Until none is left that was reserved meanwhile: of those that are reserved later, each finds the void of the one before.
+    for _ in 0..ATTEMPTS {
+        for timeline in std::mem::take(&mut open) {
+            let Reservation { rewind, .. } = serde_json::from_slice(&root.get(&key(timeline, RESERVED))?)
+                .with_context(|| format!("object {}", key(timeline, RESERVED)))?;
+            tracing::warn!(%timeline, rewind, "an attempt at a rewind has not come to its end, and is given up: the job goes on");
+            let text = serde_json::to_vec_pretty(&Void { format: FORMAT, void: rewind }).expect("it has string keys only");
+            let _ = root.put(&key(timeline, BEGUN), &Body::Bytes(text))?;
+        }
+        open = open_attempts(root)?;
+        if open.is_empty() {
+            break;
+        }
+    }
+    anyhow::ensure!(open.is_empty(), "go on in timeline {current}: rewinds keep being begun; delete spec.state.rewind");
+    let now = self::current(root)?.map_or(Timeline::default(), |beginning| beginning.timeline);
+    anyhow::ensure!(now == current, "go on in timeline {current}: a rewind has begun timeline {now} meanwhile; start again, in that one");
     Ok(())
 }
 
-fn read(root: &dyn ObjectStore, key: &str) -> anyhow::Result<Beginning> {
-    let beginning: Beginning = serde_json::from_slice(&root.get(key)?)?;
-    let Beginning { format, .. } = beginning;
+/// Numbers that are reserved, and of which nothing else is known.
+fn open_attempts(root: &dyn ObjectStore) -> anyhow::Result<Vec<Timeline>> {
+    let keys: Vec<String> = root.list(FOLDER)?.into_iter().map(|object| object.key).collect();
+    let is_open = |timeline: &Timeline| !keys.contains(&key(*timeline, BEGUN));
+    let reserved = keys.iter().filter(|key| key.ends_with(&format!("/{RESERVED}")));
+    Ok(reserved.filter_map(|key| number(key)).map(Timeline::new).filter(is_open).collect())
+}
+
+fn given_up(rewind: &str) -> anyhow::Error {
+    let way_out = "ask for it under another id";
+    Unusable(format!("rewind {rewind}: it was given up, and the job has gone on since; {way_out}")).into()
+}
+
+fn read(root: &dyn ObjectStore, key: &str) -> anyhow::Result<Entry> {
+    let entry: Entry = serde_json::from_slice(&root.get(key)?)?;
+    let (Entry::Begun(Beginning { format, .. }) | Entry::Void(Void { format, .. })) = entry;
     anyhow::ensure!(
         format == FORMAT,
         "format {format} is unknown to this version, which reads format {FORMAT}; use the version that wrote it"
     );
-    Ok(beginning)
+    Ok(entry)
 }
 
 /// Padded, so that names sort as numbers do.
@@ -111,6 +193,47 @@ mod tests {
         begin(&root, &beginning(0)).unwrap();
         assert_eq!(current(&root).unwrap(), Some(beginning(1)));
         assert_eq!(reserve(&root, "c").unwrap(), Timeline::new(4));
+    }
+
+    /// Method: a worker starts while one attempt at a rewind has reserved its number, and once more when another has begun.
+    #[test]
+    fn what_has_not_begun_when_a_worker_starts_never_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = FolderStore::open(folder.path()).unwrap();
+        let (first, begun) =
+            (Timeline::new(0), |timeline, id| begin(&root, &Beginning::new(timeline, Timeline::new(0), id, "then".to_owned())));
+        stay(&root, first).unwrap();
+        let given_up = reserve(&root, "a").unwrap();
+        stay(&root, first).unwrap();
+        stay(&root, first).unwrap();
+        for error in [begun(given_up, "a").unwrap_err(), reserve(&root, "a").unwrap_err()] {
+            assert!(error.to_string().contains("rewind a: it was given up"), "{error}");
+        }
+        assert_eq!(current(&root).unwrap(), None);
+        // What was reserved in vain is closed, too, and another rewind has a number above.
+        stay(&root, first).unwrap();
+        let next = reserve(&root, "b").unwrap();
+        assert_eq!(next, Timeline::new(3));
+        begun(next, "b").unwrap();
+        let late = stay(&root, first).unwrap_err().to_string();
+        assert!(late.contains("a rewind has begun timeline 3 meanwhile"), "{late}");
+        stay(&root, next).unwrap();
+    }
+
+    /// What format 1 looked like when it was made.
+    const GOLDEN_VOID: &str = r#"{
+  "format": 1,
+  "void": "before-the-bug"
+}"#;
+
+    #[test]
+    fn a_void_of_format_1_is_read_and_written_as_it_was_when_the_format_was_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = FolderStore::open(folder.path()).unwrap();
+        let timeline = reserve(&root, "before-the-bug").unwrap();
+        stay(&root, Timeline::new(0)).unwrap();
+        assert_eq!(root.get(&key(timeline, BEGUN)).unwrap(), GOLDEN_VOID.as_bytes());
+        assert!(matches!(read(&root, &key(timeline, BEGUN)).unwrap(), Entry::Void(Void { void, .. }) if void == "before-the-bug"));
     }
 
     /// What format 1 looked like when it was made.

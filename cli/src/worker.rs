@@ -17,7 +17,7 @@ use forebay_worker::{Runtime, http};
 use crate::engine::{self, Means};
 use crate::places::Places;
 use crate::run::{check_kafka, open_kafka};
-use crate::{Unusable, adopt, job, savepoint};
+use crate::{Unusable, adopt, job, savepoint, timelines};
 
 /// What `forebay worker` is told. Every flag has an environment variable.
 #[derive(Args)]
@@ -65,7 +65,9 @@ impl Worker {
         let stop = stop_flag()?;
         let certificates = self.control_tls.as_deref().map(Certificates::in_folder).transpose()?;
         let mut loaded = job::open(&self.places)?;
-        adopt::check(&*loaded.root(&self.places)?)?;
+        let root = loaded.root(&self.places)?;
+        adopt::check(&*root)?;
+        timelines::stay(&*root, loaded.timeline)?;
         let cluster = self.places.cluster(&loaded.job)?;
         let cluster = cluster.ok_or_else(|| Unusable("workers need Kafka: name the brokers as spec.kafka.bootstrapServers".into()))?;
         let means = Means { worker: self.worker.clone(), memory: self.memory, threads: self.threads, from_group: false };

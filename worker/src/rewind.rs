@@ -1,5 +1,5 @@
 //! The end of one history of a job, and the first checkpoints of the next one out of what it left: of an earlier moment when a job is rewound, of its end when
-//! another job adopts its state. A program that does one thing and ends; no worker of the job need run meanwhile.
+//! another job adopts its state, or a savepoint is taken while nobody works. A program that does one thing and ends; no worker of the job need run meanwhile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,7 +14,7 @@ use forebay_engine::store::{ObjectStore, StoreError};
 use forebay_state::{MEMORY_BYTES_MIN, SharedMemory};
 
 use crate::restorer::{ShardPorts, newest_mark};
-use crate::savepoint::{SavepointError, seed_with};
+use crate::savepoint::{self, SavedShard, SavepointError, seed_with};
 use crate::status::Status;
 use crate::watchdog::Watchdog;
 use crate::watched::{ScanError, Watched};
@@ -117,6 +117,19 @@ impl<L: Log> History<L> {
         let restored = restore_until(&mut ports, shard, until)?;
         let Some(head) = restored.head else { return Ok(None) };
         Ok(Some(seed_with(restored.store, head, next, by, &scratch.join("checkpoint"))?))
+    }
+
+    /// Puts into a savepoint what a shard holds at the end of this history; `None` if it has never committed anything. Nothing of this history changes.
+    pub fn save(
+        &self,
+        shard: ShardId,
+        inputs: usize,
+        to: &dyn ObjectStore,
+        by: &Incarnation,
+        scratch: &Path,
+    ) -> Result<Option<SavedShard>, RewindError> {
+        let Some(head) = self.seed(shard, Until::End, inputs, (to, self.timeline), by, scratch)? else { return Ok(None) };
+        Ok(Some(savepoint::find(to, shard, head.epoch, by)?))
     }
 
     /// Ends this history: claims every shard as its owners do, and never processes anything. Whoever still runs is barred, and gives up when it claims again,

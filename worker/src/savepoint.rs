@@ -126,13 +126,23 @@ pub fn take(
     shards: impl Iterator<Item = ShardId>,
     scratch: &Path,
 ) -> Result<Savepoint, SavepointError> {
+    make(to, job, shards, |shard| copy(from, to, shard, scratch).map(Some))
+}
+
+/// Makes a savepoint of what `save` puts to `to`, shard by shard; `None`: the shard has never committed an epoch. One that is there already is returned as it is.
+pub fn make<E: From<SavepointError>>(
+    to: &dyn ObjectStore,
+    job: &str,
+    shards: impl Iterator<Item = ShardId>,
+    mut save: impl FnMut(ShardId) -> Result<Option<SavedShard>, E>,
+) -> Result<Savepoint, E> {
     if let Some(savepoint) = read(to)? {
         return Ok(savepoint);
     }
-    let shards = shards.map(|shard| copy(from, to, shard, scratch)).collect::<Result<_, _>>()?;
+    let shards = shards.filter_map(|shard| save(shard).transpose()).collect::<Result<_, E>>()?;
     let savepoint = Savepoint { format: FORMAT, engine: env!("CARGO_PKG_VERSION").to_owned(), job: job.to_owned(), shards };
     let bytes = serde_json::to_vec_pretty(&savepoint).expect("a savepoint has string keys only");
-    match to.put(MANIFEST, &Body::Bytes(bytes))? {
+    match to.put(MANIFEST, &Body::Bytes(bytes)).map_err(SavepointError::from)? {
         Put::Created => Ok(savepoint),
         // Somebody else was faster, or the first reply was lost.
         Put::AlreadyThere => Ok(read(to)?.unwrap_or(savepoint)),
@@ -231,13 +241,22 @@ fn copy(from: &dyn ObjectStore, to: &dyn ObjectStore, shard: ShardId, scratch: &
         tracing::warn!(%shard, %error, objects = left.len(), "copies that the savepoint does not need are left in it");
     }
     to.put(&manifest_key(shard, manifest.stamp.epoch, &manifest.taken_by), &Body::Bytes(manifest.encode()))?;
-    Ok(SavedShard {
+    Ok(saved(shard, &manifest))
+}
+
+/// How a savepoint names a checkpoint that lies beside it: that of this epoch, which `by` has taken.
+pub(crate) fn find(store: &dyn ObjectStore, shard: ShardId, epoch: Epoch, by: &Incarnation) -> Result<SavedShard, SavepointError> {
+    Ok(saved(shard, &decode(store, &manifest_key(shard, epoch, by))?))
+}
+
+fn saved(shard: ShardId, manifest: &Manifest) -> SavedShard {
+    SavedShard {
         shard,
         epoch: manifest.stamp.epoch,
         incarnation: manifest.taken_by.clone(),
         records_in: manifest.stamp.books.records_in,
         bytes: manifest.files.iter().map(|file| file.size).sum(),
-    })
+    }
 }
 
 fn copy_objects(

@@ -202,7 +202,9 @@ impl Inner {
     }
 
     fn upload(&self, job: &mut Job, checkpointer: Checkpointer, folder: &Path) -> Result<Outcome, JobError> {
+        let began = Instant::now();
         let checkpoint = checkpointer(folder)?;
+        self.status.update(job.shard, |status| status.cut = Some((checkpoint.stamp.epoch, began)));
         let records = checkpoint.stamp.books.records_in;
         let mut listed = Vec::new();
         let mut all_known = true;

@@ -35,6 +35,10 @@ pub struct ShardStatus {
     pub stalled: bool,
     /// When that was first seen, or the shard began to run without one.
     pub checkpoint_seen: Option<Instant>,
+    /// The last epoch that this process has begun to make a checkpoint of, and when.
+    pub cut: Option<(Epoch, Instant)>,
+    /// When that was of the newest checkpoint that counts; absent if this process has not made it.
+    pub checkpoint_taken: Option<Instant>,
     /// Journal records behind that checkpoint: what a restore reads. Transaction markers and claims count too.
     pub journal_records: u64,
     /// Bytes of journal that this process wrote since then.
@@ -54,6 +58,7 @@ impl ShardStatus {
         if self.checkpoint_seen.is_none() || self.checkpoint != newest.map(|checkpoint| checkpoint.epoch) {
             self.checkpoint = newest.map(|checkpoint| checkpoint.epoch);
             (self.checkpoint_seen, self.journal_bytes) = (Some(Instant::now()), 0);
+            self.checkpoint_taken = self.cut.filter(|(epoch, _)| Some(*epoch) == self.checkpoint).map(|(_, at)| at);
         }
         self.journal_records = head.journal.get().saturating_sub(newest.map_or(0, |checkpoint| checkpoint.journal.get()));
     }
@@ -164,7 +169,33 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use forebay_engine::ids::{Incarnation, JournalOffset};
+    use forebay_engine::manifest::RetainedCheckpoint;
+
     use super::*;
+    use crate::fetch::tests::stamp;
+
+    /// Method: a shard comes up with a checkpoint of another process, makes one, and begins the next while that comes to count.
+    #[test]
+    fn a_checkpoint_is_as_old_as_what_it_holds_and_of_no_known_age_if_another_process_made_it() {
+        let head = |epoch, checkpoint| {
+            let (of, incarnation) = (Epoch::new(checkpoint), Incarnation::new("w.1"));
+            let retained = vec![RetainedCheckpoint { epoch: of, incarnation, journal: JournalOffset::default() }];
+            Stamp { retained, ..stamp(Epoch::new(epoch)) }
+        };
+        let mut status = ShardStatus::default();
+        status.committed(&head(7, 5), 0);
+        assert!(status.checkpoint_seen.is_some() && status.checkpoint_taken.is_none());
+        let began = Instant::now();
+        status.cut = Some((Epoch::new(8), began));
+        status.committed(&head(9, 5), 0);
+        assert_eq!(status.checkpoint_taken, None);
+        status.committed(&head(10, 8), 0);
+        assert_eq!(status.checkpoint_taken, Some(began));
+        status.cut = Some((Epoch::new(11), Instant::now()));
+        status.committed(&head(12, 8), 0);
+        assert_eq!(status.checkpoint_taken, Some(began));
+    }
 
     /// Method: a shard is seen, released, and seen again further on, as when it is taken back.
     #[test]

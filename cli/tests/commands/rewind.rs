@@ -49,6 +49,30 @@ fn a_job_goes_back_to_a_savepoint_once_for_each_id() {
     assert_eq!((customer(&world), good(&world)), ((4, 131), 16));
 }
 
+/// Method: orders that no checkpoint holds, in the journal alone. A savepoint of the job as it rests holds them; one of its checkpoints does not.
+#[test]
+fn a_savepoint_of_a_job_at_rest_holds_all_that_it_has_committed() {
+    let world = World::new();
+    world.produce("orders", ('a'..='h').flat_map(|customer| orders(&customer.to_string(), [1])));
+    world.ask(&["run", "--until-end", "--checkpoint-on-stop"]);
+    world.produce("orders", orders("c", [10, 20]));
+    world.ask(&["run", "--until-end"]);
+    let take = |name: &str, more: &[&str]| world.ask_json(&[&["savepoint", "take", "--name", name], more].concat()).remove(0);
+    let records = |taken: &Value| taken["shards"].as_array().unwrap().iter().map(|shard| shard["recordsIn"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(records(&take("checkpoints", &[])), 8);
+    let missing = world.call(&["savepoint", "take", "--name", "whole", "--existing"]);
+    assert!(missing.code == Some(2) && missing.stderr.contains("savepoint default/orders/whole: there is none"), "{missing:?}");
+    let whole = take("whole", &["--at-rest"]);
+    assert_eq!(take("whole", &["--existing"]), whole);
+    assert_eq!(records(&whole), 10, "{whole}");
+    assert_eq!(take("whole", &["--at-rest"]), whole, "one that is there is left as it is");
+
+    // Nothing comes out again.
+    rewind(&world, "to-the-end", ["--to-savepoint", whole["path"].as_str().unwrap()]);
+    world.ask(&["run", "--until-end"]);
+    assert_eq!((customer(&world), good(&world)), ((3, 31), 10));
+}
+
 /// Method: what no rewind can do, each with a word of its way out; the job goes on as if nobody had asked.
 #[test]
 fn what_cannot_be_gone_back_to_is_refused_and_changes_nothing() {
