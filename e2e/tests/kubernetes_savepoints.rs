@@ -13,8 +13,8 @@ use serde_json::Value;
 
 const WORKERS: usize = 2;
 
-/// Method: a savepoint is taken while records come in. Then the job is suspended, another one is taken of what rests, and the job is deleted. A job in
-/// another namespace begins with that one, and gets more records; then its namespace is deleted while it runs. The oracle judges outputs, state and books of
+/// Method: a savepoint is taken while records come in. Then the job is suspended in the midst of its work, another savepoint is taken of what rests, and the
+/// job is deleted. A job in another namespace begins with that one, and gets more records; then its namespace is deleted while it runs. The oracle judges outputs, state and books of
 /// both jobs as those of one.
 #[test]
 fn a_job_in_another_namespace_goes_on_from_a_savepoint() -> Result<()> {
@@ -25,14 +25,14 @@ fn a_job_in_another_namespace_goes_on_from_a_savepoint() -> Result<()> {
         let name = job.flights.name.clone();
         let all = records(60_000)?;
         let (first, rest) = all.split_at(all.len() / 2);
-        let (early, late) = first.split_at(first.len() / 2);
+        let (early, late) = first.split_at(first.len() / 3);
+        let (late, last) = late.split_at(late.len() / 2);
         job.feed(early)?;
         job.until_processed(early)?;
         job.feed(late)?;
         let running = savepoint(&cluster, &format!("{name}-running"), &name, "3m")?;
         ensure!(running["status"]["phase"] == "Completed", "{running:#}");
-        job.until_processed(first)?;
-
+        job.feed(last)?;
         job.patch(r#"{"suspend": true}"#)?;
         job.until_status("it is suspended", |status| status["phase"] == "Suspended")?;
         let resting = savepoint(&cluster, &format!("{name}-resting"), &name, "3m")?;

@@ -80,6 +80,7 @@ impl Applier {
             Action::DeleteSavepoint(name) => self.delete::<IngestionSavepoint>(namespace, name, &DeleteParams::default()).await,
             Action::Rewind => self.rewind(blueprint, seen).await,
             Action::DeleteRewinder(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
+            Action::DropLost(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default().grace_period(0)).await,
             Action::Checkpoint(pods) => {
                 self.check_lead()?;
                 self.checkpoint(observer, seen, pods).await;
@@ -130,8 +131,11 @@ impl Applier {
             Standing::Good(number) => ("good", Some(number.to_string()), None),
             Standing::Bad(reason) => ("bad", None, Some(reason)),
         };
-        let letters = word(if has_letters { Letters::Due } else { Letters::None });
-        let labels = serde_json::json!({STANDING_LABEL: standing, NUMBER_LABEL: number, LETTERS_LABEL: letters});
+        let mut labels = serde_json::json!({STANDING_LABEL: standing, NUMBER_LABEL: number});
+        // Of one that goes on being tried, what is written there stays.
+        if standing != "proven" {
+            labels[LETTERS_LABEL] = word(if has_letters { Letters::Due } else { Letters::None }).into();
+        }
         self.label(blueprint, seen, template, labels, serde_json::json!({ REASON_ANNOTATION: reason })).await
     }
 
@@ -180,17 +184,17 @@ impl Applier {
         self.apply(&task::rewinder(blueprint, (template, revision), rewind)).await
     }
 
-    /// Makes the pod that copies a savepoint to `place`, by the job's revision of this template.
+    /// Makes the pod that copies a savepoint to `place`, by the job's revision of this template. `more`: what it is told besides.
     pub async fn copy(
         &self,
         blueprint: &Blueprint,
         seen: &Seen,
         template: &str,
         savepoint: &IngestionSavepoint,
-        (place, empty): (&str, &BTreeSet<u32>),
+        (place, more): (&str, &[String]),
     ) -> Result<(), ApplyError> {
         let revision = revision_of(blueprint, seen, template)?;
-        self.apply(&task::copier(blueprint, (template, revision), savepoint, place, empty)).await
+        self.apply(&task::copier(blueprint, (template, revision), savepoint, place, more)).await
     }
 
     /// Makes the pod that deletes what a savepoint holds. `NamespaceEnds`: nothing can be made in there any more.
@@ -220,9 +224,10 @@ impl Applier {
         }
     }
 
-    /// Deletes the pod that copies a savepoint.
-    pub async fn delete_copier(&self, savepoint: &IngestionSavepoint) -> Result<(), ApplyError> {
-        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &task::copier_name(savepoint), &DeleteParams::default()).await
+    /// Deletes the pod that copies a savepoint; without waiting for its node if it is lost.
+    pub async fn delete_copier(&self, savepoint: &IngestionSavepoint, is_lost: bool) -> Result<(), ApplyError> {
+        let parameters = if is_lost { DeleteParams::default().grace_period(0) } else { DeleteParams::default() };
+        self.delete::<Pod>(&savepoint.namespace().unwrap_or_default(), &task::copier_name(savepoint), &parameters).await
     }
 
     /// Makes the pod that cleans up behind a job, by the revision that was in force last. `NamespaceEnds`: nothing can be made in there any more.
@@ -326,6 +331,7 @@ impl Applier {
 fn word(letters: Letters) -> Option<&'static str> {
     match letters {
         Letters::None => None,
+        Letters::Possible => Some("possible"),
         Letters::Due => Some("due"),
         Letters::PutBack => Some("put-back"),
         Letters::Left => Some("left"),

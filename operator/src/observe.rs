@@ -29,7 +29,7 @@ use crate::plan::letters::Letters;
 use crate::plan::rewind::{self, Asked};
 use crate::plan::rollout::Standing;
 use crate::plan::schedule::{Calendar, Taken};
-use crate::plan::{self, Answer, Config, Fleet, PodState, Saved, Task, Worker};
+use crate::plan::{Answer, Config, Fleet, Saved, Task};
 use crate::report::stops_for;
 use crate::resources::revision::Revision;
 use crate::resources::secrets::since_made;
@@ -39,7 +39,7 @@ use crate::resources::{
     certificate, config_map, network_policy,
 };
 use lags::Lags;
-use pods::{postman, restarts, rewinder, task_of, trouble};
+use pods::{age, postman, rewinder, task_of, worker};
 use refusals::Refusals;
 use secrets::Secrets;
 use watches::watch;
@@ -132,12 +132,11 @@ impl Observer {
     pub async fn look(&self, blueprint: &Blueprint) -> Seen {
         let pods = self.pods.state_filter(|pod| is_of(pod, blueprint) && pod.labels().contains_key(SLOT_LABEL));
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
-        let version = |name: &str| self.secret_version(&blueprint.job.namespace, name);
-        let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer, since_made(pod, version))).collect();
+        let (now, version) = (Timestamp::now(), |name: &str| self.secret_version(&blueprint.job.namespace, name));
+        let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer, since_made(pod, version), now)).collect();
         let maps = self.configs.state_filter(|config| is_of(config, blueprint));
         let maps: Vec<(String, &ConfigMap)> = maps.iter().filter_map(|map| Some((label(&**map, TEMPLATE_LABEL)?, &**map))).collect();
-        let now = Timestamp::now();
-        let mut configs: BTreeMap<String, Config> = maps.iter().map(|(template, map)| (template.clone(), config(map, now))).collect();
+        let mut configs: BTreeMap<String, Config> = maps.iter().map(|(template, map)| (template.clone(), config(map))).collect();
         if configs.values().any(|config| config.letters == Letters::Due) {
             for (template, map) in &maps {
                 configs.entry(template.clone()).and_modify(|config| config.results = results(map));
@@ -161,9 +160,9 @@ impl Observer {
         let stops_for = stops_for(&blueprint.resource, now);
         let rewind = rewind::Sight {
             asked: blueprint.job.rewind.as_ref().map(|rewind| asked(rewind, &blueprint.resource, now)),
-            pods: self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| rewinder(pod)).collect(),
+            pods: self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| rewinder(pod, now)).collect(),
         };
-        let postmen = self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| postman(pod)).collect();
+        let postmen = self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| postman(pod, now)).collect();
         let mut fleet = Fleet {
             replicas,
             stops_for,
@@ -186,6 +185,18 @@ impl Observer {
         self.lags.follow(&mut fleet, Instant::now());
         let selector: Vec<String> = blueprint.selector().iter().map(|(name, value)| format!("{name}={value}")).collect();
         Seen { fleet, selector: selector.join(","), revisions }
+    }
+
+    /// A job whose manifest cannot work, by the revision that was in force last; `None`: none has ever been.
+    pub fn in_force(&self, resource: &IngestionJob) -> Option<Blueprint> {
+        let uid = resource.uid()?;
+        let good = |map: &Arc<ConfigMap>| match config(map).standing {
+            Standing::Good(number) => Some((number, map.clone())),
+            Standing::Untried | Standing::Proven | Standing::Bad(_) => None,
+        };
+        let maps = self.configs.state_filter(|config| is_owned_by(config, &uid));
+        let (_, newest) = maps.iter().filter_map(good).max_by_key(|(number, _)| *number)?;
+        Blueprint::of_config(resource.clone(), &newest)
     }
 
     /// Whether the workers of a job need a new certificate.
@@ -216,18 +227,15 @@ impl Observer {
         self.contacts().get(uid).map(|contact| contact.channel.clone())
     }
 
-    /// The pod that copies the savepoint with this uid.
-    pub fn copier(&self, savepoint: &str) -> Option<Task> {
-        self.task(|pod| is_owned_by(pod, savepoint))
+    /// The pod that copies the savepoint with this uid, and for how long there has been that.
+    pub fn copier(&self, savepoint: &str, now: Timestamp) -> Option<(Task, Duration)> {
+        self.pods.state_filter(|pod| is_owned_by(pod, savepoint)).first().map(|pod| (task_of(pod, now), age(pod, now)))
     }
 
     /// The pod that cleans up behind the job or savepoint with this uid.
     pub fn cleaner(&self, of: &str) -> Option<Task> {
-        self.task(|pod| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of))
-    }
-
-    fn task(&self, is_it: impl Fn(&Pod) -> bool) -> Option<Task> {
-        self.pods.state_filter(is_it).first().map(|pod| task_of(pod))
+        let is_it = |pod: &Pod| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of);
+        self.pods.state_filter(is_it).first().map(|pod| task_of(pod, Timestamp::now()))
     }
 
     /// Forgets workers whose pods are gone.
@@ -309,32 +317,6 @@ fn label<K: Resource>(object: &K, name: &str) -> Option<String> {
     object.meta().labels.as_ref()?.get(name).cloned()
 }
 
-fn worker(pod: &Arc<Pod>, answer: Answer, secrets: plan::Secrets) -> Worker {
-    let status = pod.status.as_ref();
-    let is_ready = status
-        .into_iter()
-        .flat_map(|status| status.conditions.iter().flatten())
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    let state = match status.and_then(|status| status.phase.as_deref()) {
-        _ if pod.metadata.deletion_timestamp.is_some() => PodState::Ending,
-        Some("Succeeded" | "Failed") => PodState::Over,
-        _ if is_ready => PodState::Ready,
-        _ => PodState::Starting,
-    };
-    Worker {
-        pod: pod.name_any(),
-        uid: pod.uid().unwrap_or_default(),
-        slot: label(&**pod, SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(u32::MAX),
-        template: label(&**pod, TEMPLATE_LABEL).unwrap_or_default(),
-        state,
-        restarts: restarts(pod),
-        trouble: trouble(pod),
-        secrets,
-        answer,
-        trends: BTreeMap::new(),
-    }
-}
-
 fn asked(rewind: &Rewind, resource: &IngestionJob, now: Timestamp) -> Asked {
     let said = resource.status.as_ref().and_then(|status| status.rewind.as_ref()).filter(|said| said.id == rewind.id);
     let started = said.and_then(|said| said.started.as_ref());
@@ -346,18 +328,19 @@ fn asked(rewind: &Rewind, resource: &IngestionJob, now: Timestamp) -> Asked {
 }
 
 fn saved(savepoint: &IngestionSavepoint) -> Saved {
-    let phase = savepoint.status.as_ref().and_then(|status| status.phase);
-    Saved { name: savepoint.name_any(), phase, takes_all: !savepoint.finalizers().is_empty() }
+    let (phase, path) = savepoint.status.as_ref().map_or((None, None), |status| (status.phase, status.path.clone()));
+    let made = savepoint.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |made| made.0);
+    Saved { name: savepoint.name_any(), phase, path, made, takes_all: !savepoint.finalizers().is_empty() }
 }
 
 /// `None` if no schedule made it.
 fn taken(savepoint: &IngestionSavepoint) -> Option<Taken> {
     let due = Timestamp::from_second(label(savepoint, DUE_LABEL)?.parse().ok()?).ok()?;
-    let Saved { name, phase, takes_all } = saved(savepoint);
-    Some(Taken { name, due, phase, takes_all, ends: savepoint.metadata.deletion_timestamp.is_some() })
+    let Saved { name, phase, path, takes_all, .. } = saved(savepoint);
+    Some(Taken { name, due, phase, path, takes_all, ends: savepoint.metadata.deletion_timestamp.is_some() })
 }
 
-fn config(map: &ConfigMap, now: Timestamp) -> Config {
+fn config(map: &ConfigMap) -> Config {
     let number = label(map, NUMBER_LABEL).and_then(|number| number.parse().ok());
     let standing = match label(map, STANDING_LABEL).as_deref() {
         Some("good") => Standing::Good(number.unwrap_or(1)),
@@ -366,15 +349,14 @@ fn config(map: &ConfigMap, now: Timestamp) -> Config {
         // Another word is of another version, or a user's: it is tried again.
         Some(_) | None => Standing::Untried,
     };
-    let made = map.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
-    let age = now.duration_since(made).try_into().unwrap_or_default();
     let letters = match label(map, LETTERS_LABEL).as_deref() {
+        Some("possible") => Letters::Possible,
         Some("due") => Letters::Due,
         Some("put-back") => Letters::PutBack,
         Some("left") => Letters::Left,
         Some(_) | None => Letters::None,
     };
-    Config { standing, version: map.resource_version(), age, results: None, letters }
+    Config { standing, version: map.resource_version(), results: None, letters }
 }
 
 /// The hash of what decides results, as workers compute it from this manifest.

@@ -76,8 +76,6 @@ pub struct Config {
     pub standing: Standing,
     /// The object's version: what it is known by is written only if nothing else was written meanwhile.
     pub version: Option<String>,
-    /// For how long it has been there.
-    pub age: Duration,
     /// The hash of what decides the job's results under it, which its dead letters bear; looked at only when it matters.
     pub results: Option<String>,
     /// What is known of its dead letters.
@@ -91,6 +89,10 @@ pub struct Saved {
     pub name: String,
     /// How far it has come.
     pub phase: Option<SavepointPhase>,
+    /// Where the copy is, once it is complete.
+    pub path: Option<String>,
+    /// When it was asked for.
+    pub made: Timestamp,
     /// Whether what was copied goes when the object is deleted.
     pub takes_all: bool,
 }
@@ -102,6 +104,8 @@ pub enum Task {
     Working(u32, Option<Trouble>),
     /// It says that it cannot work, however often it is tried, and why.
     Refused(String),
+    /// Ended by Kubernetes before it was done, or on a node that is lost: it is made anew, once it is gone.
+    Lost,
     /// Done.
     Done,
 }
@@ -167,6 +171,8 @@ pub enum Action {
     Rewind,
     /// Delete a pod that did one, or should have.
     DeleteRewinder(String),
+    /// Delete a pod that does one thing and is lost, without waiting for its node.
+    DropLost(String),
     /// Have these pods' workers take checkpoints.
     Checkpoint(BTreeSet<String>),
     /// Tell a worker which shards of others it should prepare.
@@ -208,7 +214,7 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     }
     actions.extend(rewind::plan(fleet));
     actions.extend(letters::plan(fleet));
-    actions.extend(schedule::plan(&fleet.calendar, fleet.replicas == 0));
+    actions.extend(schedule::plan(&fleet.calendar, fleet.replicas == 0, fleet.goes_back_to()));
     let last = last_checkpoints(fleet);
     match rollout.next(fleet) {
         // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.
@@ -223,17 +229,16 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     let going = |worker: &Worker| actions.iter().any(|action| matches!(action, Action::DeletePod { uid, .. } if *uid == worker.uid));
     let state = |worker: &Worker| if going(worker) { PodState::Ending } else { worker.state };
     let workers: Vec<Worker> = fleet.workers.iter().map(|worker| Worker { state: state(worker), ..worker.clone() }).collect();
-    actions.extend(assignment::plan(&workers, rollout.canary()));
+    let assigned = assignment::plan(&workers, rollout.canary());
+    let is_marked = actions.iter().any(|action| matches!(action, Action::Mark { .. }));
+    actions.extend(letters::note(fleet, rollout.canary().filter(|_| !is_marked), &assigned));
+    actions.extend(assigned);
     let in_use = |template: &str| {
         rollout.needs(template, fleet)
             || letters::are_due(fleet, template)
             || fleet.workers.iter().any(|worker| worker.template == template)
     };
-    let of_earlier_changes = fleet.savepoints.iter().filter(|(template, _)| **template != fleet.template);
-    actions.extend(of_earlier_changes.map(|(_, saved)| match saved.takes_all {
-        true => Action::DeleteSavepoint(saved.name.clone()),
-        false => Action::DoomSavepoint(saved.name.clone()),
-    }));
+    actions.extend(rollout::outlived_savepoints(fleet, &rollout));
     actions.extend(fleet.configs.keys().filter(|template| !in_use(template)).cloned().map(Action::DeleteConfig));
     actions
 }
@@ -247,10 +252,10 @@ fn last_checkpoints(fleet: &Fleet) -> BTreeSet<String> {
 }
 
 impl Fleet {
-    /// The pods of which a shard runs whose newest checkpoint is older than this, and does not hold everything either.
+    /// The pods of which a shard runs whose newest checkpoint holds it as it was longer ago than this, and does not hold everything either.
     pub fn stale(&self, age: Duration) -> BTreeSet<String> {
         let is_fresh = |shard: &Shard| {
-            let is_young = shard.checkpoint_age_millis.is_some_and(|millis| Duration::from_millis(millis) < age);
+            let is_young = shard.checkpoint_taken_millis.is_some_and(|millis| Duration::from_millis(millis) < age);
             // At epoch 0 both are 0: it has never had a record.
             is_young || shard.checkpoint_epoch == shard.epoch || shard.phase != "running"
         };
@@ -284,6 +289,11 @@ impl Fleet {
     pub fn all_run(&self) -> bool {
         self.shards().is_some_and(|shards| self.running().len() == shards as usize)
     }
+}
+
+/// A shard that does not get on: what it failed by is told until it runs again.
+fn fails(shard: &Shard) -> bool {
+    shard.stalled || (shard.phase != "running" && !shard.failure.is_empty())
 }
 
 fn timeline(workers: &[Worker]) -> u32 {

@@ -13,8 +13,8 @@ use kube::runtime::reflector::Store;
 
 use crate::apply::{Applier, ApplyError};
 use crate::looks::Looks;
-use crate::observe::Observer;
 use crate::observe::refusals::Refusals;
+use crate::observe::{Observer, Seen};
 use crate::plan::{Action, assignment, plan};
 use crate::report::{self, Verdict};
 use crate::resources::Blueprint;
@@ -54,32 +54,18 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     }
     let job = match validate(&resource).and_then(check_for_cluster) {
         Ok(job) => job,
-        Err(findings) => {
-            // What runs goes on running; a repaired spec comes with a new event.
-            let verdict = Verdict::invalid(&findings);
-            context.looks.keep(&resource, &verdict, None, &[], Instant::now());
-            write(&context, &resource, &verdict, None, &[]).await?;
-            return Ok(controller::Action::await_change());
-        }
+        Err(findings) => return look_after(&resource, &context, &Verdict::invalid(&findings)).await,
     };
     let is_cleaned_up = job.deletion_policy == DeletionPolicy::Delete;
     if is_cleaned_up != resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         context.applier.finalizer(&*resource, FINALIZER, is_cleaned_up).await?;
     }
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
-    context.observer.forget_gone();
-    let seen = context.observer.look(&blueprint).await;
-    let actions = plan(&seen.fleet);
-    let mut outcome = Ok(());
-    if context.observer.certificate_is_due(&blueprint) {
-        outcome = context.applier.certificate(&blueprint, context.observer.credentials().authority()).await;
-    }
-    for action in &actions {
-        let done = context.applier.act(&blueprint, &context.observer, &seen, action).await;
-        note_refusal(&context.observer.refusals, blueprint.uid(), action, &done);
-        outcome = outcome.and(done);
-    }
+    let (seen, actions, outcome) = look_and_act(&blueprint, &context).await;
     let mut verdict = Verdict::of(&seen);
+    if blueprint.is_paused() {
+        verdict = verdict.paused();
+    }
     if let Some(refusal) = outcome.as_ref().err().and_then(ApplyError::refusal) {
         verdict = verdict.refused(refusal.message);
     }
@@ -91,6 +77,39 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     // From one look's begin to the next one's: one that waits in vain for a silent worker does not put off what follows from that.
     let again = interval.saturating_sub(begin.elapsed());
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(again) })
+}
+
+/// A manifest that cannot work changes nothing: what is in force goes on, and whoever is lost is replaced.
+async fn look_after(resource: &IngestionJob, context: &Context, verdict: &Verdict) -> Result<controller::Action, ApplyError> {
+    let Some(blueprint) = context.observer.in_force(resource) else {
+        context.looks.keep(resource, verdict, None, &[], Instant::now());
+        write(context, resource, verdict, None, &[]).await?;
+        // A repaired spec comes with a new event.
+        return Ok(controller::Action::await_change());
+    };
+    let (seen, actions, outcome) = look_and_act(&blueprint, context).await;
+    context.looks.keep(resource, verdict, Some(&seen.fleet), &actions, Instant::now());
+    write(context, resource, verdict, Some(&seen), &actions).await?;
+    outcome.map(|()| controller::Action::requeue(HEARING_INTERVAL))
+}
+
+async fn look_and_act(blueprint: &Blueprint, context: &Context) -> (Seen, Vec<Action>, Result<(), ApplyError>) {
+    context.observer.forget_gone();
+    let seen = context.observer.look(blueprint).await;
+    if blueprint.is_paused() {
+        return (seen, Vec::new(), Ok(()));
+    }
+    let actions = plan(&seen.fleet);
+    let mut outcome = Ok(());
+    if context.observer.certificate_is_due(blueprint) {
+        outcome = context.applier.certificate(blueprint, context.observer.credentials().authority()).await;
+    }
+    for action in &actions {
+        let done = context.applier.act(blueprint, &context.observer, &seen, action).await;
+        note_refusal(&context.observer.refusals, blueprint.uid(), action, &done);
+        outcome = outcome.and(done);
+    }
+    (seen, actions, outcome)
 }
 
 /// Remembers which pods the API server does not take, until it takes one, or the revision is judged.
@@ -131,7 +150,7 @@ async fn write(
     context: &Context,
     resource: &IngestionJob,
     verdict: &Verdict,
-    seen: Option<&crate::observe::Seen>,
+    seen: Option<&Seen>,
     actions: &[Action],
 ) -> Result<(), ApplyError> {
     let uid = resource.uid().unwrap_or_default();

@@ -15,6 +15,7 @@ use crate::plan::letters::Letters;
 use crate::plan::rewind::Progress;
 use crate::plan::rollout::{Judgement, Rollout, Standing, judge};
 use crate::plan::{Action, Fleet, PodState};
+use crate::resources::PAUSED_ANNOTATION;
 
 /// Status times have whole seconds.
 const CLOCK_PRECISION: Duration = Duration::from_secs(2);
@@ -57,6 +58,9 @@ impl Verdict {
         let verdict = Self::but_for_a_rewind(&seen.fleet);
         match (seen.fleet.rewind(), verdict.phase) {
             (Some(Progress::Rewinding { message, .. }), _) => Self::new(Phase::Rewinding, "Rewinding", message),
+            _ if seen.fleet.is_rewinding() => {
+                Self::new(Phase::Rewinding, "RewindEnds", "the pod of a rewind that has failed, or is no longer asked for, is ended first")
+            }
             (Some(Progress::Failed(why)), Phase::Running | Phase::Suspended) => Self::new(
                 Phase::Stalled,
                 "RewindFailed",
@@ -111,13 +115,22 @@ impl Verdict {
         }
     }
 
+    /// The same, of a job for which nothing is done.
+    pub fn paused(self) -> Self {
+        let message = format!("{}. Nothing is done about it: the annotation {PAUSED_ANNOTATION} pauses the job", self.message);
+        Self { message, ..self }
+    }
+
     fn of_workers(fleet: &Fleet) -> Self {
         let canary = Rollout::of(fleet).canary();
         let owned = || fleet.workers.iter().filter_map(|worker| worker.heard()).flat_map(|said| &said.owned);
         if let Some(stalled) = owned().find(|shard| shard.stalled) {
             return Self::new(Phase::Stalled, "ShardStalled", format!("shard {}: {}", stalled.shard, stalled.failure));
         }
-        if fleet.all_run() {
+        // Before anything is in force the manifest may change at any time, and some may still work by what it said before.
+        let follows = |template: &str| fleet.workers.iter().all(|worker| !worker.is_live() || worker.template == template);
+        let is_outdated = matches!(Rollout::of(fleet), Rollout::First { template } if !follows(template));
+        if fleet.all_run() && !is_outdated {
             let shards = fleet.running().len();
             return Self::new(Phase::Running, "AllShardsRun", format!("all {shards} shards process"));
         }
@@ -129,6 +142,9 @@ impl Verdict {
         if let Some(failed) = owned().find(|shard| !shard.failure.is_empty()) {
             let message = format!("shard {} failed and is tried again: {}", failed.shard, failed.failure);
             return Self::new(Phase::Starting, "ShardFailed", message);
+        }
+        if is_outdated && fleet.all_run() {
+            return Self::new(Phase::Starting, "WorkersFollow", "workers that were made from an earlier manifest are replaced");
         }
         let ready = live.filter(|worker| worker.heard().is_some()).count();
         match fleet.shards() {
@@ -157,7 +173,7 @@ fn letters(fleet: &Fleet) -> &'static str {
         Some(Letters::Due) => " What the other one has made dead letters of is being put back.",
         Some(Letters::PutBack) => " What the other one had made dead letters of has been put back.",
         Some(Letters::Left) => " What the other one has made dead letters of is left to `forebay dlq replay`.",
-        Some(Letters::None) | None => "",
+        Some(Letters::None | Letters::Possible) | None => "",
     }
 }
 
@@ -172,9 +188,7 @@ fn waits(fleet: &Fleet, to: &str) -> String {
 
 /// For how long a job has been on its way to rest, by what was said of it. A status that was deleted costs a few seconds.
 pub fn stops_for(job: &IngestionJob, now: Timestamp) -> Duration {
-    let conditions = job.status.iter().flat_map(|status| &status.conditions);
-    let stops = |condition: &&Condition| condition.type_ == "Reconciling" && condition.status == "True" && condition.reason == "Suspending";
-    let since = conditions.filter(stops).map(|condition| now.duration_since(condition.last_transition_time.0)).next();
+    let since = job.status.as_ref().and_then(|status| status.stopping.as_ref()).map(|since| now.duration_since(since.0));
     since.and_then(|since| since.try_into().ok()).unwrap_or_default()
 }
 
@@ -225,6 +239,7 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
         revision: seen.map(|seen| Rollout::of(&seen.fleet).in_force().to_owned()),
         selector: seen.map(|seen| seen.selector.clone()),
         rewind: seen.map_or_else(|| old.rewind.clone(), |seen| rewind(old.rewind.as_ref(), &seen.fleet, now)),
+        stopping: (verdict.phase == Phase::Suspending).then(|| old.stopping.clone().unwrap_or(Time(now))),
         last_checkpoint: last_checkpoint(old.last_checkpoint, heard().flat_map(|said| &said.owned), now),
     }
 }
@@ -295,10 +310,11 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
         match action {
             Action::ApplyPod { .. } => all.push(News { is_warning: false, reason: "WorkerCreated", note: words(action) }),
             Action::Mark { standing, .. } => all.push(marked(standing, words(action))),
-            Action::MarkLetters { letters, .. } => {
-                let (is_warning, reason) = if *letters == Letters::Left { (true, "LettersLeft") } else { (false, "LettersPutBack") };
-                all.push(News { is_warning, reason, note: words(action) });
-            }
+            Action::MarkLetters { letters, .. } => match letters {
+                Letters::Left => all.push(News { is_warning: true, reason: "LettersLeft", note: words(action) }),
+                Letters::PutBack => all.push(News { is_warning: false, reason: "LettersPutBack", note: words(action) }),
+                Letters::None | Letters::Possible | Letters::Due => {}
+            },
             Action::TakeSavepoint(_) => all.push(News { is_warning: false, reason: "SavepointDue", note: words(action) }),
             Action::DeletePod { pod, .. } => {
                 let state = seen.and_then(|seen| Some(seen.fleet.workers.iter().find(|worker| worker.pod == *pod)?.state));
@@ -318,6 +334,7 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             | Action::PutBack(_)
             | Action::DeletePostman(_)
             | Action::DeleteRewinder(_)
+            | Action::DropLost(_)
             | Action::Checkpoint(_)
             | Action::Prefetch { .. } => {}
         }
@@ -347,9 +364,12 @@ pub fn words(action: &Action) -> String {
         Action::DeletePod { pod, reason, .. } => format!("{pod} is deleted: {reason}"),
         Action::DeleteConfig(template) => format!("the config map of revision {template} is deleted: no pod needs it"),
         Action::MarkLetters { template, letters: Letters::Left } => format!(
-            "what revision {template} has made dead letters of is left to `forebay dlq replay`: they cannot be told from those of the revision in force, or \
-             the pod that should have put them back has failed"
+            "what revision {template} has made dead letters of is left to `forebay dlq replay`: they cannot be told from those of the revision in force, the \
+             job is rewound and may read the same records again, or the pod that should have put them back has failed"
         ),
+        Action::MarkLetters { template, letters: Letters::Possible } => {
+            format!("revision {template} processes now, and what it makes dead letters of is put back if it is taken back")
+        }
         Action::MarkLetters { template, .. } => format!("what revision {template} has made dead letters of is put back"),
         Action::PutBack(template) => format!("a pod is made that puts back what revision {template} has made dead letters of"),
         Action::DeletePostman(pod) => format!("{pod} is deleted: it has put all letters back, or is not to"),
@@ -364,6 +384,7 @@ pub fn words(action: &Action) -> String {
         Action::DeleteSavepoint(name) => format!("savepoint {name}, of an earlier change, is deleted"),
         Action::Rewind => "a pod is made that does the rewind".to_owned(),
         Action::DeleteRewinder(pod) => format!("{pod} is deleted: its rewind is over"),
+        Action::DropLost(pod) => format!("{pod} is deleted: Kubernetes has ended it, or its node is lost"),
         Action::Checkpoint(pods) => format!("checkpoints are asked of {}", pods.iter().map(String::as_str).collect::<Vec<_>>().join(", ")),
         Action::Prefetch { pod, shards } if shards.is_empty() => format!("{pod} need not prepare any shard any more"),
         Action::Prefetch { pod, shards } => format!("{pod} prepares the shards {shards:?}, which come to it next"),

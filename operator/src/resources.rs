@@ -14,6 +14,7 @@ pub mod task;
 use std::collections::BTreeMap;
 
 use forebay_crds::{IngestionJob, ValidatedJob};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde_json::json;
@@ -39,6 +40,8 @@ pub const LETTERS_LABEL: &str = "forebay.dev/letters";
 pub const JOB_UID_LABEL: &str = "forebay.dev/job-uid";
 /// On a savepoint that was taken by schedule: when it was due, in seconds since 1970.
 pub const DUE_LABEL: &str = "forebay.dev/due";
+/// On a job, with the value `true`: it is looked at and nothing is done.
+pub const PAUSED_ANNOTATION: &str = "forebay.dev/paused";
 /// A pod's place among the job's pods.
 pub const SLOT_LABEL: &str = "forebay.dev/slot";
 
@@ -83,9 +86,25 @@ impl Blueprint {
         Self { resource, job, manifest, revision, template: hash[..10].to_owned() }
     }
 
+    /// What its revision's config map says of a job whose manifest cannot work. How many workers there should be is the manifest's: the
+    /// API server has seen to that. `None`: it is no such config map, or this version cannot work by it.
+    pub fn of_config(resource: IngestionJob, config: &ConfigMap) -> Option<Self> {
+        let template = config.metadata.labels.as_ref()?.get(TEMPLATE_LABEL)?.clone();
+        let manifest = config.data.as_ref()?.get(config_map::FILE)?.clone();
+        let mut job = forebay_crds::validate(&serde_json::from_str(&manifest).ok()?).ok()?;
+        job.suspend = resource.spec.suspend;
+        job.workers.replicas = resource.spec.workers.replicas.unwrap_or(1);
+        Some(Self { revision: Revision::read(config)?, resource, job, manifest, template })
+    }
+
     /// The uid that the API server gave the job.
     pub fn uid(&self) -> &str {
         self.resource.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether nothing is to be done for the job, whatever is seen of it.
+    pub fn is_paused(&self) -> bool {
+        self.resource.metadata.annotations.as_ref().and_then(|all| all.get(PAUSED_ANNOTATION)).is_some_and(|value| value == "true")
     }
 
     /// How many workers there should be now.

@@ -13,6 +13,9 @@ use crate::plan::{Fleet, Refused, Task};
 /// A pod that failed so often will not do better.
 const RESTARTS_MAX: u32 = 5;
 
+/// A pod that is made when the time is over has so long to find that all is there: to start on a busy node, and to read one object.
+const FIND_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Shards that are restored after a loss process again within this; those of a job that does not run at all must not keep it from being changed.
 const AILING_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -31,6 +34,8 @@ pub struct Sight {
     pub job: Option<Fleet>,
     /// The pod that copies.
     pub pod: Option<Task>,
+    /// For how long there has been that.
+    pub pod_age: Duration,
     /// That the API server does not take that pod.
     pub refused: Option<Refused>,
 }
@@ -44,8 +49,14 @@ pub enum Step {
     Checkpoint(BTreeSet<String>),
     /// Make the pod that copies; these shards have nothing to be copied.
     Copy(BTreeSet<u32>),
+    /// Make the one that copies, of a job without workers, what is in the journal too.
+    CopyAtRest,
+    /// Make one that copies nothing, and finds out whether the copy is there.
+    Find,
     /// Delete it.
     CleanUp,
+    /// Delete it without waiting for its node: it is lost.
+    DropLost,
 }
 
 /// How it is, in one word, one reason and one message.
@@ -61,7 +72,11 @@ pub struct Progress {
 
 /// How it is, and what to do. `None`: it is over, and was said to be.
 pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
-    let clean_up = if sight.pod.is_some() { Step::CleanUp } else { Step::Wait };
+    let clean_up = match sight.pod {
+        Some(Task::Lost) => Step::DropLost,
+        Some(Task::Working(..) | Task::Refused(_) | Task::Done) => Step::CleanUp,
+        None => Step::Wait,
+    };
     if matches!(sight.phase, Some(SavepointPhase::Completed | SavepointPhase::Failed)) {
         return (None, clean_up);
     }
@@ -77,6 +92,12 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
                 return (progress(SavepointPhase::Failed, "CopyFailed", message), Step::CleanUp);
             }
             ("Copying", message, Step::Wait)
+        }
+        (Some(Task::Lost), _) => ("Copying", "the pod that copies is lost, and is made anew".to_owned(), Step::DropLost),
+        // It may be complete, and its status was lost.
+        (None, Some(_)) if sight.phase.is_none() && sight.age > sight.deadline => {
+            let message = "nothing is known of it, and its time is over: it is seen whether the copy is there";
+            return (progress(SavepointPhase::Copying, "Copying", message.to_owned()), Step::Find);
         }
         (None, None) => ("NoSuchJob", "there is no such job in this namespace, or its manifest cannot work".to_owned(), Step::Wait),
         (None, Some(job)) => waits_for(job, sight.age),
@@ -94,19 +115,38 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
     if sight.refused.as_ref().filter(is_hopeless).is_some() {
         return (progress(SavepointPhase::Failed, "Refused", message), clean_up);
     }
-    if sight.age > sight.deadline {
+    if sight.age > sight.deadline && (sight.pod.is_none() || sight.pod_age > FIND_TIMEOUT) {
         let message = format!("it is not complete after {} s: {message}", sight.deadline.as_secs());
         return (progress(SavepointPhase::Failed, "DeadlineExceeded", message), clean_up);
     }
-    let phase = if sight.pod.is_some() || matches!(next, Step::Copy(_)) { SavepointPhase::Copying } else { SavepointPhase::Pending };
+    let phase = if sight.pod.is_some() || matches!(next, Step::Copy(_) | Step::CopyAtRest | Step::Find) {
+        SavepointPhase::Copying
+    } else {
+        SavepointPhase::Pending
+    };
     (progress(phase, reason, message), next)
 }
 
-/// Checkpoints that hold all that the shards held when the savepoint was asked for. Of a job that rests there is nothing newer than its last ones.
+/// What the pod is told besides that it should copy.
+pub fn arguments(step: &Step) -> Vec<String> {
+    match step {
+        Step::Copy(empty) if !empty.is_empty() => {
+            vec!["--empty".to_owned(), empty.iter().map(u32::to_string).collect::<Vec<_>>().join(",")]
+        }
+        Step::CopyAtRest => vec!["--at-rest".to_owned()],
+        Step::Find => vec!["--existing".to_owned()],
+        Step::Copy(_) | Step::Wait | Step::Checkpoint(_) | Step::CleanUp | Step::DropLost => Vec::new(),
+    }
+}
+
+/// Checkpoints that hold all that the shards held when the savepoint was asked for. Of a job that rests the rest is in the journal.
 fn waits_for(job: &Fleet, age: Duration) -> (&'static str, String, Step) {
+    if job.is_rewinding() {
+        return ("JobRewinds", "the job is being rewound, and the savepoint is of what it goes on from".to_owned(), Step::Wait);
+    }
     if job.replicas == 0 {
         return match job.workers.len() {
-            0 => ("Copying", "the checkpoints are copied".to_owned(), Step::Copy(BTreeSet::new())),
+            0 => ("Copying", "the checkpoints are copied, and what the journal holds behind them".to_owned(), Step::CopyAtRest),
             pods => ("JobStops", format!("{pods} workers are releasing their shards"), Step::Wait),
         };
     }

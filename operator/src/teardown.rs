@@ -44,7 +44,7 @@ pub fn step(sight: &Sight) -> Step {
         Some(Task::Done) => return Step::Release(None),
         Some(Task::Refused(why)) => return Step::Release(Some(why.clone())),
         Some(Task::Working(_, trouble)) => trouble.clone(),
-        None => None,
+        Some(Task::Lost) | None => None,
     };
     if sight.age > DEADLINE {
         let why = trouble.map_or(String::new(), |Trouble { message, .. }| format!(": {message}"));

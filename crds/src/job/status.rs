@@ -39,6 +39,9 @@ pub struct IngestionJobStatus {
     /// The rewind that `spec.state.rewind` asks for, or the last one that it asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewind: Option<RewindStatus>,
+    /// Since when the job has been on its way to rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopping: Option<Time>,
     /// When the oldest of the shards' newest checkpoints was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_checkpoint: Option<Time>,

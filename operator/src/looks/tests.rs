@@ -36,6 +36,8 @@ fn fleet(answer: Answer) -> Fleet {
         slot: 0,
         template: "t".into(),
         state: PodState::Ready,
+        age: Duration::ZERO,
+        was_ready: true,
         restarts: 1,
         trouble: None,
         secrets: plan::Secrets::default(),
@@ -50,13 +52,7 @@ fn fleet(answer: Answer) -> Fleet {
         workers: vec![worker],
         configs: [(
             "t".to_owned(),
-            Config {
-                standing: Standing::Good(1),
-                version: None,
-                age: Duration::ZERO,
-                results: None,
-                letters: crate::plan::letters::Letters::None,
-            },
+            Config { standing: Standing::Good(1), version: None, results: None, letters: crate::plan::letters::Letters::None },
         )]
         .into(),
         savepoints: BTreeMap::new(),
@@ -105,7 +101,8 @@ fn a_change_tells_its_stage_and_what_it_waits_for() {
     changed.template = "u".into();
     assert_eq!(change(&changed), Change { stage: "savepoint".into(), from: "t".into(), to: "u".into() });
     check(&changed, &["revision u: the savepoint before it is not begun"]);
-    changed.savepoints.insert("u".into(), Saved { name: "s".into(), phase: Some(SavepointPhase::Completed), takes_all: false });
+    let (phase, made) = (Some(SavepointPhase::Completed), k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
+    changed.savepoints.insert("u".into(), Saved { name: "s".into(), phase, path: None, made, takes_all: false });
     assert_eq!(change(&changed).stage, "canary");
     check(&changed, &["revision u: its worker has no shard yet"]);
 }

@@ -1,27 +1,71 @@
 //! What pods tell of themselves, as Kubernetes has it. Pure.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::label;
 use crate::plan::letters::Postman;
 use crate::plan::rewind::Rewinder;
-use crate::plan::{Task, Trouble};
+use crate::plan::{Answer, PodState, REPLACE_TIMEOUT, Secrets, Task, Trouble, Worker};
 use crate::resources::pod::WORKER;
 use crate::resources::task::{LETTERS_OF_LABEL, REWIND_LABEL};
+use crate::resources::{SLOT_LABEL, TEMPLATE_LABEL};
 
 /// The exit code of `forebay` for what cannot work, however often it is tried.
 const CANNOT_WORK: i32 = 2;
 
-/// How far one has come that does one thing and ends.
-pub(super) fn task_of(pod: &Pod) -> Task {
+/// A worker's pod, with what its worker has answered.
+pub(super) fn worker(pod: &Pod, answer: Answer, secrets: Secrets, now: Timestamp) -> Worker {
     let status = pod.status.as_ref();
-    if status.and_then(|status| status.phase.as_deref()) == Some("Succeeded") {
-        return Task::Done;
-    }
+    let is_ready = status
+        .into_iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let state = match status.and_then(|status| status.phase.as_deref()) {
+        _ if pod.metadata.deletion_timestamp.is_some() => PodState::Ending,
+        Some("Succeeded" | "Failed") => PodState::Over,
+        _ if is_ready => PodState::Ready,
+        _ => PodState::Starting,
+    };
     let containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
-    match containers.filter_map(refusal).next() {
-        Some(why) => Task::Refused(why),
-        None => Task::Working(restarts(pod), trouble(pod)),
+    Worker {
+        pod: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        slot: label(pod, SLOT_LABEL).and_then(|slot| slot.parse().ok()).unwrap_or(u32::MAX),
+        template: label(pod, TEMPLATE_LABEL).unwrap_or_default(),
+        state,
+        age: age(pod, now),
+        was_ready: containers.into_iter().any(|container| container.name == WORKER && container.ready),
+        restarts: restarts(pod),
+        trouble: trouble(pod),
+        secrets,
+        answer,
+        trends: BTreeMap::new(),
+    }
+}
+
+/// For how long there has been a pod.
+pub(super) fn age(pod: &Pod, now: Timestamp) -> Duration {
+    pod.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default()
+}
+
+/// How far one has come that does one thing and ends.
+pub(super) fn task_of(pod: &Pod, now: Timestamp) -> Task {
+    // The time at which it should have been gone at the latest.
+    let ends = pod.metadata.deletion_timestamp.as_ref();
+    let is_stuck = ends.is_some_and(|ends| Duration::try_from(now.duration_since(ends.0)).is_ok_and(|since| since > REPLACE_TIMEOUT));
+    let status = pod.status.as_ref();
+    let mut containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
+    match status.and_then(|status| status.phase.as_deref()) {
+        Some("Succeeded") => Task::Done,
+        // Its containers start again by themselves: so it was evicted, or its node was shut down.
+        Some("Failed") => Task::Lost,
+        _ if is_stuck => Task::Lost,
+        _ => containers.find_map(refusal).map_or_else(|| Task::Working(restarts(pod), trouble(pod)), Task::Refused),
     }
 }
 
@@ -33,15 +77,15 @@ fn refusal(container: &ContainerStatus) -> Option<String> {
 }
 
 /// `None` if it is none that does a rewind.
-pub(super) fn rewinder(pod: &Pod) -> Option<Rewinder> {
+pub(super) fn rewinder(pod: &Pod, now: Timestamp) -> Option<Rewinder> {
     let id = pod.labels().get(REWIND_LABEL)?.clone();
-    Some(Rewinder { pod: pod.name_any(), id, task: task_of(pod) })
+    Some(Rewinder { pod: pod.name_any(), id, task: task_of(pod, now) })
 }
 
 /// `None` if it is none that puts dead letters back.
-pub(super) fn postman(pod: &Pod) -> Option<Postman> {
+pub(super) fn postman(pod: &Pod, now: Timestamp) -> Option<Postman> {
     let template = pod.labels().get(LETTERS_OF_LABEL)?.clone();
-    Some(Postman { pod: pod.name_any(), template, task: task_of(pod) })
+    Some(Postman { pod: pod.name_any(), template, task: task_of(pod, now) })
 }
 
 /// How often its containers were started again.
@@ -143,7 +187,7 @@ mod tests {
         let task = |status: serde_json::Value| {
             let labels = serde_json::json!({REWIND_LABEL: "r1"});
             let pod = serde_json::json!({"metadata": {"name": "p", "labels": labels}, "status": status});
-            rewinder(&serde_json::from_value(pod).unwrap()).unwrap().task
+            rewinder(&serde_json::from_value(pod).unwrap(), Timestamp::UNIX_EPOCH).unwrap().task
         };
         let ended = |exit_code: i32| serde_json::json!({"terminated": {"exitCode": exit_code, "message": "forebay: no such savepoint"}});
         let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff"}}"#);
@@ -154,5 +198,18 @@ mod tests {
         assert_eq!(task(container(true, runs(), ended(2))), refused(), "it was started again before anybody looked");
         assert_eq!(task(container(true, runs(), ended(1))), Task::Working(1, None));
         assert!(matches!(task(container(false, waits(), ended(1))), Task::Working(1, Some(_))));
+    }
+
+    #[test]
+    fn what_kubernetes_ended_or_cannot_end_is_lost() {
+        let task = |phase: &str, ends: Option<&str>| {
+            let pod = serde_json::json!({"metadata": {"name": "p", "deletionTimestamp": ends}, "status": {"phase": phase}});
+            task_of(&serde_json::from_value(pod).unwrap(), "2026-01-01T00:01:00Z".parse().unwrap())
+        };
+        assert_eq!(task("Running", None), Task::Working(0, None));
+        assert_eq!(task("Running", Some("2026-01-01T00:00:00Z")), Task::Working(0, None));
+        assert_eq!(task("Running", Some("2025-12-31T23:59:59Z")), Task::Lost);
+        assert_eq!(task("Failed", None), Task::Lost);
+        assert_eq!(task("Succeeded", Some("2025-12-31T23:59:59Z")), Task::Done);
     }
 }

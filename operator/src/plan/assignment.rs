@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use forebay_api::v1::Description;
 
-use super::{Action, Answer, Fleet, PodState, WORKER_TIMEOUT, Worker, timeline};
+use super::{Action, Answer, Fleet, PodState, WORKER_TIMEOUT, Worker, fails, timeline};
 
 /// Who holds a shard: the one with the highest version of those who were given it.
 struct Holding<'a> {
@@ -139,7 +139,7 @@ fn next_move<'a>(
         wanted.iter().filter(|(pod, _)| !trying.contains(*pod)).map(|(pod, set)| (*pod, set)).collect();
     // A change may be what a shard needs that cannot go on. Nothing is gained by preparing what stands still.
     if let Some(to) = waiting
-        && let Some(shard) = owned().find(|shard| shard.stalled).map(|shard| shard.shard)
+        && let Some(shard) = owned().find(|shard| fails(shard)).map(|shard| shard.shard)
         && let Some((from, _)) = others.iter().find(|(_, set)| set.contains(&shard))
     {
         return Some(Move { shard, from, to, is_prepared: true });

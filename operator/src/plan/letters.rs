@@ -12,11 +12,13 @@ const RESTARTS_MAX: u32 = 5;
 pub enum Letters {
     /// There are none to be put back, as far as is known.
     None,
+    /// It has processed, and is not in force: if it is taken back, there may be some.
+    Possible,
     /// It was taken back after it had processed: there may be some.
     Due,
     /// They are put back.
     PutBack,
-    /// They are left to people: they cannot be told from those of the revision in force, or putting them back has failed.
+    /// They are left to people: they cannot be told from those of the revision in force, the job is rewound, or putting them back has failed.
     Left,
 }
 
@@ -31,8 +33,21 @@ pub struct Postman {
     pub task: Task,
 }
 
-/// Whether a revision that is taken back now has ever processed, by what its workers have said.
+/// That the change which is tried processes from now on: written down first, for its worker and whoever has heard it may be gone when it is taken back.
+/// `assigned`: the pods that get shards now.
+pub(super) fn note(fleet: &Fleet, canary: Option<&str>, assigned: &[Action]) -> Option<Action> {
+    let letters = fleet.configs.get(canary?).map(|config| config.letters)?;
+    let is_canary = |pod: &str| fleet.workers.iter().any(|worker| worker.pod == pod && Some(worker.template.as_str()) == canary);
+    let gets_some = |action: &Action| matches!(action, Action::Assign { pod, shards, .. } if !shards.is_empty() && is_canary(pod));
+    let is_news = letters == Letters::None && (may_have_some(fleet) || assigned.iter().any(gets_some));
+    is_news.then(|| Action::MarkLetters { template: fleet.template.clone(), letters: Letters::Possible })
+}
+
+/// Whether a revision that is taken back now has ever processed, by what is written down of it or its workers have said.
 pub(super) fn may_have_some(fleet: &Fleet) -> bool {
+    if fleet.configs.get(&fleet.template).is_some_and(|config| config.letters == Letters::Possible) {
+        return true;
+    }
     let mut said = fleet.workers.iter().filter(|worker| worker.template == fleet.template).filter_map(Worker::last);
     said.any(|said| !said.owned.is_empty())
 }
@@ -47,12 +62,20 @@ pub(super) fn plan(fleet: &Fleet) -> Vec<Action> {
     let due = fleet.configs.keys().filter(|template| are_due(fleet, template));
     let next = due.filter_map(|template| next(fleet, template));
     let idle = fleet.postmen.iter().filter(|postman| !are_due(fleet, &postman.template));
-    next.chain(idle.map(|postman| Action::DeletePostman(postman.pod.clone()))).collect()
+    let end = |postman: &Postman| match postman.task {
+        Task::Lost => Action::DropLost(postman.pod.clone()),
+        Task::Working(..) | Task::Refused(_) | Task::Done => Action::DeletePostman(postman.pod.clone()),
+    };
+    next.chain(idle.map(end)).collect()
 }
 
 fn next(fleet: &Fleet, template: &str) -> Option<Action> {
     let results = |template: &str| fleet.configs.get(template).and_then(|config| config.results.as_ref());
     let mark = |letters| Some(Action::MarkLetters { template: template.to_owned(), letters });
+    // What it refused is read again from the inputs then, and copies of it would be processed besides.
+    if fleet.is_rewinding() {
+        return mark(Letters::Left);
+    }
     // A job whose results are the same writes the same revision on its letters.
     if results(template).is_none_or(|its| results(Rollout::of(fleet).in_force()) == Some(its)) {
         return mark(Letters::Left);
@@ -62,6 +85,9 @@ fn next(fleet: &Fleet, template: &str) -> Option<Action> {
         Some(Task::Refused(_)) => mark(Letters::Left),
         Some(Task::Working(restarts, Some(_))) if *restarts >= RESTARTS_MAX => mark(Letters::Left),
         Some(Task::Working(..)) => None,
+        Some(Task::Lost) => {
+            fleet.postmen.iter().find(|postman| postman.template == template).map(|postman| Action::DropLost(postman.pod.clone()))
+        }
         None => {
             // One that still answers may refuse more.
             let is_at_work = |worker: &Worker| worker.template == template && (worker.is_live() || worker.heard().is_some());

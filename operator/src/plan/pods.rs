@@ -48,6 +48,10 @@ fn reason_to_replace(worker: &Worker, timeline: u32) -> Option<String> {
         (PodState::Starting | PodState::Ready, Answer::Heard(said)) if said.timeline < timeline => {
             Some(format!("the job was rewound, and it works on timeline {}", said.timeline))
         }
+        // An operator that came after its node was lost has never heard it, and never will. One that is only slow to come up has not been ready either.
+        (PodState::Starting, Answer::Unheard(since)) if worker.was_ready && *since >= REPLACE_TIMEOUT => {
+            Some(format!("it has been silent for {} s, and so has its node", since.as_secs()))
+        }
         (PodState::Starting | PodState::Ready, Answer::Unheard(_) | Answer::Heard(_) | Answer::Silent(..)) => None,
     }
 }
@@ -85,9 +89,12 @@ fn switch<'a>(fleet: &Fleet, to: &'a str, stay: Vec<&Worker>, actions: &mut Vec<
     let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to && !worker.is_stale());
     trim(fleet, to, &mut news, actions);
     let there = news.len() + others.len();
-    let settled = fleet.all_run() && news.iter().chain(&others).all(|worker| worker.heard().is_some());
+    let all_answer = news.iter().chain(&others).all(|worker| worker.heard().is_some());
     let ailing = others.iter().find(|worker| worker.ails());
-    if let Some(next) = ailing.or_else(|| others.last().filter(|_| settled && there > wanted)) {
+    // One whose shard fails again and again is not waited for: the change may be what that needs.
+    let failing = others.iter().find(|worker| worker.fails());
+    let next = failing.or_else(|| others.last().filter(|_| fleet.all_run())).filter(|_| all_answer && there > wanted);
+    if let Some(next) = ailing.or(next) {
         actions.push(delete(next, why_outdated(next, to)));
     }
     vec![to; (wanted - news.len()).min((wanted + 1).saturating_sub(there))]
@@ -106,8 +113,12 @@ fn trim(fleet: &Fleet, template: &str, stay: &mut Vec<&Worker>, actions: &mut Ve
 fn next_outdated<'a>(fleet: &Fleet, template: &str, stay: &[&'a Worker]) -> Option<&'a Worker> {
     let mut outdated = stay.iter().rev().filter(|worker| worker.template != template);
     let ailing = stay.iter().rev().find(|worker| worker.ails() && (worker.template != template || worker.is_stale()));
-    let may_go = stay.len() == fleet.replicas as usize && fleet.all_run() && stay.iter().all(|worker| worker.heard().is_some());
-    ailing.or_else(|| outdated.next().filter(|_| may_go)).copied()
+    // One for which there is no room will not answer before another goes.
+    let has_no_room = |worker: &Worker| worker.trouble.as_ref().is_some_and(|trouble| trouble.reason == "Unschedulable");
+    let all_answer = stay.len() == fleet.replicas as usize && stay.iter().all(|worker| worker.heard().is_some() || has_no_room(worker));
+    let failing = outdated.clone().find(|worker| worker.fails());
+    let next = failing.or_else(|| outdated.next().filter(|_| fleet.all_run())).filter(|_| all_answer);
+    ailing.or(next).copied()
 }
 
 fn why_outdated(worker: &Worker, template: &str) -> String {

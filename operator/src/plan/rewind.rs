@@ -6,6 +6,7 @@ use std::time::Duration;
 use forebay_crds::job::RewindPhase;
 use forebay_crds::validate::{Rewind, RewindTarget};
 
+use super::letters;
 use super::rollout::Rollout;
 use super::{Action, Fleet, PodState, REPLACE_TIMEOUT, Task, Worker};
 
@@ -95,9 +96,18 @@ impl Fleet {
         Some(asked.under_way(self, pod))
     }
 
-    /// Whether there should be no workers because of one.
+    /// The path of the savepoint that the manifest wants the job to go back to, or has wanted it to.
+    pub(super) fn goes_back_to(&self) -> Option<&str> {
+        match &self.rewind.asked.as_ref()?.rewind.target {
+            RewindTarget::Savepoint(path) => Some(path),
+            RewindTarget::Time(_) => None,
+        }
+    }
+
+    /// Whether there should be no workers because of one: of one that has failed or is no longer asked for, too, until its pod is gone, for so long it
+    /// may still come to its end.
     pub fn is_rewinding(&self) -> bool {
-        matches!(self.rewind(), Some(Progress::Rewinding { .. }))
+        matches!(self.rewind(), Some(Progress::Rewinding { .. })) || self.rewind.pods.iter().any(|pod| pod.task != Task::Done)
     }
 }
 
@@ -117,6 +127,7 @@ impl Asked {
                 return Progress::Failed(format!("it was tried {} times: {}", restarts + 1, trouble.message));
             }
             Some(Rewinder { task: Task::Working(_, Some(trouble)), .. }) => format!("it is tried again: {}", trouble.message),
+            Some(Rewinder { task: Task::Lost, .. }) => "its pod is lost, and is made anew".to_owned(),
             Some(Rewinder { task: Task::Working(_, None) | Task::Done, .. }) => "the state is made ready".to_owned(),
             None => format!("{} workers release their shards", fleet.workers.len()),
         };
@@ -136,10 +147,15 @@ pub(super) fn plan(fleet: &Fleet) -> Vec<Action> {
     let is_over =
         asked.and_then(|asked| asked.said.as_ref()).is_some_and(|(phase, _)| matches!(phase, RewindPhase::Completed | RewindPhase::Failed));
     let is_used = |pod: &&Rewinder| !is_over && asked.is_some_and(|asked| asked.rewind.id == pod.id);
-    let mut actions: Vec<Action> =
-        fleet.rewind.pods.iter().filter(|pod| !is_used(pod)).map(|pod| Action::DeleteRewinder(pod.pod.clone())).collect();
+    let end = |pod: &Rewinder| match pod.task {
+        Task::Lost => Some(Action::DropLost(pod.pod.clone())),
+        Task::Working(..) | Task::Refused(_) | Task::Done => (!is_used(&pod)).then(|| Action::DeleteRewinder(pod.pod.clone())),
+    };
+    let mut actions: Vec<Action> = fleet.rewind.pods.iter().filter_map(end).collect();
     let has_pod = fleet.rewind.pods.iter().any(|pod| is_used(&pod));
-    if !has_pod && matches!(fleet.rewind(), Some(Progress::Rewinding { may_begin: true, .. })) {
+    // From then on no letters are put back.
+    let has_letters = !fleet.postmen.is_empty() || fleet.configs.keys().any(|template| letters::are_due(fleet, template));
+    if !has_pod && !has_letters && matches!(fleet.rewind(), Some(Progress::Rewinding { may_begin: true, .. })) {
         actions.push(Action::Rewind);
     }
     actions

@@ -11,7 +11,7 @@ use forebay_api::v1::{Books, Shard};
 use forebay_crds::savepoint::SavepointPhase;
 
 use super::trend::{Course, WINDOWS};
-use super::{Fleet, Worker};
+use super::{Action, Fleet, Saved, Worker};
 
 /// A container that was started again so often, and is down once more, will not come up by itself.
 const RESTARTS_MAX: u32 = 2;
@@ -171,14 +171,35 @@ pub fn judge(fleet: &Fleet) -> Judgement {
         (Some(waits), ..) | (None, Some(waits), _) | (None, None, Some(Lag::Grows(waits) | Lag::GrowsOn(waits))) => waits,
         (None, None, None) => return Judgement::Healthy,
     };
+    // The one that came first. Nothing is held against a change that has not been tried, whoever was away meanwhile; nor that nobody gives its worker a shard.
+    let is_tried = !shards.is_empty() || workers().any(|worker| worker.heard().is_none());
+    let age = workers().map(|worker| worker.age).max().filter(|_| is_tried);
     let config = fleet.configs.get(to);
     // The canary has one share of time, and each worker that follows another one.
     let shares = if config.is_some_and(|config| config.standing == Standing::Proven) { 1 + fleet.replicas } else { 1 };
     let deadline = fleet.gate.deadline * shares;
-    match config {
-        Some(config) if config.age > deadline => Judgement::Bad(format!("it is not in force after {} s: {waits}", deadline.as_secs())),
+    match age {
+        Some(age) if age > deadline => Judgement::Bad(format!("it is not in force after {} s: {waits}", deadline.as_secs())),
         Some(_) | None => Judgement::Waiting(waits),
     }
+}
+
+/// Of the savepoints before earlier changes all but the newest, once the manifest's revision is in force and has one of its own: whoever repairs a change
+/// wants the state from before it.
+pub(super) fn outlived_savepoints(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<Action> {
+    let is_complete = |saved: &Saved| saved.phase == Some(SavepointPhase::Completed);
+    if !matches!(rollout, Rollout::Steady { .. }) || !fleet.savepoints.get(&fleet.template).is_some_and(is_complete) {
+        return Vec::new();
+    }
+    let mut earlier: Vec<&Saved> = fleet.savepoints.iter().filter(|(of, _)| **of != fleet.template).map(|(_, saved)| saved).collect();
+    earlier.sort_by_key(|saved| (is_complete(saved), saved.made));
+    earlier.pop_if(|newest| is_complete(newest));
+    earlier.retain(|saved| saved.path.is_none() || saved.path.as_deref() != fleet.goes_back_to());
+    let end = |saved: &Saved| match saved.takes_all {
+        true => Action::DeleteSavepoint(saved.name.clone()),
+        false => Action::DoomSavepoint(saved.name.clone()),
+    };
+    earlier.into_iter().map(end).collect()
 }
 
 fn good(fleet: &Fleet) -> Option<(&str, u64)> {

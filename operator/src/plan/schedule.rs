@@ -32,17 +32,19 @@ pub struct Taken {
     pub due: Timestamp,
     /// How far it has come.
     pub phase: Option<SavepointPhase>,
+    /// Where the copy is, once it is complete.
+    pub path: Option<String>,
     /// Whether what was copied goes when the object is deleted.
     pub takes_all: bool,
     /// Whether it is being deleted.
     pub ends: bool,
 }
 
-/// `rests`: the job has no workers, and nothing that the last savepoint did not hold.
-pub(super) fn plan(calendar: &Calendar, rests: bool) -> Vec<Action> {
+/// `rests`: the job has no workers, and nothing that the last savepoint did not hold. `spared`: the path of one that is left alone.
+pub(super) fn plan(calendar: &Calendar, rests: bool, spared: Option<&str>) -> Vec<Action> {
     let Some(schedule) = &calendar.schedule else { return Vec::new() };
     let due = schedule.last_due(calendar.now).filter(|due| !rests && *due >= calendar.made && is_missing(calendar, *due));
-    due.map(Action::TakeSavepoint).into_iter().chain(next_to_go(calendar, schedule.retain as usize)).collect()
+    due.map(Action::TakeSavepoint).into_iter().chain(next_to_go(calendar, schedule.retain as usize, spared)).collect()
 }
 
 /// Whether neither it nor a later one is there, nor one on its way. One of a time that has not come yet is of a clock that was wrong, and does not count.
@@ -53,12 +55,13 @@ fn is_missing(calendar: &Calendar, due: Timestamp) -> bool {
 
 /// One after another, the oldest first: a pod deletes what each of them holds. Those of a time that has not come yet are the first to go, so that they never push
 /// out the one that was taken just now.
-fn next_to_go(calendar: &Calendar, retain: usize) -> Option<Action> {
+fn next_to_go(calendar: &Calendar, retain: usize, spared: Option<&str>) -> Option<Action> {
     if calendar.taken.iter().any(|taken| taken.ends) {
         return None;
     }
     let outlived = |phase, kept: usize| {
-        let mut all: Vec<&Taken> = calendar.taken.iter().filter(|taken| taken.phase == Some(phase)).collect();
+        let is_spared = |taken: &Taken| taken.path.is_some() && taken.path.as_deref() == spared;
+        let mut all: Vec<&Taken> = calendar.taken.iter().filter(|taken| taken.phase == Some(phase) && !is_spared(taken)).collect();
         all.sort_by_key(|taken| (taken.due <= calendar.now, taken.due));
         all.first().copied().filter(|_| all.len() > kept)
     };

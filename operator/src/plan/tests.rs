@@ -40,12 +40,15 @@ fn silent(seconds: u64, answer: Answer) -> Answer {
 
 fn worker(slot: u32, state: PodState, answer: Answer) -> Worker {
     let (pod, uid) = (format!("pod-{slot}"), format!("uid-{slot}"));
+    let (age, was_ready) = (Duration::ZERO, state == PodState::Ready);
     Worker {
         pod,
         uid,
         slot,
         template: "t1".into(),
         state,
+        age,
+        was_ready,
         restarts: 0,
         trouble: None,
         secrets: Secrets::default(),
@@ -82,18 +85,13 @@ fn fleet(replicas: u32, workers: Vec<Worker>) -> Fleet {
 }
 
 fn configs(all: &[(&str, Standing)]) -> BTreeMap<String, Config> {
-    let config = |standing: &Standing| Config {
-        standing: standing.clone(),
-        version: None,
-        age: Duration::ZERO,
-        results: None,
-        letters: Letters::None,
-    };
+    let config = |standing: &Standing| Config { standing: standing.clone(), version: None, results: None, letters: Letters::None };
     all.iter().map(|(template, standing)| ((*template).to_owned(), config(standing))).collect()
 }
 
 fn saved(template: &str, phase: SavepointPhase) -> Saved {
-    Saved { name: format!("job-{template}"), phase: Some(phase), takes_all: false }
+    let (path, made) = (Some(format!("default/job/{template}")), Timestamp::UNIX_EPOCH);
+    Saved { name: format!("job-{template}"), phase: Some(phase), path, made, takes_all: false }
 }
 
 fn make(slot: u32, template: &str) -> Action {
@@ -143,6 +141,22 @@ fn a_silent_worker_loses_its_shards_after_the_timeout_and_its_pod_after_a_minute
     check(&after(60), &[delete(1, "it has been silent for 60 s"), make(2, "t1"), assign(0, 5, &[0, 1, 2, 3])]);
 }
 
+/// Method: an operator that came later than a worker's node was lost: Kubernetes no longer has the pod for ready, and its container for ready as ever.
+#[test]
+fn a_worker_that_was_never_heard_is_replaced_when_its_node_is_not_heard_of_either() {
+    let lost = |seconds, was_ready| {
+        let unheard = worker(1, PodState::Starting, Answer::Unheard(Duration::from_secs(seconds)));
+        fleet(2, vec![worker(0, PodState::Ready, runs(3, &[0, 1, 2, 3])), Worker { was_ready, ..unheard }])
+    };
+    check(&lost(59, true), &[]);
+    check(&lost(60, true), &[delete(1, "it has been silent for 60 s, and so has its node"), make(2, "t1")]);
+    // One that has yet to come up may have much to copy first.
+    check(&lost(600, false), &[]);
+    let mut hidden = lost(600, true);
+    hidden.workers[1].state = PodState::Ready;
+    check(&hidden, &[]);
+}
+
 #[test]
 fn a_worker_that_comes_back_late_is_told_what_is_no_longer_its() {
     let back = description(4, &[2, 3], &[]);
@@ -182,7 +196,7 @@ fn a_job_that_is_to_rest_takes_last_checkpoints_and_does_not_wait_for_them_for_e
         phase: "running".into(),
         epoch,
         checkpoint_epoch,
-        checkpoint_age_millis: Some(seconds * 1000),
+        checkpoint_taken_millis: Some(seconds * 1000),
         ..Shard::default()
     };
     let said = |owned| Answer::Heard(Description { owned, ..description(1, &[0, 1, 2, 3], &[]) });
@@ -298,6 +312,20 @@ fn the_first_revision_is_good_once_all_shards_have_run_and_may_change_until_then
     check(&first, &[Action::ApplyConfig, delete(1, why), assign(0, 1, &[0, 1, 2, 3])]);
 }
 
+/// Method: there is room for two of three workers, so no revision has ever been in force; then the manifest changes.
+#[test]
+fn workers_of_an_earlier_manifest_go_though_there_is_no_room_for_all() {
+    let no_room = || Some(Trouble { reason: "Unschedulable".into(), message: "0/2 nodes".into() });
+    let waits = Worker { trouble: no_room(), ..worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)) };
+    let two = [worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(1, &[2, 3]))];
+    let mut first = fleet(3, two.into_iter().chain([of("t2", waits)]).collect());
+    (first.template, first.configs) = ("t2".into(), configs(&[("t2", Standing::Untried)]));
+    let why = "its image, manifest or resources have changed";
+    check(&first, &[delete(1, why)]);
+    first.workers[2].trouble = None;
+    check(&first, &[]);
+}
+
 #[test]
 fn what_nobody_needs_is_deleted() {
     let mut done = fleet(1, vec![worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3]))]);
@@ -366,7 +394,10 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
             Action::DeleteConfig(template) => drop(toy.configs.remove(&template)),
             Action::Mark { template, standing, has_letters } => {
                 let marked = toy.configs.get_mut(&template).expect("only what is there is marked");
-                (marked.standing, marked.letters) = (standing, if has_letters { Letters::Due } else { Letters::None });
+                if standing != Standing::Proven {
+                    marked.letters = if has_letters { Letters::Due } else { Letters::None };
+                }
+                marked.standing = standing;
             }
             Action::PutBack(template) => toy.postmen.push(Postman { pod: format!("letters-{template}"), template, task: Task::Done }),
             Action::MarkLetters { template, letters } => {
@@ -379,6 +410,7 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
             | Action::TakeSavepoint(_)
             | Action::Checkpoint(_)
             | Action::Rewind
+            | Action::DropLost(_)
             | Action::DeleteRewinder(_) => {
                 panic!("{action:?} was not called for")
             }

@@ -20,6 +20,11 @@ pub struct Worker {
     pub template: String,
     /// What Kubernetes knows of it.
     pub state: PodState,
+    /// For how long there has been the pod.
+    pub age: Duration,
+    /// Whether its container answered Kubernetes' own probe when its node was last heard of. One that `was_ready` and is not [`PodState::Ready`] is on a
+    /// node that is not heard of any more.
+    pub was_ready: bool,
     /// How often its container was started again.
     pub restarts: u32,
     /// Why it does not come up, as Kubernetes tells it.
@@ -95,6 +100,11 @@ impl Worker {
     pub fn ails(&self) -> bool {
         let never_spoke = self.state == PodState::Starting && self.last().is_none();
         never_spoke || self.trouble.is_some() || self.heard().is_some_and(|said| said.owned.iter().any(|shard| shard.stalled))
+    }
+
+    /// Whether it answers, and has a shard that does not get on, tried again now and then or not.
+    pub fn fails(&self) -> bool {
+        self.heard().is_some_and(|said| said.owned.iter().any(super::fails))
     }
 
     /// Whether another one would be started with other secrets, and could be.

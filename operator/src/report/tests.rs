@@ -13,12 +13,15 @@ use crate::plan::{Answer, Config, Fleet, Saved, Secrets, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
+    let (age, was_ready) = (Duration::ZERO, false);
     let worker = Worker {
         pod,
         uid,
         slot: 0,
         template,
         state: PodState::Starting,
+        age,
+        was_ready,
         restarts: 0,
         trouble,
         secrets: Secrets::default(),
@@ -47,7 +50,7 @@ fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
 }
 
 fn config(standing: Standing) -> Config {
-    Config { standing, version: None, age: Duration::ZERO, results: None, letters: crate::plan::letters::Letters::None }
+    Config { standing, version: None, results: None, letters: crate::plan::letters::Letters::None }
 }
 
 fn heard(phases: [&str; 2], failure: &str) -> Answer {
@@ -82,6 +85,12 @@ fn the_verdict_names_what_stands_in_the_way() {
         &seen(heard(["running", "failed"], "no broker"), None),
         (Phase::Starting, "ShardFailed", "shard 0 failed and is tried again: no broker"),
     );
+    let mut outdated = seen(heard(["running", "running"], ""), None);
+    outdated.fleet.template = "u".into();
+    check(&outdated, (Phase::Starting, "WorkersFollow", "workers that were made from an earlier manifest are replaced"));
+    let paused = Verdict::of(&seen(heard(["running", "running"], ""), None)).paused();
+    let message = "all 2 shards process. Nothing is done about it: the annotation forebay.dev/paused pauses the job";
+    assert_eq!((paused.phase, paused.message.as_str()), (Phase::Running, message));
     let mut suspended = seen(heard(["running", "running"], ""), None);
     suspended.fleet.replicas = 0;
     check(&suspended, (Phase::Suspending, "Suspending", "1 workers take last checkpoints and release their shards"));
@@ -96,7 +105,8 @@ fn a_change_and_what_became_of_it_is_told() {
     changed.fleet.template = "u".into();
     changed.fleet.configs = [("t".to_owned(), config(Standing::Good(1)))].into();
     check(&changed, (Phase::Upgrading, "SavepointFirst", "revision u: a savepoint is taken before anything changes"));
-    let before = Saved { name: "s".into(), phase: Some(SavepointPhase::Completed), takes_all: false };
+    let before =
+        Saved { name: "s".into(), phase: Some(SavepointPhase::Completed), path: None, made: Timestamp::UNIX_EPOCH, takes_all: false };
     changed.fleet.savepoints.insert("u".into(), before);
     check(&changed, (Phase::Upgrading, "CanaryObserved", "revision u: its worker has no shard yet"));
     changed.fleet.configs.insert("u".into(), config(Standing::Proven));
@@ -150,6 +160,13 @@ fn how_long_a_job_has_been_stopping_is_read_off_its_status() {
     stopping.fleet.replicas = 0;
     job.status = Some(status(&job, &Verdict::of(&stopping), Some(&stopping), at(1000)));
     assert_eq!(stops_for(&job, at(1007)), Duration::from_secs(7));
+    // It was on its way somewhere else for long before.
+    let starting = seen(heard(["running", "restoring"], ""), None);
+    job.status = Some(status(&job, &Verdict::of(&starting), Some(&starting), at(1010)));
+    assert_eq!(stops_for(&job, at(1900)), Duration::ZERO);
+    job.status = Some(status(&job, &Verdict::of(&stopping), Some(&stopping), at(1900)));
+    job.status = Some(status(&job, &Verdict::of(&stopping), Some(&stopping), at(1901)));
+    assert_eq!(stops_for(&job, at(1902)), Duration::from_secs(2));
 }
 
 #[test]

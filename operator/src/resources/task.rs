@@ -1,7 +1,7 @@
 //! Pods that do one thing and end by themselves: one that copies a savepoint, one that cleans up behind a job. A job's worker in all but what it runs;
 //! no worker of the job to anybody.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use forebay_crds::savepoint::IngestionSavepoint;
 use forebay_crds::validate::{Rewind, RewindTarget};
@@ -35,13 +35,13 @@ pub fn unique_name(savepoint: &IngestionSavepoint, kept: usize) -> String {
     format!("{}-{uid}", name.trim_end_matches('-'))
 }
 
-/// The pod that puts a savepoint where `place` says. It belongs to the savepoint.
+/// The pod that puts a savepoint where `place` says. It belongs to the savepoint. `more`: what it is told besides.
 pub fn copier(
     blueprint: &Blueprint,
     (template, revision): (&str, &Revision),
     savepoint: &IngestionSavepoint,
     place: &str,
-    empty: &BTreeSet<u32>,
+    more: &[String],
 ) -> Pod {
     let metadata = ObjectMeta {
         name: Some(copier_name(savepoint)),
@@ -50,12 +50,7 @@ pub fn copier(
         owner_references: savepoint.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
-    let empty: Vec<String> = empty.iter().map(u32::to_string).collect();
-    let empty = empty.join(",");
-    let mut arguments = vec!["savepoint", "take", "--name", place];
-    if !empty.is_empty() {
-        arguments.extend(["--empty", &empty]);
-    }
+    let arguments: Vec<&str> = ["savepoint", "take", "--name", place].into_iter().chain(more.iter().map(String::as_str)).collect();
     build(metadata, revision, pod::build(blueprint, (template, revision), 0), &arguments)
 }
 

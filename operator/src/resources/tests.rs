@@ -41,6 +41,32 @@ fn a_revision_can_be_made_again_from_its_config_map_alone() {
     assert_eq!(Revision::read(&k8s_openapi::api::core::v1::ConfigMap::default()), None);
 }
 
+/// Method: the manifest is broken, and scaled; the config map of what is in force is as it was.
+#[test]
+fn a_job_whose_manifest_cannot_work_has_the_pods_that_it_had() {
+    let before = blueprint(|manifest| manifest);
+    let mut resource = before.resource.clone();
+    (resource.spec.inputs, resource.spec.workers.replicas) = (Vec::new(), Some(3));
+    assert!(forebay_crds::validate(&resource).is_err());
+    let kept = Blueprint::of_config(resource.clone(), &config_map::build(&before)).unwrap();
+    assert_eq!((&kept.template, &kept.manifest, &kept.revision), (&before.template, &before.manifest, &before.revision));
+    assert_eq!((pod_of(&kept, 1), kept.replicas()), (pod_of(&before, 1), 3));
+    resource.spec.suspend = true;
+    assert_eq!(Blueprint::of_config(resource.clone(), &config_map::build(&before)).unwrap().replicas(), 0);
+    assert!(Blueprint::of_config(resource, &ConfigMap::default()).is_none());
+}
+
+#[test]
+fn a_job_is_paused_by_an_annotation_and_is_made_from_the_same_meanwhile() {
+    let mut blueprint = blueprint(|manifest| manifest);
+    let template = blueprint.template.clone();
+    for (value, expected) in [("true", true), ("false", false), ("", false)] {
+        blueprint.resource.metadata.annotations = Some([(PAUSED_ANNOTATION.to_owned(), value.to_owned())].into());
+        assert_eq!(blueprint.is_paused(), expected, "{value}");
+        assert_eq!(Blueprint::new(blueprint.resource.clone(), blueprint.job.clone(), "forebay:1").template, template);
+    }
+}
+
 #[test]
 fn what_workers_read_is_the_job_with_its_uid_and_without_secrets_in_it() {
     let blueprint = blueprint(|manifest| manifest);
@@ -105,7 +131,7 @@ fn the_pod_that_copies_a_savepoint_is_no_worker_of_the_job_to_anybody() {
     let spec = serde_json::from_str(r#"{"job": "flights"}"#).unwrap();
     let mut savepoint = forebay_crds::IngestionSavepoint::new("before", spec);
     savepoint.metadata.uid = Some("3f2a9c1e-5a34-4b7e-9d7e-000000000000".into());
-    let pod = task::copier(&blueprint, (&blueprint.template, &blueprint.revision), &savepoint, "before-3f2a9c", &[2, 3].into());
+    let pod = task::copier(&blueprint, (&blueprint.template, &blueprint.revision), &savepoint, "before-3f2a9c", &["--at-rest".to_owned()]);
     let labels = pod.metadata.labels.clone().unwrap();
     assert!(blueprint.selector().iter().any(|(name, value)| labels.get(name) != Some(value)), "{labels:?}");
     let pod = serde_json::to_value(pod).unwrap();
@@ -116,7 +142,7 @@ fn the_pod_that_copies_a_savepoint_is_no_worker_of_the_job_to_anybody() {
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         container["args"],
-        serde_json::json!(["savepoint", "take", "--name", "before-3f2a9c", "--empty", "2,3", "-f", "/etc/forebay/job.json"])
+        serde_json::json!(["savepoint", "take", "--name", "before-3f2a9c", "--at-rest", "-f", "/etc/forebay/job.json"])
     );
     assert_eq!(pod["spec"]["securityContext"]["runAsNonRoot"], true);
 }

@@ -11,7 +11,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
-use super::{Progress, Sight, Step, step};
+use super::{Progress, Sight, Step, arguments, step};
 use crate::apply::ApplyError;
 use crate::observe::Seen;
 use crate::plan::rollout::Rollout;
@@ -35,26 +35,29 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
         context.applier.finalizer(&*savepoint, FINALIZER, is_erased).await?;
     }
     let (job, uid) = (job_of(&savepoint, &context).await, savepoint.uid().unwrap_or_default());
+    let copier = context.observer.copier(&uid, now);
     let sight = Sight {
         phase: savepoint.status.as_ref().and_then(|status| status.phase),
         age: savepoint.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default(),
         deadline: savepoint.spec.deadline(),
         is_waited_for: savepoint.labels().contains_key(TEMPLATE_LABEL),
         job: job.as_ref().map(|(_, seen)| seen.fleet.clone()),
-        pod: context.observer.copier(&uid),
+        pod_age: copier.as_ref().map_or(Duration::ZERO, |(_, age)| *age),
+        pod: copier.map(|(task, _)| task),
         refused: context.observer.refusals.of(&uid, "", Instant::now()),
     };
     let (progress, next) = step(&sight);
     let mut done = Ok(());
     match (&next, &job) {
         (Step::Checkpoint(pods), Some((_, seen))) => context.applier.checkpoint(&context.observer, seen, pods).await,
-        (Step::Copy(empty), Some((blueprint, seen))) => {
+        (Step::Copy(_) | Step::CopyAtRest | Step::Find, Some((blueprint, seen))) => {
             let template = Rollout::of(&seen.fleet).in_force();
-            done = context.applier.copy(blueprint, seen, template, &savepoint, (&name(&savepoint), empty)).await;
+            done = context.applier.copy(blueprint, seen, template, &savepoint, (&name(&savepoint), &arguments(&next))).await;
             context.observer.refusals.note(&uid, "", done.as_ref().err().and_then(ApplyError::refusal), Instant::now());
         }
-        (Step::CleanUp, _) => done = context.applier.delete_copier(&savepoint).await,
-        (Step::Wait | Step::Checkpoint(_) | Step::Copy(_), _) => {}
+        (Step::CleanUp, _) => done = context.applier.delete_copier(&savepoint, false).await,
+        (Step::DropLost, _) => done = context.applier.delete_copier(&savepoint, true).await,
+        (Step::Wait | Step::Checkpoint(_) | Step::Copy(_) | Step::CopyAtRest | Step::Find, _) => {}
     }
     let Some(progress) = progress else {
         return done.map(|()| if next == Step::Wait { Action::await_change() } else { Action::requeue(INTERVAL) });

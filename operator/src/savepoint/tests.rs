@@ -6,29 +6,33 @@ use forebay_api::v1::{Assignment, Description, Shard};
 use forebay_crds::validate::Upgrade;
 
 use super::*;
+use crate::plan::rewind::Rewinder;
 use crate::plan::schedule::Calendar;
 use crate::plan::{Answer, PodState, Refusal, Secrets, Trouble, Worker};
 
-/// A job of one worker and two shards: epochs, the epochs of their checkpoints, and the ages of these in seconds.
+/// A job of one worker and two shards: epochs, the epochs of their checkpoints, and how many seconds ago what these hold was the newest.
 fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
     let shard = |(shard, (epoch, checkpoint_epoch, age)): (u32, (u64, u64, Option<u64>))| Shard {
         shard,
         phase: "running".into(),
         epoch,
         checkpoint_epoch,
-        checkpoint_age_millis: age.map(|age| age * 1000),
+        checkpoint_taken_millis: age.map(|age| age * 1000),
         ..Shard::default()
     };
     let owned: Vec<Shard> = (0..).zip(shards).map(shard).collect();
     let assignment = Some(Assignment { job: "job".into(), version: 1, shards: vec![0, 1] });
     let answer = Answer::Heard(Description { job: "job".into(), shards: 2, assignment, owned, ..Description::default() });
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
+    let (age, was_ready) = (Duration::ZERO, true);
     let worker = Worker {
         pod,
         uid,
         slot: 0,
         template,
         state: PodState::Ready,
+        age,
+        was_ready,
         restarts: 0,
         trouble: None,
         secrets: Secrets::default(),
@@ -56,15 +60,8 @@ fn job(replicas: u32, shards: [(u64, u64, Option<u64>); 2]) -> Fleet {
 }
 
 fn asked_for(seconds: u64, job: Option<Fleet>, pod: Option<Task>) -> Sight {
-    Sight {
-        phase: None,
-        age: Duration::from_secs(seconds),
-        deadline: Duration::from_secs(60),
-        is_waited_for: false,
-        job,
-        pod,
-        refused: None,
-    }
+    let (phase, age) = (Some(SavepointPhase::Pending), Duration::from_secs(seconds));
+    Sight { phase, age, deadline: Duration::from_secs(60), is_waited_for: false, job, pod, pod_age: age, refused: None }
 }
 
 fn check(sight: &Sight, expected: (SavepointPhase, &str), next: Step) {
@@ -90,7 +87,11 @@ fn checkpoints_are_waited_for_that_are_younger_than_the_savepoint_or_hold_everyt
     let mut resting = job(0, [(7, 6, Some(9)), (9, 8, Some(9))]);
     check(&asked_for(5, Some(resting.clone()), None), (Pending, "JobStops"), Step::Wait);
     resting.workers.clear();
-    check(&asked_for(5, Some(resting), None), (Copying, "Copying"), Step::Copy([].into()));
+    check(&asked_for(5, Some(resting.clone()), None), (Copying, "Copying"), Step::CopyAtRest);
+    // One that is being rewound has no workers either.
+    let pod = Rewinder { pod: "r".into(), id: "r".into(), task: Task::Working(0, None) };
+    resting.rewind.pods.push(pod);
+    check(&asked_for(5, Some(resting), None), (Pending, "JobRewinds"), Step::Wait);
 }
 
 #[test]
@@ -99,6 +100,8 @@ fn what_is_over_stays_over_and_leaves_no_pod() {
     let trouble = || Some(Trouble { reason: "Error".into(), message: "shard 0 has no checkpoint yet".into() });
     check(&asked_for(5, None, Some(Task::Working(0, None))), (Copying, "Copying"), Step::Wait);
     check(&asked_for(5, None, Some(Task::Working(4, trouble()))), (Copying, "Copying"), Step::Wait);
+    check(&asked_for(5, None, Some(Task::Lost)), (Copying, "Copying"), Step::DropLost);
+    check(&asked_for(61, None, Some(Task::Lost)), (Failed, "DeadlineExceeded"), Step::DropLost);
     check(&asked_for(5, None, Some(Task::Working(5, trouble()))), (Failed, "CopyFailed"), Step::CleanUp);
     check(&asked_for(5, None, Some(Task::Refused("no permission".into()))), (Failed, "CopyFailed"), Step::CleanUp);
     check(&asked_for(61, None, Some(Task::Working(0, None))), (Failed, "DeadlineExceeded"), Step::CleanUp);
@@ -110,6 +113,27 @@ fn what_is_over_stays_over_and_leaves_no_pod() {
         assert_eq!(step(&over(Some(Task::Done))), (None, Step::CleanUp));
         assert_eq!(step(&over(None)), (None, Step::Wait));
     }
+}
+
+/// Method: the status of a savepoint is lost, long after it was complete, or after nobody looked at it.
+#[test]
+fn a_savepoint_of_which_nothing_is_known_is_looked_for_before_it_is_given_up() {
+    let running = || Some(job(1, [(7, 6, Some(4)), (9, 8, Some(6))]));
+    let lost = |phase, pod_age, pod| Sight { phase, pod_age: Duration::from_secs(pod_age), ..asked_for(500, running(), pod) };
+    check(&lost(None, 0, None), (SavepointPhase::Copying, "Copying"), Step::Find);
+    let found = |pod_age, task| lost(Some(SavepointPhase::Copying), pod_age, Some(task));
+    check(&found(60, Task::Working(0, None)), (SavepointPhase::Copying, "Copying"), Step::Wait);
+    check(&found(61, Task::Working(0, None)), (SavepointPhase::Failed, "DeadlineExceeded"), Step::CleanUp);
+    check(&found(9, Task::Done), (SavepointPhase::Completed, "Completed"), Step::Wait);
+    check(&lost(Some(SavepointPhase::Copying), 0, None), (SavepointPhase::Failed, "DeadlineExceeded"), Step::Wait);
+}
+
+#[test]
+fn the_pod_that_copies_is_told_what_it_should_copy() {
+    assert_eq!(arguments(&Step::Copy([].into())), Vec::<String>::new());
+    assert_eq!(arguments(&Step::Copy([2, 3].into())), ["--empty", "2,3"]);
+    assert_eq!(arguments(&Step::CopyAtRest), ["--at-rest"]);
+    assert_eq!(arguments(&Step::Find), ["--existing"]);
 }
 
 #[test]

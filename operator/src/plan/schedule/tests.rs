@@ -21,11 +21,12 @@ fn nightly(now: &str, taken: Vec<Taken>) -> Calendar {
 }
 
 fn taken(due: &str, phase: SavepointPhase) -> Taken {
-    Taken { name: format!("s-{due}"), due: at(due), phase: Some(phase), takes_all: false, ends: false }
+    let (name, path) = (format!("s-{due}"), Some(format!("default/job/s-{due}")));
+    Taken { name, due: at(due), phase: Some(phase), path, takes_all: false, ends: false }
 }
 
 fn check(calendar: &Calendar, expected: &[Action]) {
-    assert_eq!(plan(calendar, false), expected, "{calendar:#?}");
+    assert_eq!(plan(calendar, false, None), expected, "{calendar:#?}");
 }
 
 fn take(due: &str) -> Vec<Action> {
@@ -59,7 +60,7 @@ fn who_was_away_takes_one_and_a_job_none_of_before_its_time() {
     check(&nightly("26T12:00", vec![taken("25T03:00", Copying)]), &[]);
     let without = Calendar { schedule: None, ..nightly("26T12:00", vec![taken("05T03:00", Completed); 9]) };
     check(&without, &[]);
-    assert_eq!(plan(&nightly("26T12:00", vec![]), true), []);
+    assert_eq!(plan(&nightly("26T12:00", vec![]), true, None), []);
 }
 
 #[test]
@@ -81,7 +82,10 @@ fn the_oldest_complete_ones_go_and_some_of_those_that_failed_one_after_another()
     };
     let (doom, delete) = (|name: &str| Action::DoomSavepoint(name.into()), |name: &str| Action::DeleteSavepoint(name.into()));
     check(&full(vec![]), &[]);
-    check(&full(vec![taken("24T03:00", Completed), taken("23T03:00", Completed)]), &[doom("s-23T03:00")]);
+    let four = full(vec![taken("24T03:00", Completed), taken("23T03:00", Completed)]);
+    check(&four, &[doom("s-23T03:00")]);
+    // The one that the job is to go back to stays, and does not count.
+    assert_eq!(plan(&four, false, Some("default/job/s-23T03:00")), [doom("s-24T03:00")]);
     let doomed = || Taken { takes_all: true, ..taken("23T03:00", Completed) };
     check(&full(vec![taken("24T03:00", Completed), doomed()]), &[delete("s-23T03:00")]);
     check(&full(vec![taken("24T03:00", Completed), Taken { ends: true, ..doomed() }]), &[]);
@@ -116,14 +120,14 @@ fn whoever_comes_and_goes_and_however_clocks_jump() {
             taken.phase = if over { Some(if taken.due.as_second() / 3600 % 5 == 0 { Failed } else { Completed }) } else { Some(Copying) };
         }
         for _ in 0..if is_away { 0 } else { 2 } {
-            for action in plan(&calendar, false) {
+            for action in plan(&calendar, false, None) {
                 match action {
                     Action::TakeSavepoint(due) => {
                         let name = due.to_string();
                         assert!(calendar.taken.iter().all(|taken| taken.name != name), "{name} is taken twice");
                         begun.push((name.clone(), step));
                         made += 1;
-                        calendar.taken.push(Taken { name, due, phase: None, takes_all: false, ends: false });
+                        calendar.taken.push(Taken { name, due, phase: None, path: None, takes_all: false, ends: false });
                     }
                     Action::DoomSavepoint(name) => {
                         calendar.taken.iter_mut().filter(|taken| taken.name == name).for_each(|taken| taken.takes_all = true)

@@ -41,6 +41,7 @@ fn letters_are_put_back_once_when_none_of_the_bad_workers_is_left() {
     check(&starts, &[assign(0, 2, &[0, 1, 2, 3])]);
 
     check(&with_pod(due(), Task::Working(0, None)), &[]);
+    check(&with_pod(due(), Task::Lost), &[Action::DropLost("letters".into())]);
     check(&with_pod(due(), Task::Done), &[mark_letters(Letters::PutBack)]);
     check(&with_pod(taken_back(Letters::PutBack, ["r1", "r2"]), Task::Done), &[Action::DeletePostman("letters".into())]);
     let trouble = || Some(Trouble { reason: "Error".into(), message: "no broker answers".into() });

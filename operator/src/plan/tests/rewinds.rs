@@ -71,15 +71,36 @@ fn a_rewind_waits_for_workers_to_go_and_is_over_once() {
 
     let tried = |restarts| seen(asked(Some(Rewinding), 30), vec![pod("r1", fails(restarts))], vec![]);
     check_rewind(&tried(3), Rewinding, "it is tried again: S3 is down", &[]);
-    check_rewind(&tried(4), Failed, "it was tried 5 times: S3 is down", &[make(0, "t1")]);
+    // A pod that may still come to its end is gone before there are workers again.
+    check_rewind(&tried(4), Failed, "it was tried 5 times: S3 is down", &[]);
     let refused = seen(asked(Some(Rewinding), 5), vec![pod("r1", Task::Refused("no such savepoint".into()))], vec![]);
-    check_rewind(&refused, Failed, "no such savepoint", &[make(0, "t1")]);
+    check_rewind(&refused, Failed, "no such savepoint", &[]);
     let late = seen(asked(Some(Rewinding), 601), vec![at_work()], vec![]);
-    check_rewind(&late, Failed, "it is not done after 600 s: the state is made ready", &[make(0, "t1")]);
-    check_rewind(&seen(asked(Some(Failed), 700), vec![at_work()], vec![works()]), Failed, "as before", &[drop()]);
+    check_rewind(&late, Failed, "it is not done after 600 s: the state is made ready", &[]);
+    check_rewind(&seen(asked(Some(Failed), 700), vec![at_work()], vec![]), Failed, "as before", &[drop()]);
+    check_rewind(&seen(asked(Some(Failed), 700), vec![], vec![]), Failed, "as before", &[make(0, "t1")]);
+    // One that came to its end after all is done.
+    check_rewind(&seen(asked(Some(Failed), 700), vec![done()], vec![]), Completed, "", &[drop(), make(0, "t1")]);
+    let lost = |said, seconds| seen(asked(Some(said), seconds), vec![pod("r1", Task::Lost)], vec![]);
+    check_rewind(&lost(Rewinding, 90), Rewinding, "its pod is lost, and is made anew", &[Action::DropLost("job-rewind".to_owned())]);
+    check_rewind(&lost(Failed, 700), Failed, "as before", &[Action::DropLost("job-rewind".to_owned())]);
     // One that was asked for before ends first.
     let other = seen(asked(Some(Rewinding), 2), vec![pod("r0", Task::Working(0, None))], vec![]);
     check_rewind(&other, Rewinding, "0 workers release their shards", &[drop()]);
+}
+
+/// Method: the request is deleted from the manifest while its pod is at work.
+#[test]
+fn a_rewind_that_is_no_longer_asked_for_ends_before_there_are_workers_again() {
+    let withdrawn = |pods| {
+        let mut fleet = seen(asked(Some(RewindPhase::Rewinding), 5), pods, vec![]);
+        (fleet.rewind.asked, fleet.replicas) = (None, 1);
+        fleet.replicas = if fleet.is_rewinding() { 0 } else { 1 };
+        fleet
+    };
+    let at_work = withdrawn(vec![pod("r1", Task::Working(0, None))]);
+    check(&at_work, &[Action::DeleteRewinder("job-rewind".to_owned())]);
+    check(&withdrawn(vec![]), &[make(0, "t1")]);
 }
 
 #[test]
@@ -97,6 +118,21 @@ fn a_rewind_waits_for_a_change_that_is_under_way_and_not_for_one_that_was_taken_
     assert!(changed(Standing::Bad("it crashes".into())).is_rewinding());
     let first = Fleet { configs: BTreeMap::new(), ..changed(Standing::Untried) };
     assert_eq!(first.rewind(), Some(Progress::Pending("the job has not processed on all workers yet".to_owned())));
+}
+
+/// Method: a job whose last change was taken back, with dead letters to be put back, is rewound.
+#[test]
+fn a_rewind_leaves_letters_to_people_and_begins_when_nobody_puts_them_back() {
+    let mut taken_back = seen(asked(Some(RewindPhase::Rewinding), 5), vec![], vec![]);
+    taken_back.template = "t2".into();
+    taken_back.configs.extend(configs(&[("t2", Standing::Bad("it was bad".into()))]));
+    taken_back.configs.get_mut("t2").unwrap().letters = Letters::Due;
+    check(&taken_back, &[Action::MarkLetters { template: "t2".into(), letters: Letters::Left }]);
+    taken_back.configs.get_mut("t2").unwrap().letters = Letters::Left;
+    taken_back.postmen = vec![Postman { pod: "letters".into(), template: "t2".into(), task: Task::Working(0, None) }];
+    check(&taken_back, &[Action::DeletePostman("letters".into())]);
+    taken_back.postmen.clear();
+    check(&taken_back, &[Action::Rewind]);
 }
 
 /// Method: a worker that was thought gone, or was started too early, beside one of the new timeline.

@@ -2,8 +2,11 @@
 //! does things twice; and what is thought of a change is compared for what its workers may say.
 
 use forebay_api::v1::Books;
+use forebay_crds::job::RewindPhase;
+use forebay_crds::validate::{Rewind, RewindTarget};
 
 use super::*;
+use crate::plan::rewind::Asked;
 use crate::plan::rollout::{Judgement, judge};
 use crate::plan::trend::{Sample, Trend};
 
@@ -28,14 +31,15 @@ fn says(version: u64, shards: Vec<Shard>) -> Answer {
 /// Two workers of `t1` beside a canary of `t2` that says this.
 fn trial(canary: Worker) -> Fleet {
     let workers = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2])), of("t2", canary)];
-    let configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
+    let mut configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
+    configs.get_mut("t2").unwrap().letters = Letters::Possible;
     let savepoints = [("t2".to_owned(), saved("t2", SavepointPhase::Completed))].into();
     Fleet { template: "t2".into(), configs, savepoints, ..fleet(2, workers) }
 }
 
 fn check_judgement(canary: Worker, age_seconds: u64, expected: Judgement) {
     let mut trial = trial(canary);
-    trial.configs.get_mut("t2").unwrap().age = Duration::from_secs(age_seconds);
+    trial.workers[2].age = Duration::from_secs(age_seconds);
     assert_eq!(judge(&trial), expected, "{trial:#?}");
 }
 
@@ -45,6 +49,13 @@ fn a_change_is_judged_by_what_its_workers_do() {
     let bad = |reason: &str| Judgement::Bad(reason.into());
     let waiting = |reason: &str| Judgement::Waiting(reason.into());
     check_judgement(worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)), 5, waiting("its worker has no shard yet"));
+    let late = "it is not in force after 600 s: its worker has no shard yet";
+    check_judgement(worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)), 601, bad(late));
+    // The operator was away, or other shards are on their way: that is not the change's fault.
+    check_judgement(worker(2, PodState::Ready, idle()), 601, waiting("its worker has no shard yet"));
+    let mut untried = trial(worker(2, PodState::Ready, idle()));
+    untried.workers.pop();
+    assert_eq!(judge(&untried), waiting("its worker has no shard yet"));
     check_judgement(healthy(processes(3, 29, (0, 0), (5, 0))), 40, waiting("shard 3 is observed for 30 s"));
     check_judgement(healthy(processes(3, 30, (0, 0), (5, 0))), 40, Judgement::Healthy);
     // With nothing to read there is nothing to commit; with something there is.
@@ -55,10 +66,10 @@ fn a_change_is_judged_by_what_its_workers_do() {
     check_judgement(healthy(stuck), 601, bad(late));
 
     let mut following = trial(healthy(processes(3, 29, (0, 0), (5, 0))));
-    let proven = following.configs.get_mut("t2").unwrap();
-    (proven.standing, proven.age) = (Standing::Proven, Duration::from_secs(1800));
+    following.configs.get_mut("t2").unwrap().standing = Standing::Proven;
+    following.workers[2].age = Duration::from_secs(1800);
     assert_eq!(judge(&following), waiting("shard 3 is observed for 30 s"), "two workers that follow have two more shares of time");
-    following.configs.get_mut("t2").unwrap().age = Duration::from_secs(1801);
+    following.workers[2].age = Duration::from_secs(1801);
     assert_eq!(judge(&following), bad("it is not in force after 1800 s: shard 3 is observed for 30 s"));
 
     let letters = "of 20 records that it has processed 13 became dead letters, 65 % where it was 50 % before";
@@ -126,14 +137,9 @@ fn a_change_under_which_the_lag_grows_without_end_is_bad_unless_it_does_so_witho
 fn a_canary_comes_beside_the_others_and_gets_one_shard() {
     let before = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2, 3]))];
     let mut changed = Fleet { template: "t2".into(), ..fleet(2, before.clone()) };
-    // One savepoint is kept, that of the last change; its predecessor takes with it what it holds.
-    changed.savepoints = [("t1".to_owned(), saved("t1", SavepointPhase::Completed))].into();
-    check(&changed, &[Action::ApplyConfig, Action::ApplySavepoint, Action::DoomSavepoint("job-t1".into())]);
+    check(&changed, &[Action::ApplyConfig, Action::ApplySavepoint]);
     changed.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
-    changed.savepoints.get_mut("t1").unwrap().takes_all = true;
     changed.savepoints.insert("t2".into(), saved("t2", SavepointPhase::Copying));
-    check(&changed, &[Action::DeleteSavepoint("job-t1".into())]);
-    changed.savepoints.remove("t1");
     check(&changed, &[]);
     // One that fails holds up no change: the change may be what repairs it.
     for phase in [SavepointPhase::Completed, SavepointPhase::Failed] {
@@ -144,7 +150,11 @@ fn a_canary_comes_beside_the_others_and_gets_one_shard() {
     let mut idle_canary = trial(worker(2, PodState::Ready, idle()));
     idle_canary.workers[1] = before[1].clone();
     check(&idle_canary, &[assign(1, 3, &[2])]);
-    check(&trial(worker(2, PodState::Ready, idle())), &[assign(2, 3, &[3])]);
+    let mut first_shard = trial(worker(2, PodState::Ready, idle()));
+    check(&first_shard, &[assign(2, 3, &[3])]);
+    // That it processes is written down first, once.
+    first_shard.configs.get_mut("t2").unwrap().letters = Letters::None;
+    check(&first_shard, &[Action::MarkLetters { template: "t2".into(), letters: Letters::Possible }, assign(2, 3, &[3])]);
     // A worker that is lost is replaced by one of the revision that is known to be good, and the canary gets none of its shards.
     let mut lost = trial(worker(2, PodState::Ready, runs(3, &[3])));
     lost.workers.remove(1);
@@ -152,6 +162,43 @@ fn a_canary_comes_beside_the_others_and_gets_one_shard() {
     // While no other one answers it takes what there is.
     lost.workers[0].answer = Answer::Unheard(Duration::from_secs(10));
     check(&lost, &[make(1, "t1"), assign(2, 4, &[0, 1, 2, 3])]);
+}
+
+/// Method: changes one after another, each with its savepoint; the manifest goes on, is repaired, goes back, and names one of them.
+#[test]
+fn savepoints_before_changes_go_when_a_later_change_is_in_force_and_the_newest_of_them_stays() {
+    let at = |template: &str, second, phase| {
+        let made = Timestamp::from_second(second).unwrap();
+        (template.to_owned(), Saved { made, ..saved(template, phase) })
+    };
+    use SavepointPhase::{Completed, Copying, Failed};
+    let runs = || vec![worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3]))];
+    let mut job = fleet(1, runs());
+    let doom = |name: &str| Action::DoomSavepoint(format!("job-{name}"));
+    // t2, t3 and t4 came before t1, of which t3 was repaired by t4 and that one by t1.
+    let earlier = [at("t2", 2, Completed), at("t3", 3, Completed), at("t4", 4, Failed)];
+    for own in [at("t1", 9, Copying), at("t1", 9, Failed)] {
+        job.savepoints = earlier.clone().into_iter().chain([own]).collect();
+        check(&job, &[]);
+    }
+    job.savepoints.extend([at("t1", 9, Completed)]);
+    check(&job, &[doom("t4"), doom("t2")]);
+    job.savepoints.get_mut("t4").unwrap().takes_all = true;
+    check(&job, &[Action::DeleteSavepoint("job-t4".into()), doom("t2")]);
+    job.savepoints.remove("t4");
+    let rewind =
+        Rewind { id: "r".into(), target: RewindTarget::Savepoint("default/job/t2".into()), deadline: Duration::from_secs(600), retries: 3 };
+    job.rewind.asked = Some(Asked { rewind, said: Some((RewindPhase::Completed, String::new())), age: Duration::ZERO });
+    check(&job, &[]);
+    job.rewind.asked = None;
+    check(&job, &[doom("t2")]);
+    // While another change is under way, or was taken back, none goes.
+    job.template = "t5".into();
+    for standing in [Standing::Untried, Standing::Bad("it was bad".into())] {
+        job.configs.extend(configs(&[("t5", standing)]));
+        job.savepoints.extend([at("t5", 10, Completed)]);
+        assert!(!plan(&job).iter().any(|action| matches!(action, Action::DoomSavepoint(_) | Action::DeleteSavepoint(_))), "{job:#?}");
+    }
 }
 
 #[test]
@@ -166,6 +213,16 @@ fn a_bad_change_goes_at_once_and_is_not_tried_again() {
     check(&bad, &[assign(1, 3, &[2, 3])]);
     bad.workers[1].answer = runs(3, &[2, 3]);
     check(&bad, &[]);
+
+    // Of one that crashes, and that this operator has never heard, it is known whether it had processed before.
+    for (letters, has_letters) in [(Letters::Possible, true), (Letters::None, false)] {
+        let trouble = Some(Trouble { reason: "Error".into(), message: "out of memory".into() });
+        let mut crashed = trial(Worker { restarts: 2, trouble, ..worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)) });
+        crashed.workers[1].answer = runs(2, &[2, 3]);
+        crashed.configs.get_mut("t2").unwrap().letters = letters;
+        let reason = "pod pod-2 was started 3 times: out of memory".to_owned();
+        check(&crashed, &[Action::Mark { template: "t2".into(), standing: Standing::Bad(reason), has_letters }]);
+    }
 
     // Half of the workers had followed already: all go at once, and as many come.
     bad.workers[1].template = "t2".into();
@@ -187,6 +244,36 @@ fn the_others_follow_one_by_one() {
     check(&proven, &[]);
     proven.workers[0].trouble = Some(Trouble { reason: "Error".into(), message: "out of memory".into() });
     check(&proven, &[delete(0, why)]);
+}
+
+/// Method: a shard fails and is tried again, for ever; it never runs, or for a moment only, and the manifest is changed.
+#[test]
+fn a_change_comes_first_to_a_shard_that_fails_again_and_again() {
+    let failing = |phase: &str| {
+        let shard = |shard| Shard { shard, phase: "running".into(), ..Shard::default() };
+        let full = Shard { phase: phase.into(), failure: "the disk is full".into(), ..shard(1) };
+        worker(0, PodState::Ready, says(1, vec![shard(0), full]))
+    };
+    for phase in ["failed", "claiming", "restoring"] {
+        let mut changed = trial(worker(2, PodState::Ready, idle()));
+        changed.workers[0] = failing(phase);
+        changed.workers[1].answer = runs(2, &[2, 3]);
+        check(&changed, &[assign(0, 3, &[0])]);
+        // It goes on under the change; and if it was another shard that the canary got, the worker with this one is the first to go.
+        changed.workers[0].answer = runs(1, &[0]);
+        check(&changed, &[assign(2, 3, &[1])]);
+        changed.workers[0] = failing(phase);
+        changed.workers[1].answer = runs(2, &[2]);
+        changed.workers[2].answer = says(3, vec![processes(3, 30, (0, 0), (5, 0))]);
+        changed.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Proven)]);
+        check(&changed, &[delete(0, "its image, manifest or resources have changed")]);
+        // Not while one has yet to come.
+        changed.workers.remove(1);
+        check(&changed, &[make(1, "t2"), assign(2, 4, &[2, 3])]);
+    }
+    // So is that of a job that has never run.
+    let first = Fleet { configs: BTreeMap::new(), template: "t2".into(), ..fleet(1, vec![failing("failed")]) };
+    assert!(plan(&first).contains(&delete(0, "its image, manifest or resources have changed")));
 }
 
 /// What becomes of a change in the toy, in which all processes well, or the new revision makes dead letters of all.
