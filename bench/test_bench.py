@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Tests of the bench's own sums, without servers and without contestants: `python3 bench/test_bench.py`."""
 
+import collections
 import pathlib
 import sys
 import tempfile
@@ -10,14 +11,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import bench  # noqa: E402
 from harness import measures, peers, places, report, scale  # noqa: E402
-from harness.measures import drain, timeline  # noqa: E402
+from harness.measures import drain, snapshots, timeline  # noqa: E402
 from harness.peers import Start  # noqa: E402
-from harness.run import Run, together  # noqa: E402
+from harness.run import THREADS, Run, together  # noqa: E402
 from harness.servers import LogSizes  # noqa: E402
 
 
 def sample(us, offsets, client=0.0):
     return {"us": us, "offsets": offsets, "client": client}
+
+
+Cell = collections.namedtuple("Cell", "workload peer")
 
 
 class FakeServers:
@@ -33,6 +37,21 @@ class Sums(unittest.TestCase):
     def test_the_longest_gap_ends_with_progress(self):
         samples = [sample(0, 0), sample(1_000_000, 5), sample(2_000_000, 5), sample(4_000_000, 6), sample(9_000_000, 6)]
         self.assertEqual(timeline.longest_gap(samples), (3.0, 1_000_000))
+
+    def test_what_generator_and_reader_take_is_not_there_for_the_contestant(self):
+        done = {
+            "drain": [{"workload": "action", "peer": peer, "result": {"records_per_second": rate}} for peer, rate in [("a", 90_000), ("a", 100_000), ("a", 110_000), ("b", 1)]],
+            "latency": [{"workload": "action", "peer": "a", "result": {"load_cpu_seconds_per_million": 5.0 * THREADS}}],
+        }
+
+        class Bench:
+            def done(self, measure):
+                return done[measure]
+
+        # Ten microseconds a record by itself, five more for the others.
+        self.assertAlmostEqual(snapshots.sustained_rate(Bench(), Cell("action", "a")), 1e6 / 15)
+        self.assertEqual(snapshots.sustained_rate(Bench(), Cell("action", "b")), 0)
+        self.assertEqual(snapshots.sustained_rate(Bench(), Cell("flights", "a")), 0)
 
     def test_bytes_of_segments_that_are_deleted_still_count(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -43,9 +43,10 @@ def at_rate(bench, run, rate, warm_seconds, seconds):
                        "--patience-seconds", PATIENCE_SECONDS)
     generator = run.begin(*load_of)
     time.sleep(warm_seconds)
-    begin = snapshot(run, process)
+    load_pids = [child.child.pid for child in (generator, reader, watch)]
+    begin = snapshot(run, process, load_pids)
     time.sleep(seconds)
-    end = snapshot(run, process)
+    end = snapshot(run, process, load_pids)
     made, result = generator.result(), reader.result()
     if result["records_seen"] != wanted:
         raise BenchError(f"{result['records_seen']} of {wanted} records could be seen, {run.input_offsets()} of {both['records']} are in the input; "
@@ -60,6 +61,7 @@ def at_rate(bench, run, rate, warm_seconds, seconds):
         "client_cpu_seconds_per_million": (end["client"] - begin["client"]) / million,
         "broker_cpu_seconds_per_million": (end["broker"] - begin["broker"]) / million,
         "s3_cpu_seconds_per_million": (end["s3"] - begin["s3"]) / million,
+        "load_cpu_seconds_per_million": (end["load"] - begin["load"]) / million,
         "generator_seconds_late": made["seconds"] - (warm_seconds + seconds),
         "output_log_bytes": outputs,
         "journal_log_bytes": sum(journal_sizes.by_topic().values()) if journal else None,
@@ -67,7 +69,7 @@ def at_rate(bench, run, rate, warm_seconds, seconds):
     }
 
 
-def snapshot(run, process):
+def snapshot(run, process, load_pids):
     process.check()
-    pids = {"client": process.pid, "broker": run.servers.kafka_pid, "s3": run.servers.s3_pid}
-    return {name: cpu_seconds(pid) for name, pid in pids.items()}
+    pids = {"client": [process.pid], "broker": [run.servers.kafka_pid], "s3": [run.servers.s3_pid], "load": load_pids}
+    return {name: sum(map(cpu_seconds, those)) for name, those in pids.items()}

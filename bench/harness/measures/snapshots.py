@@ -1,9 +1,9 @@
-"""What snapshots cost: a drain, and a fixed load of a share of the drain's throughput, with them and without (two variants)."""
+"""What snapshots cost: a drain, and a fixed load of a share of what it can keep up with, with them and without (two variants)."""
 
 import statistics
 
 from ..processes import folder_bytes
-from ..run import Run, dataset
+from ..run import THREADS, Run, dataset
 from . import drain as draining
 from . import latency
 
@@ -21,13 +21,20 @@ def measure(bench, cell):
         with Run(bench, cell, input=topic, linger_ms=20, settings=with_snapshots) as run:
             result = draining.drain(bench, run, topic, made)
     else:
-        rate = int(settings["load_share"] * drain_rate(bench, cell, settings["rate_otherwise"] / settings["load_share"]))
+        rate = int(settings["load_share"] * sustained_rate(bench, cell) or settings["rate_otherwise"])
         with Run(bench, cell, settings=with_snapshots) as run:
             result = latency.at_rate(bench, run, rate, settings["warm_seconds"], settings["seconds"])
     return {**result, "store_bytes": folder_bytes(bench.servers.s3_data) - stored_before}
 
 
-def drain_rate(bench, cell, otherwise):
-    """The median of what this contestant has reached in the drains of these results."""
-    done = [other for other in bench.done("drain") if (other["workload"], other["peer"]) == (cell.workload, cell.peer)]
-    return statistics.median(other["result"]["records_per_second"] for other in done) if done else otherwise
+def sustained_rate(bench, cell):
+    """What this contestant can keep up with while generator and reader take their part of the same processors, from the medians of what these
+    results hold of it; 0 when they hold no drains or no latency."""
+    drained = median(bench, cell, "drain", "records_per_second")
+    load_seconds = median(bench, cell, "latency", "load_cpu_seconds_per_million")
+    return 1e6 / (1e6 / drained + load_seconds / THREADS) if drained and load_seconds else 0
+
+
+def median(bench, cell, measure, figure):
+    done = [other for other in bench.done(measure) if (other["workload"], other["peer"]) == (cell.workload, cell.peer)]
+    return statistics.median(other["result"].get(figure, 0) for other in done) if done else 0

@@ -1,13 +1,13 @@
 //! From the steps of a manifest to a pipeline that runs. All that can be wrong is found here, with its place; nothing here touches a record.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forebay_crds::pipeline::{Step, check_steps};
 use forebay_engine::ids::{OutputId, TableId};
 use regex::Regex;
 
-use crate::expression::{Expression, ExpressionError, Types};
+use crate::expression::{Expression, ExpressionError, Touched, Types};
 use crate::steps::{self, CompiledStep};
 
 /// Where the steps lie in a manifest.
@@ -65,8 +65,8 @@ pub struct CompiledPipeline {
     pub(crate) context: CompileContext,
     /// Of `validate`; each shard clones them, since one regular expression that is shared by threads has a lock in it.
     pub(crate) patterns: Vec<Regex>,
-    /// The document's fields that expressions read through VRL; `None` for all.
-    pub(crate) vrl_fields: Option<Arc<[String]>>,
+    /// The parts of the document that VRL programs touch.
+    pub(crate) touched: Arc<Touched>,
 }
 
 impl CompiledPipeline {
@@ -83,24 +83,11 @@ impl CompiledPipeline {
         }
         steps::share_what_later_steps_see(&mut compiled);
         let patterns = compiler.patterns;
-        let vrl_fields = vrl_fields(&compiled);
+        let mut touched = Touched::default();
+        compiled.iter().flat_map(CompiledStep::touched).for_each(|parts| touched.add(parts));
         let names = steps.iter().map(Step::name).collect();
-        Ok(Arc::new(Self { steps: compiled, names, context, patterns, vrl_fields }))
+        Ok(Arc::new(Self { steps: compiled, names, context, patterns, touched: Arc::new(touched) }))
     }
-}
-
-/// `None` as soon as one program reads the whole document.
-fn vrl_fields(steps: &[CompiledStep]) -> Option<Arc<[String]>> {
-    let mut fields = BTreeSet::new();
-    for step in steps {
-        if matches!(step, CompiledStep::Remap(_)) {
-            return None;
-        }
-        for expression in step.expressions() {
-            fields.extend(expression.vrl_fields()?);
-        }
-    }
-    Some(fields.into_iter().collect())
 }
 
 /// What the steps need while they are compiled.

@@ -1,7 +1,7 @@
 //! Expressions of the manifest, compiled: VRL, and a way around it.
 //!
 //! Those that are only paths, literals, comparisons and logic are evaluated on the document as it was parsed; the rest run in VRL, for which
-//! the fields that they read are converted once per record. Where both are possible they give the same result, but for integers beyond 2⁵³,
+//! the parts that they touch are converted once per record. Where both are possible they give the same result, but for integers beyond 2⁵³,
 //! which VRL compares as floats; and VRL's compiler wants to know types that are checked here when the expression runs (`!.flag`).
 //!
 //! What an expression can use:
@@ -15,6 +15,7 @@
 pub mod functions;
 mod native;
 mod operand;
+mod touched;
 mod vrl_program;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ use crate::tape::Doc;
 use native::Native;
 pub(crate) use native::compare;
 pub(crate) use operand::{Operand, event_time, instant_of, shorten};
+pub(crate) use touched::Touched;
 pub(crate) use vrl_program::{Program, Types, Vrl};
 
 /// What is wrong with an expression, and where.
@@ -95,11 +97,11 @@ impl Expression {
         &self.text
     }
 
-    /// The document's fields that it reads through VRL; `None` for all.
-    pub(crate) fn vrl_fields(&self) -> Option<Vec<String>> {
+    /// The parts of the document that it reads through VRL; `None` when it needs no VRL.
+    pub(crate) fn touched(&self) -> Option<&Touched> {
         match &self.form {
-            Form::Native(_) => Some(Vec::new()),
-            Form::Vrl(program) => program.fields(),
+            Form::Native(_) => None,
+            Form::Vrl(program) => Some(program.touched()),
         }
     }
 
@@ -107,7 +109,7 @@ impl Expression {
     pub(crate) fn sees(&self, field: &str) -> bool {
         match &self.form {
             Form::Native(native) => native.sees(field),
-            Form::Vrl(program) => program.fields().is_none_or(|fields| fields.iter().any(|name| name == field)),
+            Form::Vrl(program) => program.touched().touches(field),
         }
     }
 }

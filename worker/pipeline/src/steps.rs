@@ -15,7 +15,7 @@ use forebay_engine::pipeline::{Verdict, Workspace};
 
 use crate::compile::Compiler;
 use crate::document::Document;
-use crate::expression::{Expression, Program};
+use crate::expression::{Expression, Program, Touched};
 use crate::instance::{Failure, Flow, Hand, scope};
 use crate::tape::{CsvReader, Doc};
 pub(crate) use change::Scratch;
@@ -96,6 +96,14 @@ impl CompiledStep {
         Ok(Flow::Next)
     }
 
+    /// The parts of the document that it touches through VRL.
+    pub(crate) fn touched(&self) -> Vec<&Touched> {
+        match self {
+            CompiledStep::Remap(program) => vec![program.touched()],
+            _ => self.expressions().into_iter().filter_map(Expression::touched).collect(),
+        }
+    }
+
     /// Every expression in it, but a `remap` program.
     pub(crate) fn expressions(&self) -> Vec<&Expression> {
         match self {
@@ -124,8 +132,8 @@ impl CompiledStep {
 /// Runs a program; what it leaves is the document from then on, in the order that it had.
 fn remap(program: &Program, hand: &mut Hand<'_>) -> Result<(), Failure> {
     let scope = scope!(hand);
-    let members = hand.buffers.vrl.remap(program, scope)?;
-    hand.buffers.spare_tape.rebuild(members, Doc { text: hand.text, tape: &hand.buffers.tape });
+    let (members, touched) = hand.buffers.vrl.remap(program, scope)?;
+    hand.buffers.spare_tape.rebuild(members, touched, Doc { text: hand.text, tape: &hand.buffers.tape });
     std::mem::swap(&mut hand.buffers.tape, &mut hand.buffers.spare_tape);
     hand.form = crate::instance::Form::Changed;
     Ok(())

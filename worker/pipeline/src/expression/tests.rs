@@ -1,5 +1,7 @@
 //! Expressions: the native ones agree with VRL, and errors point at their place.
 
+use std::sync::Arc;
+
 use forebay_crds::pipeline::{FieldRule, FieldType};
 use forebay_engine::ids::{InputId, Offset, Partition};
 use forebay_engine::record::Header;
@@ -25,7 +27,7 @@ fn evaluate(expression: &Expression, document: &str) -> Result<String, String> {
         headers: &headers,
     };
     let scope = Scope { doc: Doc { text: document, tape: &tape }, record: &record, topic: "in", now: Timestamp::from_millis(86_400_000) };
-    let mut vrl = Vrl::new(expression.vrl_fields().map(Into::into));
+    let mut vrl = Vrl::new(Arc::new(expression.touched().cloned().unwrap_or_default()));
     let mut json = Vec::new();
     expression.evaluate(scope, &mut vrl)?.write_json(&mut json);
     Ok(String::from_utf8(json).unwrap())
@@ -72,27 +74,35 @@ fn paths_literals_and_comparisons_are_evaluated_without_vrl() {
 }
 
 #[test]
-fn everything_else_is_vrl_and_sees_only_the_fields_that_it_reads() {
+fn everything_else_is_vrl_and_sees_only_the_parts_that_it_touches() {
     let cases = [
-        (".n + 1", "62", Some(vec!["n"])),
-        (r#"upcase(string!(.s)) + "-" + to_string!(.n)"#, r#""ABC-61""#, Some(vec!["s", "n"])),
-        ("if .t == true { .list[1] } else { null }", "2", Some(vec!["t", "list"])),
-        ("exists(.z) && !exists(.y)", "true", Some(vec!["z", "y"])),
-        ("now()", r#""1970-01-02T00:00:00Z""#, Some(vec![])),
-        ("to_unix_timestamp(now())", "86400", Some(vec![])),
-        ("%headers.trace", r#""t1""#, Some(vec![])),
-        ("length(object!(.))", "8", None),
-        ("{\"a\": [.n, {\"b\": .s}]}", r#"{"a":[61,{"b":"abc"}]}"#, Some(vec!["n", "s"])),
+        (".n + 1", "62", ".n"),
+        (r#"upcase(string!(.s)) + "-" + to_string!(.n)"#, r#""ABC-61""#, ".n .s"),
+        ("if .t == true { .list[1] } else { null }", "2", ".list .t"),
+        ("exists(.z) && !exists(.y)", "true", ".y .z"),
+        ("now()", r#""1970-01-02T00:00:00Z""#, ""),
+        ("to_unix_timestamp(now())", "86400", ""),
+        ("%headers.trace", r#""t1""#, ""),
+        ("length(object!(.))", "8", "."),
+        ("{\"a\": [.n, {\"b\": .s}]}", r#"{"a":[61,{"b":"abc"}]}"#, ".n .s"),
+        ("[.o.x.y, .o.z, exists(.o.q)]", r#"["deep",null,false]"#, ".o.q .o.x.y .o.z"),
+        ("[.o.x.y, is_object(.o)]", r#"["deep",true]"#, ".o"),
+        ("[is_object(.o), .o.x.y, .s.t.u]", r#"[true,"deep",null]"#, ".o .s.t.u"),
     ];
-    for (text, expected, fields) in cases {
+    for (text, expected, touched) in cases {
         let expression = compile(text).unwrap_or_else(|error| panic!("{text}: {error:?}"));
-        assert_eq!(
-            expression.vrl_fields().as_deref(),
-            fields.as_ref().map(|f| f.iter().map(ToString::to_string).collect::<Vec<_>>()).as_deref(),
-            "{text}"
-        );
+        let mut paths = Vec::new();
+        list_paths(expression.touched().unwrap(), "", &mut paths);
+        assert_eq!(paths.join(" "), touched, "{text}");
         assert!(matches!(expression.form, Form::Vrl(_)), "{text} was taken for native");
         check(text, expected);
+    }
+}
+
+fn list_paths(touched: &Touched, path: &str, into: &mut Vec<String>) {
+    match touched {
+        Touched::Whole => into.push(if path.is_empty() { ".".into() } else { path.into() }),
+        Touched::Members(members) => members.iter().for_each(|(name, parts)| list_paths(parts, &format!("{path}.{name}"), into)),
     }
 }
 
@@ -196,6 +206,87 @@ fn any_native() -> impl Strategy<Value = String> {
             ),
         ]
     })
+}
+
+/// Programs that read, set and delete at every depth, whatever is there.
+const REMAPS: &[&str] = &[
+    ".a = .b",
+    "del(.a.b)",
+    ".a.b = 1",
+    ".a.b.c = .b.a",
+    ".b = {\"a\": .a.b, \"x\": [.c]}",
+    ".a[1] = .b",
+    ".a.b[0].c = 2; del(.b)",
+    "if exists(.a.b) { .c = is_object(.a.b) } else { del(.c.a) }",
+    ".c = {}; .c.a = .a",
+    ".a = .a; .b.b = .b.b",
+    ".new = \"x\"; .a.new = {\"b\": [.a.c]}",
+    ". = merge(object!(.), {\"b\": .a.a})",
+];
+
+/// What a `remap` leaves, as JSON, when it is given these parts of the document.
+fn remapped(program: &Program, touched: Touched, text: &str) -> Result<String, String> {
+    let mut before = Tape::default();
+    before.parse_json(text).unwrap();
+    let doc = Doc { text, tape: &before };
+    let record = InputRecord {
+        input: InputId::new(0),
+        partition: Partition::new(0),
+        offset: Offset::new(0),
+        timestamp: Timestamp::from_millis(0),
+        key: None,
+        value: Some(text.as_bytes()),
+        headers: &[],
+    };
+    let mut vrl = Vrl::new(Arc::new(touched));
+    let (members, touched) = vrl.remap(program, Scope { doc, record: &record, topic: "in", now: Timestamp::from_millis(0) })?;
+    let mut after = Tape::default();
+    after.rebuild(members, touched, doc);
+    let mut json = Vec::new();
+    Doc { text, tape: &after }.root().write_json(&mut json);
+    Ok(String::from_utf8(json).unwrap())
+}
+
+fn any_document() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec!["1", "2.50", "true", "null", "\"a\\u0062\"", "\"x\"", "[]", "{}", "[ 1 ]"]).prop_map(String::from);
+    let value = leaf.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(|elements| format!("[{}]", elements.join(","))),
+            members_of(inner),
+        ]
+    });
+    members_of(value)
+}
+
+fn members_of(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+    prop::collection::hash_map(prop::sample::select(vec!["a", "b", "c", "d"]), value, 0..4).prop_map(|members| {
+        let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        format!("{{{}}}", members.join(","))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+    #[test]
+    fn a_remap_that_sees_only_what_it_touches_leaves_what_it_leaves_when_it_sees_all(
+        document in any_document(),
+        source in prop::sample::select(REMAPS),
+    ) {
+        let program = Program::compile_remap(source, &mut Types::default()).unwrap();
+        let (parts, whole) = (remapped(&program, program.touched().clone(), &document), remapped(&program, Touched::Whole, &document));
+        prop_assert_eq!(parts, whole, "{} on {}", source, document);
+    }
+
+    #[test]
+    fn a_remap_that_changes_nothing_leaves_every_byte(left in any_document(), right in any_document()) {
+        let document = format!("{{\"a\":{left},\"b\":{right}}}");
+        let program = Program::compile_remap(".a.b; .b = .b", &mut Types::default()).unwrap();
+        let mut tape = Tape::default();
+        tape.parse_json(&document).unwrap();
+        let mut before = Vec::new();
+        Doc { text: &document, tape: &tape }.root().write_json(&mut before);
+        prop_assert_eq!(remapped(&program, program.touched().clone(), &document), Ok(String::from_utf8(before).unwrap()));
+    }
 }
 
 proptest! {

@@ -13,8 +13,8 @@ use vrl::path::{OwnedTargetPath, OwnedValuePath, PathPrefix};
 use vrl::value::kind::Collection;
 use vrl::value::{Kind, ObjectMap, Secrets, Value};
 
-use super::{ExpressionError, Operand, Scope, functions};
-use crate::tape::{self, Item, Name};
+use super::{ExpressionError, Operand, Scope, Touched, functions};
+use crate::tape::Name;
 
 /// The code of VRL's "this may fail and nothing handles it".
 const UNHANDLED: usize = 100;
@@ -33,6 +33,7 @@ pub(crate) struct Program {
     paired: bool,
     /// Whether it reads more of `%` than the clock.
     reads_record: bool,
+    touched: Touched,
 }
 
 /// What is known about the document's fields at a step.
@@ -116,18 +117,13 @@ impl Program {
 
     fn new(program: vrl::compiler::Program, paired: bool) -> Self {
         let reads_record = program.info().target_queries.iter().any(|path| path.prefix == PathPrefix::Metadata);
-        Self { program, paired, reads_record }
+        let touched = Touched::by(&program);
+        Self { program, paired, reads_record, touched }
     }
 
-    /// The document's fields that it reads; `None` for all.
-    pub(crate) fn fields(&self) -> Option<Vec<String>> {
-        let queries = self.program.info().target_queries.iter().filter(|path| path.prefix == PathPrefix::Event);
-        queries
-            .map(|path| match path.path.segments.first() {
-                Some(vrl::path::OwnedSegment::Field(name)) => Some(name.as_str().to_owned()),
-                _ => None,
-            })
-            .collect()
+    /// The parts of the document that it touches.
+    pub(crate) fn touched(&self) -> &Touched {
+        &self.touched
     }
 }
 
@@ -167,8 +163,8 @@ fn describe(errors: &DiagnosticList, source: &str) -> ExpressionError {
 /// The record in hand as VRL sees it. Made when the first program needs it, and then used by all.
 #[derive(Debug)]
 pub(crate) struct Vrl {
-    /// The fields that any expression reads; `None` for all.
-    fields: Option<Arc<[String]>>,
+    /// What any of the programs touches.
+    touched: Arc<Touched>,
     runtime: Runtime,
     document: Value,
     document_ready: bool,
@@ -179,9 +175,9 @@ pub(crate) struct Vrl {
 }
 
 impl Vrl {
-    pub(crate) fn new(fields: Option<Arc<[String]>>) -> Self {
+    pub(crate) fn new(touched: Arc<Touched>) -> Self {
         Self {
-            fields,
+            touched,
             runtime: Runtime::default(),
             document: Value::Null,
             document_ready: false,
@@ -214,13 +210,14 @@ impl Vrl {
         }
     }
 
-    /// Runs a `remap` program; what it leaves is the document from now on.
-    pub(crate) fn remap(&mut self, program: &Program, scope: Scope<'_>) -> Result<&ObjectMap, String> {
+    /// Runs a `remap` program. What it leaves of the touched parts is the document's from now on.
+    pub(crate) fn remap(&mut self, program: &Program, scope: Scope<'_>) -> Result<(&ObjectMap, &Touched), String> {
         let ran = self.run(program, scope);
         // Whatever becomes of the record, the next step must not see half a change.
         self.document_ready = ran.is_ok();
         ran?;
-        self.document.as_object().ok_or_else(|| "the program must leave an object in `.`".to_owned())
+        let members = self.document.as_object().ok_or_else(|| "the program must leave an object in `.`".to_owned())?;
+        Ok((members, &self.touched))
     }
 
     fn run(&mut self, program: &Program, scope: Scope<'_>) -> Result<Value, String> {
@@ -235,13 +232,7 @@ impl Vrl {
 
     fn prepare(&mut self, program: &Program, scope: Scope<'_>) -> Result<(), String> {
         if !self.document_ready {
-            self.document = match &self.fields {
-                None => to_vrl(scope.doc.root()),
-                Some(fields) => {
-                    let members = fields.iter().filter_map(|name| Some((name.as_str().into(), to_vrl(scope.doc.root().member(name)?))));
-                    Value::Object(members.collect())
-                }
-            };
+            self.document = self.touched.to_vrl(scope.doc.root());
             self.document_ready = true;
         }
         let metadata = self.metadata.as_object_mut().expect("it is made as an object, and programs may not write to it");
@@ -272,16 +263,4 @@ fn write_record(metadata: &mut ObjectMap, scope: Scope<'_>) {
     metadata.insert("offset".into(), Value::Integer(i64::try_from(record.offset.get()).unwrap_or(i64::MAX)));
     metadata.insert("timestamp".into(), Value::Integer(record.timestamp.as_millis()));
     metadata.insert("headers".into(), Value::Object(headers.collect()));
-}
-
-fn to_vrl(item: Item<'_>) -> Value {
-    match item.kind() {
-        tape::Kind::Null => Value::Null,
-        tape::Kind::Bool(value) => Value::Boolean(value),
-        tape::Kind::Int(number) => Value::Integer(number),
-        tape::Kind::Float(number) => Value::from_f64_or_zero(number),
-        tape::Kind::Text(text) => Value::Bytes(bytes::Bytes::copy_from_slice(text.as_bytes())),
-        tape::Kind::Array => Value::Array(item.elements().map(to_vrl).collect()),
-        tape::Kind::Object => Value::Object(item.members().map(|(name, item)| (name.into(), to_vrl(item))).collect()),
-    }
 }

@@ -1,43 +1,58 @@
 //! A tape from what a VRL program left, in the order of the document before it: VRL sorts an object's names.
+//!
+//! The program saw only the parts of the document that it touches; the rest is copied from the tape before it. So is what it did not change,
+//! with the text that it is written as.
 
 use vrl::value::{ObjectMap, Value};
 
-use super::{Doc, Item, Kind, Node, Span, Tape};
+use super::{Doc, IN_ARENA, Item, Kind, Node, Span, Tape, narrow};
+use crate::expression::Touched;
 
 impl Tape {
-    /// Reads a VRL object. Members that were in `before` keep their order, new ones follow in the order of their names.
-    pub(crate) fn rebuild(&mut self, members: &ObjectMap, before: Doc<'_>) {
+    /// Reads a VRL object that holds the touched parts. Members that were in `before` keep their order, new ones follow in the order of their
+    /// names.
+    pub(crate) fn rebuild(&mut self, members: &ObjectMap, touched: &Touched, before: Doc<'_>) {
         self.clear();
-        self.push_object(members, Some(before.root()), true);
+        self.push_object(members, touched, Some(before.root()), true);
     }
 
-    fn push_object(&mut self, members: &ObjectMap, before: Option<Item<'_>>, is_document: bool) {
+    fn push_object(&mut self, members: &ObjectMap, touched: &Touched, before: Option<Item<'_>>, is_document: bool) {
         let at = self.open();
-        let known = before.into_iter().flat_map(Item::members);
-        for (name, item) in known {
+        for (name, item) in before.into_iter().flat_map(Item::members) {
+            let Some(parts) = parts_of(touched, name) else {
+                self.push_key(name, is_document);
+                self.copy(item);
+                continue;
+            };
             if let Some(value) = members.get(name) {
-                self.push_member(name, value, Some(item), is_document);
+                self.push_key(name, is_document);
+                self.push_vrl(value, parts, Some(item));
             }
         }
         for (name, value) in members {
             if before.is_none_or(|item| item.member(name).is_none()) {
-                self.push_member(name, value, None, is_document);
+                self.push_key(name, is_document);
+                self.push_vrl(value, &Touched::Whole, None);
             }
         }
         self.close(at, |end| Node::Object { end, text: Span::NONE });
     }
 
-    fn push_member(&mut self, name: &str, value: &Value, before: Option<Item<'_>>, is_own: bool) {
+    fn push_key(&mut self, name: &str, is_own: bool) {
         if is_own {
             self.push_own_key(name);
         } else {
             let key = self.intern(name);
             self.nodes.push(Node::Key(key));
         }
-        self.push_vrl(value, before);
     }
 
-    fn push_vrl(&mut self, value: &Value, before: Option<Item<'_>>) {
+    fn push_vrl(&mut self, value: &Value, touched: &Touched, before: Option<Item<'_>>) {
+        if let Some(item) = before
+            && is_unchanged(item, value, touched)
+        {
+            return self.copy(item);
+        }
         match value {
             Value::Null => self.nodes.push(Node::Null),
             Value::Boolean(value) => self.nodes.push(Node::Bool(*value)),
@@ -45,11 +60,13 @@ impl Tape {
             // JSON has no infinity; VRL can make one by dividing.
             Value::Float(number) if !number.is_finite() => self.nodes.push(Node::Null),
             Value::Float(number) => self.nodes.push(Node::Float(number.into_inner())),
-            Value::Object(members) => self.push_object(members, before.filter(|item| matches!(item.kind(), Kind::Object)), false),
+            Value::Object(members) => {
+                self.push_object(members, touched, before.filter(|item| matches!(item.kind(), Kind::Object)), false);
+            }
             Value::Array(items) => {
                 let at = self.open();
                 let mut old = before.into_iter().flat_map(Item::elements);
-                items.iter().for_each(|item| self.push_vrl(item, old.next()));
+                items.iter().for_each(|item| self.push_vrl(item, &Touched::Whole, old.next()));
                 self.close(at, |end| Node::Array { end, text: Span::NONE });
             }
             Value::Bytes(_) | Value::String(_) | Value::Regex(_) | Value::Timestamp(_) => {
@@ -57,5 +74,58 @@ impl Tape {
                 self.nodes.push(Node::Text(span));
             }
         }
+    }
+
+    /// Copies a value from another tape over the same text.
+    fn copy(&mut self, item: Item<'_>) {
+        let Item { doc, at } = item;
+        let (from, to) = (narrow(at), narrow(self.nodes.len()));
+        for &node in &doc.tape.nodes[at..doc.behind(at)] {
+            let moved = |end: u32| end - from + to;
+            let node = match node {
+                Node::Text(span) => Node::Text(self.carry(span, doc)),
+                Node::Key(span) => Node::Key(self.carry(span, doc)),
+                Node::Array { end, text } => Node::Array { end: moved(end), text: self.carry(text, doc) },
+                Node::Object { end, text } => Node::Object { end: moved(end), text: self.carry(text, doc) },
+                Node::Null | Node::Bool(_) | Node::Int(_) | Node::Float(_) | Node::Removed => node,
+            };
+            self.nodes.push(node);
+        }
+    }
+
+    fn carry(&mut self, span: Span, from: Doc<'_>) -> Span {
+        if span.start & IN_ARENA == 0 { span } else { self.intern(from.span(span)) }
+    }
+}
+
+/// The parts of a member that are touched; `None` when it is not touched at all.
+fn parts_of<'t>(touched: &'t Touched, name: &str) -> Option<&'t Touched> {
+    match touched {
+        Touched::Whole => Some(touched),
+        Touched::Members(members) => members.get(name),
+    }
+}
+
+/// Whether a value that VRL left is the one that it was given.
+fn is_unchanged(item: Item<'_>, value: &Value, touched: &Touched) -> bool {
+    match (item.kind(), value) {
+        (Kind::Null, Value::Null) => true,
+        (Kind::Bool(before), Value::Boolean(after)) => before == *after,
+        (Kind::Int(before), Value::Integer(after)) => before == *after,
+        (Kind::Float(before), Value::Float(after)) => before.to_bits() == after.into_inner().to_bits(),
+        (Kind::Text(before), Value::Bytes(after)) => before.as_bytes() == after.as_ref(),
+        (Kind::Array, Value::Array(after)) => {
+            item.elements().count() == after.len() && item.elements().zip(after).all(|(item, value)| is_unchanged(item, value, &Touched::Whole))
+        }
+        (Kind::Object, Value::Object(after)) => {
+            let mut members = item.members().filter_map(|(name, item)| Some((name, item, parts_of(touched, name)?)));
+            let mut known = 0;
+            let same = members.by_ref().all(|(name, item, parts)| {
+                known += 1;
+                after.get(name).is_some_and(|value| is_unchanged(item, value, parts))
+            });
+            same && known == after.len()
+        }
+        _ => false,
     }
 }
