@@ -57,7 +57,8 @@ impl Fields {
     }
 
     /// Where a field lies, to look at it and then set it; `None`: it is missing. It is looked for from `near` on first: where the one before it was
-    /// found, for fields are asked for in the order in which they once came. Between two of the same row one field may be changed.
+    /// found, for fields are asked for in the order in which they once came. Between two of the same row one field may be set or, with the same
+    /// `near`, removed.
     pub fn place(&self, wanted: &FieldName, near: &mut usize) -> Option<Place> {
         let found = self.place_between(*near, self.bytes.len(), wanted).or_else(|| self.place_between(0, *near, wanted));
         *near = found.map_or(*near, |place| place.name);
@@ -102,9 +103,10 @@ impl Fields {
         }
     }
 
-    /// Removes a field; says whether it was there.
-    pub fn remove(&mut self, name: &FieldName) -> bool {
-        let place = self.place(name, &mut 0);
+    /// Removes a field; says whether it was there. It is looked for from `near` on first, which then says where the one behind it begins:
+    /// a place from before means nothing any more.
+    pub fn remove(&mut self, name: &FieldName, near: &mut usize) -> bool {
+        let place = self.place(name, near);
         if let Some(Place { name, end, .. }) = place {
             replace(&mut self.bytes, name, end, &[]);
             self.len -= 1;

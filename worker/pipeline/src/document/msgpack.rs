@@ -21,8 +21,12 @@ const EXT_WITHIN: u8 = 2;
 /// The bytes of null.
 pub(crate) const NULL: u8 = 0xc0;
 
-/// Deeper than any document can get: parsing stops at 128, and a document may nest one in a few levels of its own.
+/// How deep values may lie in an entity, which is deeper than any record gets: parsing stops at 128. But `enrich` and `upsert` together may nest
+/// an entity in itself, a little deeper with each record.
 const DEPTH_MAX: usize = 256;
+
+/// How deep it may be in a value that an entity is to hold: around it are the entity's own map and perhaps an array that collects it.
+pub(crate) const VALUE_DEPTH_MAX: usize = DEPTH_MAX - 2;
 
 pub(super) fn encode(document: &Document, into: &mut Vec<u8>) {
     into.push(FORMAT);
@@ -186,6 +190,28 @@ fn end_of_long(bytes: &[u8], mut at: usize) -> usize {
         }
     }
     at
+}
+
+/// Whether an entity may hold this value: see [`VALUE_DEPTH_MAX`]. The bytes are those of one value, and were checked before.
+pub(crate) fn fits_depth(bytes: &[u8]) -> bool {
+    // Each level has a byte of its own.
+    bytes.len() <= VALUE_DEPTH_MAX || is_within(bytes, &mut 0, VALUE_DEPTH_MAX)
+}
+
+/// Whether nothing in the value at `at` lies deeper in it than `depth`; passes over it then.
+fn is_within(bytes: &[u8], at: &mut usize, depth: usize) -> bool {
+    let marker = bytes[*at];
+    match SIZES[usize::from(marker)] {
+        0 => {
+            let inside;
+            (*at, inside) = step_into(bytes, *at + 1, marker);
+            inside == 0 || depth > 0 && (0..inside).all(|_| is_within(bytes, at, depth - 1))
+        }
+        size => {
+            *at += usize::from(size);
+            true
+        }
+    }
 }
 
 /// Behind the head of a long string or of a container, whose marker was just before `at`; and how many values are inside.

@@ -45,9 +45,14 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    fn encode(&mut self, operand: &Operand<'_>) {
+    /// `Err`: no entity can hold it, for it could not be read again.
+    fn encode(&mut self, field: &FieldName, operand: &Operand<'_>) -> Result<(), String> {
         self.value.clear();
         operand.encode(&mut self.value);
+        if msgpack::fits_depth(&self.value) {
+            return Ok(());
+        }
+        Err(format!("{field}: {operand} is nested deeper than the {} levels that an entity can hold", msgpack::VALUE_DEPTH_MAX))
     }
 
     /// Begins an array with these elements, for so many in all.
@@ -92,15 +97,14 @@ impl Change {
         match &self.operation {
             Operation::Set(_) => {
                 let place = edit.fields.place(&self.field, &mut edit.near);
-                self.set(&operand, place, edit);
-                Ok(())
+                self.set(&operand, place, edit)
             }
             Operation::Increment(_) => self.increment(&operand, edit),
             Operation::Min(_) => self.keep(&operand, Ordering::Less, edit),
             Operation::Max(_) => self.keep(&operand, Ordering::Greater, edit),
             Operation::Append(_, cap) => self.append(&operand, *cap, edit),
             Operation::Unset => {
-                if edit.fields.remove(&self.field) {
+                if edit.fields.remove(&self.field, &mut edit.near) {
                     edit.delta.field(Part::Unset, &self.name_json);
                 }
                 Ok(())
@@ -110,11 +114,12 @@ impl Change {
         }
     }
 
-    fn set(&self, operand: &Operand<'_>, place: Option<Place>, edit: &mut Edit<'_, '_>) {
-        edit.scratch.encode(operand);
+    fn set(&self, operand: &Operand<'_>, place: Option<Place>, edit: &mut Edit<'_, '_>) -> Result<(), String> {
+        edit.scratch.encode(&self.field, operand)?;
         if edit.fields.set(&self.field, place, Value::of(&edit.scratch.value)) {
             operand.write_json(edit.delta.field(Part::Set, &self.name_json));
         }
+        Ok(())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a sum with a float is a float")]
@@ -136,8 +141,7 @@ impl Change {
         if matches!(sum, Operand::Float(sum) if !sum.is_finite()) {
             return Err(format!("{}: the sum is too large", self.field));
         }
-        self.set(&sum, place, edit);
-        Ok(())
+        self.set(&sum, place, edit)
     }
 
     /// Sets the field if it is missing, or if the operand is on that side of it.
@@ -154,14 +158,14 @@ impl Change {
             _ => None,
         };
         if order.ok_or_else(|| self.holds(edit.fields, &format!("cannot be compared with {operand}")))? == side {
-            self.set(operand, place, edit);
+            self.set(operand, place, edit)?;
         }
         Ok(())
     }
 
     /// The array as a whole is in the delta: an append is not the same when it is applied twice.
     fn append(&self, operand: &Operand<'_>, cap: usize, edit: &mut Edit<'_, '_>) -> Result<(), String> {
-        edit.scratch.encode(operand);
+        edit.scratch.encode(&self.field, operand)?;
         let place = edit.fields.place(&self.field, &mut edit.near);
         let mut kept = self.elements(edit.fields, place)?;
         while kept.len() >= cap.max(1) {
@@ -221,7 +225,7 @@ impl Change {
         change: impl Fn(Value<'_>, Elements<'_>, &mut Vec<u8>) -> bool,
         tell: &mut dyn FnMut(Value<'_>, &mut Delta<'_>),
     ) -> Result<(), String> {
-        edit.scratch.encode(operand);
+        edit.scratch.encode(&self.field, operand)?;
         let Scratch { value, array } = &mut *edit.scratch;
         let value = Value::of(value);
         let members = match value.shape() {

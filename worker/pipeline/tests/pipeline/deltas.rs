@@ -17,6 +17,7 @@ const PIPELINE: &str = "
     emit: {topic: deltas}
 - upsert:
     table: t
+    set: {seen: .at}
     unset: [b]
     removeFromSet: {tags: .untag}
     newerBy: .at

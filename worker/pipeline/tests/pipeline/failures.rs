@@ -91,6 +91,22 @@ fn an_output_that_no_topic_takes_is_a_dead_letter_and_a_dead_letter_is_cut_to_fi
 }
 
 #[test]
+fn an_entity_that_is_nested_in_itself_ends_as_dead_letters_before_it_is_too_deep_to_be_read() {
+    // What a run leaves is read back from its bytes. With each record an entity gets two to four levels deeper.
+    for nest in ["set: {last: '.'}", "append: {last: {value: '.', cap: 1}}", "set: {last: '[[.]]'}"] {
+        let job = Job::new(&format!(
+            "[{{parse: {{format: json}}}}, {{enrich: {{table: t, into: previous}}}}, {{upsert: {{table: t, {nest}}}}}, {{emit: {{topic: out, value: .a}}}}]"
+        ));
+        let run = job.run_values(&[r#"{"a":"b"}"#; 140]);
+        let nested = run.verdicts().iter().take_while(|verdict| **verdict == Processed).count();
+        assert!((60..140).contains(&nested), "{nest}: {nested} records nested it");
+        assert!(run.verdicts()[nested..].iter().all(|verdict| *verdict == Rejected), "{nest}");
+        let (_, error) = run.dead()[0];
+        assert!(error.starts_with("last: ") && error.ends_with("is nested deeper than the 254 levels that an entity can hold"), "{error}");
+    }
+}
+
+#[test]
 fn a_reason_is_cut_between_characters() {
     let fields: Vec<_> = (0..200).map(|n| format!("é{n}: {{required: true}}")).collect();
     let run =

@@ -43,6 +43,22 @@ fn each_operation_changes_its_field_and_the_delta_says_what_changed() {
 }
 
 #[test]
+fn a_field_is_found_behind_one_that_was_removed() {
+    // The removed field lies before the one that was found last, and its length decides what the bytes there would be read as.
+    for old in ["1", "300", r#""a text of some length""#] {
+        let job = Job::new(
+            "
+- parse: {format: json}
+- upsert: {table: t, set: {a: .a, b: 1}, addToSet: {tags: '"x"'}}
+- upsert: {table: t, set: {b: 2}, unset: [a], addToSet: {tags: '"y"'}, emit: {topic: deltas}}
+",
+        );
+        let run = job.run_values(&[&format!(r#"{{"a":{old}}}"#)]);
+        assert_eq!((run.verdicts(), run.state("t", "k").as_str()), (&[Processed][..], r#"{"b":2,"tags":["x","y"]}"#), "{old}");
+    }
+}
+
+#[test]
 fn a_set_part_of_a_delta_lists_what_was_removed() {
     let job = Job::new(
         "
