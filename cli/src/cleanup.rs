@@ -1,5 +1,6 @@
 //! `forebay cleanup`: deletes what a job that is over has left behind in Kafka and in the object store. Savepoints stay: they are there to outlive it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use clap::Args;
@@ -16,6 +17,8 @@ use crate::run::open_kafka;
 
 /// Where savepoints lie, below the root of a job that has no uid of the API server.
 const SAVEPOINTS: &str = "savepoints/";
+/// What such a job has there besides the folder of its checkpoints.
+const OWN: [&str; 3] = ["identity/", "timelines/", "adopted.json"];
 /// How many shards there were is no matter here.
 const SHARDS: u32 = 1;
 /// For the client that deletes a topic.
@@ -45,6 +48,8 @@ struct Left {
     group: Option<String>,
     objects: usize,
     bytes: u64,
+    /// Folders of other jobs under this name, those with a uid of the API server: nothing in them is touched.
+    others: BTreeSet<String>,
     deleted: bool,
 }
 
@@ -53,7 +58,12 @@ impl fmt::Display for Left {
         let journal = if self.journals.is_empty() { "no journal".to_owned() } else { format!("topic {}", self.journals.join(", ")) };
         let group = self.group.as_ref().map_or("no consumer group".to_owned(), |group| format!("consumer group {group}"));
         let (objects, bytes, so) = (self.objects, self.bytes, if self.deleted { "are deleted" } else { "would be deleted" });
-        write!(f, "{journal}, {objects} objects of {bytes} bytes and {group} {so}")
+        write!(f, "{journal}, {objects} objects of {bytes} bytes and {group} {so}")?;
+        if self.others.is_empty() {
+            return Ok(());
+        }
+        let others = self.others.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        write!(f, "\nleft alone: what other jobs of this name have in {others}; one that is over is named by its uid, as metadata.uid in the manifest")
     }
 }
 
@@ -70,7 +80,9 @@ impl Cleanup {
         }
         let log = self.log(&loaded)?;
         let root = loaded.root(&self.places)?;
-        let objects: Vec<_> = root.list("")?.into_iter().filter(|object| !object.key.starts_with(SAVEPOINTS)).collect();
+        // Below the root of a job that has none lie the roots of those of its name that have one.
+        let shares_root = loaded.job.uid.is_none().then(|| loaded.uid());
+        let (objects, others): (Vec<_>, Vec<_>) = root.list("")?.into_iter().partition(|object| is_its(shares_root.as_deref(), &object.key));
         if self.delete {
             delete(&*root, objects.iter().map(|object| object.key.clone()).collect())?;
         }
@@ -86,6 +98,7 @@ impl Cleanup {
             group: has_offsets.then_some(topics.group),
             objects: objects.len(),
             bytes: objects.iter().map(|object| object.size).sum(),
+            others: others.iter().filter_map(|object| other(&object.key)).collect(),
             deleted: self.delete,
         })
     }
@@ -101,8 +114,47 @@ impl Cleanup {
     }
 }
 
+/// Whether an object below a job's root is that job's. `folder`: where its checkpoints lie there, if it shares the root with others; `None`: all
+/// of it is its own.
+fn is_its(folder: Option<&str>, key: &str) -> bool {
+    let Some(folder) = folder else { return true };
+    OWN.iter().any(|own| key.starts_with(own)) || key.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The folder of the job that has this object, if that is no savepoint.
+fn other(key: &str) -> Option<String> {
+    let folder = key.split('/').next()?;
+    (!key.starts_with(SAVEPOINTS)).then(|| folder.to_owned())
+}
+
 /// The identity and the timelines last: until then it is known whose the rest was, and the command can be called again.
 fn delete(root: &dyn ObjectStore, mut keys: Vec<String>) -> anyhow::Result<()> {
     keys.sort_by_key(|key| key.starts_with("identity/") || key.starts_with("timelines/"));
     Ok(root.delete(&keys)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_under_a_jobs_name_and_is_another_jobs_stays() {
+        let folder = Some("default.flights");
+        let check = |key: &str, is_own: bool, of: Option<&str>| {
+            assert_eq!(is_its(folder, key), is_own, "{key}");
+            assert!(is_its(None, key), "a job with a uid has its root for itself: {key}");
+            assert_eq!(other(key).filter(|_| !is_own).as_deref(), of, "{key}");
+        };
+        check("identity/000001.json", true, None);
+        check("timelines/0000000001/begun.json", true, None);
+        check("adopted.json", true, None);
+        check("default.flights/0/checkpoints/0/1-w.json", true, None);
+        check("default.flights/1/files/0/w-1", true, None);
+        check("savepoints/before/savepoint.json", false, None);
+        let uid = "5f1c2b7e-0d7a-4c39-9d8e-3a1f6d2b9c10";
+        for object in ["identity/000001.json", "0/checkpoints/0/1-w.json", "timelines/0000000001/begun.json", "adopted.json"] {
+            check(&format!("{uid}/{object}"), false, Some(uid));
+        }
+        check("default.flights-2/0/files/0/w-1", false, Some("default.flights-2"));
+    }
 }

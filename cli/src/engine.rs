@@ -102,6 +102,18 @@ pub fn memory_size(text: &str) -> Result<ByteSize, String> {
     if (least..=most).contains(&size) { Ok(size) } else { Err(format!("{size} is not between {least} and {most}")) }
 }
 
+/// A `--worker`. It becomes part of an incarnation, and that one of transactional ids and of objects' names.
+pub fn worker_name(text: &str) -> Result<String, String> {
+    if !text.is_empty() && text.chars().all(is_in_names) {
+        return Ok(text.to_owned());
+    }
+    Err("a worker's name has letters, digits, `.`, `_` and `-` only".into())
+}
+
+fn is_in_names(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '.' | '_' | '-')
+}
+
 impl Means {
     /// How many bytes the process may use.
     pub fn memory_bytes(&self, loaded: &Loaded) -> usize {
@@ -144,6 +156,6 @@ fn memory_limit() -> u64 {
 
 fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "forebay".into() } else { name.to_owned() }
+    let name = name.trim().replace(|character| !is_in_names(character), "-");
+    if name.is_empty() { "forebay".into() } else { name }
 }

@@ -23,8 +23,8 @@ use crate::{BadManifest, Unusable, timelines};
 /// The file in a state folder that names the job whose databases lie there.
 const STATE_MARK: &str = "job";
 
-/// The most bytes of an output record: Kafka's default for `max.message.bytes`, less the framing of a batch.
-const RECORD_BYTES_MAX: usize = (1 << 20) - 512;
+/// The most bytes of an output record: what every output must take, less the framing of a batch.
+const RECORD_BYTES_MAX: usize = forebay_kafka::OUTPUT_BATCH_BYTES - 512;
 
 /// A manifest that makes sense by itself.
 pub struct Loaded {

@@ -65,7 +65,7 @@ pub struct Run {
     threads: Option<u16>,
 
     /// This process's name in claims, logs and metrics [default: the host's name]
-    #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER")]
+    #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER", value_parser = engine::worker_name)]
     worker: Option<String>,
 
     /// Serve /metrics, /healthz and /readyz here, such as 127.0.0.1:9090

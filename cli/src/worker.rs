@@ -43,7 +43,7 @@ pub struct Worker {
     metrics: Option<SocketAddr>,
 
     /// This process's name in claims: no two processes that live at the same time may share it [default: the host's name]
-    #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER")]
+    #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER", value_parser = engine::worker_name)]
     worker: Option<String>,
 
     /// The memory that the process may hold, from 16Mi to 1Ti; kept to from 256Mi on [default: spec.state.memory, else half of the container's or machine's memory]

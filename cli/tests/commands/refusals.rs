@@ -121,6 +121,8 @@ fn wrong_usage_names_what_to_write() {
     unusable(&["run", "--shards", "1-9"], &["--shards 1-9", "0 to 1"]);
     unusable(&["run", "--store", "ftp://x/y"], &["ftp://x/y", "s3://BUCKET/PREFIX"]);
     unusable(&["run", "--s3-path-style=perhaps", "--store", "s3://b/p"], &["--s3-path-style", "perhaps"]);
+    unusable(&["run", "--worker", "a/b"], &["--worker", "a/b", "letters, digits"]);
+    unusable(&["worker", "--worker", ""], &["--worker", "letters, digits"]);
     unusable(&["run", "-f", "no-such.yaml"], &["no-such.yaml", "-f"]);
     unusable(&["state", "get", "nobody", "ann"], &["there is no table nobody", "customers"]);
     unusable(&["snapshot", "ls", "--shard", "7"], &["--shard 7", "0 to 1"]);

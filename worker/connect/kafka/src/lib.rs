@@ -27,5 +27,5 @@ mod retire;
 pub use input::KafkaInput;
 pub use kafka_log::KafkaLog;
 pub use options::KafkaOptions;
-pub use preflight::{Finding, Severity};
+pub use preflight::{Finding, OUTPUT_BATCH_BYTES, Severity};
 pub use producer::KafkaProducer;

@@ -7,10 +7,13 @@ use forebay_engine::log::LogError;
 
 use crate::admin::{Admin, JOURNAL_SETTINGS, Settings};
 use crate::native::{Described, Operation};
-use crate::options::{BATCH_BYTES, KafkaOptions};
+use crate::options::KafkaOptions;
 
 /// A batch with one journal chunk, its head and the batch's own.
 const JOURNAL_BATCH_BYTES: usize = CHUNK_BYTES + (8 << 10);
+
+/// What an output topic must take: a batch with the largest record that a pipeline makes. Kafka takes that by default.
+pub const OUTPUT_BATCH_BYTES: usize = 1 << 20;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,7 +129,7 @@ fn check_settings(admin: &Admin, options: &KafkaOptions, there: &[&str], brokers
             continue;
         }
         let is_journal = *name == topics.journal;
-        let needed = if is_journal { JOURNAL_BATCH_BYTES } else { BATCH_BYTES };
+        let needed = if is_journal { JOURNAL_BATCH_BYTES } else { OUTPUT_BATCH_BYTES };
         findings.extend(check_record_bytes(name, settings, needed));
         if is_journal {
             match admin.replicas("look at the journal", name) {
@@ -290,8 +293,8 @@ mod tests {
     #[test]
     fn a_topic_that_refuses_our_batches_is_found() {
         let settings = |bytes: &str| [("max.message.bytes".to_owned(), bytes.to_owned())].into();
-        assert_eq!(check_record_bytes("t", &settings("1048588"), BATCH_BYTES), None);
-        assert!(check_record_bytes("t", &settings("1000"), BATCH_BYTES).is_some());
+        assert_eq!(check_record_bytes("t", &settings("1048588"), OUTPUT_BATCH_BYTES), None);
+        assert!(check_record_bytes("t", &settings("600000"), OUTPUT_BATCH_BYTES).is_some());
     }
 
     #[test]

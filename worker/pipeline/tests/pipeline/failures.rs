@@ -91,6 +91,42 @@ fn an_output_that_no_topic_takes_is_a_dead_letter_and_a_dead_letter_is_cut_to_fi
 }
 
 #[test]
+fn a_dead_letter_fits_its_topic_whatever_of_the_record_is_large() {
+    let steps = steps("[{parse: {format: json}}, {emit: {topic: out}}]");
+    let job = Job::with(&steps, |context| CompileContext { record_bytes_max: 4_000, ..context });
+    // Key, value, headers: how many bytes, of how many headers; and what the letter says of them.
+    let check = |[key, value, header_bytes, headers]: [usize; 4], expected: &[(&str, &str)]| {
+        let header = ("h".to_owned(), Some(vec![b'h'; header_bytes]));
+        let input = FixtureRecord { headers: vec![header.clone(); headers], ..record(&"k".repeat(key), &"v".repeat(value), 1) };
+        let run = job.run(std::slice::from_ref(&input));
+        let [dead] = run.records(DEAD)[..] else { panic!("one dead letter") };
+        let (left_key, left_value) = (dead.key.as_deref().unwrap(), dead.value.as_deref().unwrap());
+        // Two lengths of each header are more than any log needs.
+        let bytes = dead.headers.iter().map(|(name, value)| 8 + name.len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        assert!(left_key.len() + left_value.len() + bytes <= 4_000, "{} bytes of key, {} of value, {bytes}", left_key.len(), left_value.len());
+        let cut = |(name, _): &&(String, Option<Vec<u8>>)| name.starts_with("forebay.") && name.ends_with("_bytes");
+        let cuts: Vec<_> = dead.headers.iter().filter(cut).map(|(name, value)| (name.as_str(), value.as_deref().unwrap())).collect();
+        assert_eq!(cuts, expected.iter().map(|(name, bytes)| (*name, bytes.as_bytes())).collect::<Vec<_>>());
+        let is_cut = |part: &str| expected.iter().any(|(name, _)| *name == part);
+        assert!(input.key.as_ref().unwrap().starts_with(left_key) && (left_key.len() < key) == is_cut("forebay.key_bytes"));
+        assert!(input.value.as_ref().unwrap().starts_with(left_value) && (left_value.len() < value) == is_cut("forebay.value_bytes"));
+        let left_headers = dead.headers.iter().filter(|there| **there == header).count();
+        assert_eq!(left_headers, if is_cut("forebay.headers_bytes") { 0 } else { headers });
+    };
+    check([10, 1_000, 10, 10], &[]);
+    check([10, 10_000, 10, 10], &[("forebay.value_bytes", "10000")]);
+    check([10, 100, 100, 100], &[("forebay.headers_bytes", "10900")]);
+    check([2_000, 100, 1_500, 1], &[("forebay.headers_bytes", "1509")]);
+    check([10_000, 100, 0, 0], &[("forebay.key_bytes", "10000"), ("forebay.value_bytes", "100")]);
+    check(
+        [10_000, 10_000, 10, 200],
+        &[("forebay.headers_bytes", "3800"), ("forebay.key_bytes", "10000"), ("forebay.value_bytes", "10000")],
+    );
+    // Many headers of next to nothing.
+    check([10, 2_000, 0, 200], &[("forebay.value_bytes", "2000")]);
+}
+
+#[test]
 fn an_entity_that_is_nested_in_itself_ends_as_dead_letters_before_it_is_too_deep_to_be_read() {
     // What a run leaves is read back from its bytes. With each record an entity gets two to four levels deeper.
     for nest in ["set: {last: '.'}", "append: {last: {value: '.', cap: 1}}", "set: {last: '[[.]]'}"] {

@@ -77,7 +77,7 @@ fn the_preflight_finds_what_would_go_wrong() {
     let narrow = format!("{}.narrow", unique());
     world.make_topic(&narrow, 2, &[]);
     let small = format!("{}.small", unique());
-    world.make_topic(&small, 1, &[("max.message.bytes", "1000")]);
+    world.make_topic(&small, 1, &[("max.message.bytes", "600000")]);
     options.topics.inputs.push(narrow);
     let absent = format!("{}.absent", unique());
     options.topics.outputs.extend([small, absent.clone()]);
