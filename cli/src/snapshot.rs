@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use forebay_engine::ids::{Epoch, Incarnation, JournalOffset, Revision, ShardId};
 use forebay_engine::journal::Books;
-use forebay_engine::manifest::{Manifest, manifest_prefix};
+use forebay_engine::manifest::{Manifest, manifest_prefix, parse_manifest_key};
 use forebay_engine::store::{ObjectStore, StoreError};
 use forebay_worker::fetch::fetch;
 use indicatif::ProgressBar;
@@ -138,18 +138,20 @@ impl fmt::Display for Inspected<'_> {
     }
 }
 
-/// A line of `snapshot verify`: an object that does not hold what its manifest says.
+/// A line of `snapshot verify`: an object that does not hold what its manifest says, or a manifest that cannot be read.
 #[derive(Serialize)]
-struct Damage<'a> {
+struct Damage {
     shard: ShardId,
-    epoch: Epoch,
-    object: &'a str,
+    /// `None` for an object among the manifests that has no manifest's name.
+    epoch: Option<Epoch>,
+    object: String,
     problem: String,
 }
 
-impl fmt::Display for Damage<'_> {
+impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "shard {} epoch {}: {}: {}", self.shard, self.epoch, self.object, self.problem)
+        let epoch = self.epoch.map(|epoch| format!(" epoch {epoch}")).unwrap_or_default();
+        write!(f, "shard {}{epoch}: {}: {}", self.shard, self.object, self.problem)
     }
 }
 
@@ -167,9 +169,16 @@ impl fmt::Display for Verified {
     }
 }
 
+/// What there is of manifests, by shard and epoch.
+struct Found {
+    store: Arc<dyn ObjectStore>,
+    manifests: Vec<Manifest>,
+    /// Those that cannot be read.
+    unreadable: Vec<Damage>,
+}
+
 impl Common {
-    /// The manifests, by shard and epoch.
-    fn manifests(&self) -> anyhow::Result<(Arc<dyn ObjectStore>, Vec<Manifest>)> {
+    fn manifests(&self) -> anyhow::Result<Found> {
         let loaded = job::open(&self.places)?;
         let identity = loaded.identity_or_say(&*loaded.root(&self.places)?)?;
         if let Some(shard) = self.shard.filter(|shard| *shard >= identity.shards) {
@@ -178,59 +187,82 @@ impl Common {
             );
         }
         let store = loaded.store(&self.places)?;
-        let mut manifests = Vec::new();
-        for shard in (0..identity.shards).filter(|shard| self.shard.is_none_or(|only| only == *shard)) {
-            for object in store.list(&manifest_prefix(ShardId::new(shard)))? {
-                let bytes = match store.get(&object.key) {
+        let (mut manifests, mut unreadable) = (Vec::new(), Vec::new());
+        for shard in (0..identity.shards).filter(|shard| self.shard.is_none_or(|only| only == *shard)).map(ShardId::new) {
+            for object in store.list(&manifest_prefix(shard))? {
+                let read = match store.get(&object.key) {
                     // A running job has dropped it since it was listed.
                     Err(StoreError::NotFound { .. }) => continue,
-                    got => got?,
+                    got => got.map_err(|error| error.to_string()).and_then(|bytes| Manifest::decode(&bytes)),
                 };
-                manifests.push(Manifest::decode(&bytes).map_err(|reason| anyhow::anyhow!("object {}: {reason}", object.key))?);
+                match read {
+                    Ok(manifest) => manifests.push(manifest),
+                    Err(problem) => {
+                        let epoch = parse_manifest_key(&object.key).map(|(epoch, _)| epoch);
+                        unreadable.push(Damage { shard, epoch, object: object.key, problem });
+                    }
+                }
             }
         }
-        Ok((store, manifests))
+        Ok(Found { store, manifests, unreadable })
+    }
+}
+
+impl Found {
+    /// Tells what cannot be read, for whoever wants to see the rest.
+    fn warn(&self) {
+        self.unreadable.iter().for_each(|damage| eprintln!("a manifest that cannot be read is passed over: {damage}"));
     }
 }
 
 impl Ls {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
-        let (_, manifests) = self.common.manifests()?;
+        let found = self.common.manifests()?;
+        found.warn();
         let mut printer = output.printer();
-        for manifest in &manifests {
+        for manifest in &found.manifests {
             printer.print(&CheckpointRow::of(manifest))?;
         }
-        if manifests.is_empty() {
+        if found.manifests.is_empty() && found.unreadable.is_empty() {
             eprintln!("no checkpoints yet: the first comes within the checkpoint interval after the first epoch");
         }
-        printer.finish()
+        printer.finish()?;
+        let unreadable = found.unreadable.len();
+        anyhow::ensure!(unreadable == 0, "{unreadable} manifests cannot be read; `forebay snapshot verify` lists all that is damaged");
+        Ok(())
     }
 }
 
 impl Inspect {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
-        let (_, manifests) = self.common.manifests()?;
-        let wanted = manifests.iter().filter(|manifest| self.epoch.is_none_or(|epoch| manifest.stamp.epoch.get() == epoch));
-        let found = wanted.max_by_key(|manifest| manifest.stamp.epoch);
-        let found = found.ok_or_else(|| Unusable("there is no such checkpoint; list them by `forebay snapshot ls`".into()))?;
-        output.print(&Inspected(found))
+        let found = self.common.manifests()?;
+        found.warn();
+        let wanted = found.manifests.iter().filter(|manifest| self.epoch.is_none_or(|epoch| manifest.stamp.epoch.get() == epoch));
+        let wanted = wanted.max_by_key(|manifest| manifest.stamp.epoch);
+        let wanted = wanted.ok_or_else(|| Unusable("there is no such checkpoint; list them by `forebay snapshot ls`".into()))?;
+        output.print(&Inspected(wanted))
     }
 }
 
 impl Verify {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
-        let (store, manifests) = self.common.manifests()?;
+        let Found { store, manifests, unreadable } = self.common.manifests()?;
         let scratch = tempfile::tempdir().context("make a temporary folder; name another by TMPDIR")?;
         let bar = ProgressBar::new(manifests.iter().map(|manifest| manifest.files.len() as u64).sum());
         let mut printer = output.printer();
-        let mut verified = Verified { checkpoints: manifests.len(), ..Verified::default() };
+        let (checkpoints, objects, damaged) = (manifests.len() + unreadable.len(), unreadable.len(), unreadable.len());
+        let mut verified = Verified { checkpoints, objects, damaged };
+        for damage in &unreadable {
+            bar.suspend(|| say(&mut printer, damage))?;
+        }
         for manifest in &manifests {
             for (object, files) in manifest.objects() {
                 verified.objects += 1;
                 if let Err(error) = fetch(&*store, object, &files, scratch.path()) {
                     verified.damaged += 1;
-                    let (shard, epoch) = (manifest.stamp.owner.shard, manifest.stamp.epoch);
-                    bar.suspend(|| say(&mut printer, &Damage { shard, epoch, object, problem: error.to_string() }))?;
+                    let (shard, epoch) = (manifest.stamp.owner.shard, Some(manifest.stamp.epoch));
+                    let damage = Damage { shard, epoch, object: object.to_owned(), problem: error.to_string() };
+                    bar.suspend(|| say(&mut printer, &damage))?;
                 }
                 for file in &files {
                     let _ = std::fs::remove_file(scratch.path().join(&file.name));
@@ -250,7 +282,7 @@ impl Verify {
     }
 }
 
-fn say(printer: &mut Printer, damage: &Damage<'_>) -> anyhow::Result<()> {
+fn say(printer: &mut Printer, damage: &Damage) -> anyhow::Result<()> {
     printer.print(damage)?;
     printer.flush()
 }

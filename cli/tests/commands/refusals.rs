@@ -107,6 +107,21 @@ fn a_corrupt_checkpoint_is_told_and_passed_over() {
     assert!(verify.stdout.contains(&format!("shard {shard} epoch {epoch}: {}", table["object"].as_str().unwrap())), "{verify:?}");
     assert!(verify.stdout.contains("CRC-32"), "{verify:?}");
 
+    // A manifest that cannot be read hides nothing of the rest.
+    let folder = world.path("data/store/default/orders/default.orders/0/checkpoints").join(&shard);
+    let unreadable = folder.join("00000000000000000001-nobody.json");
+    fs::write(&unreadable, "{").unwrap();
+    let verify = world.call(&["snapshot", "verify"]);
+    check(&verify, FAILED, &["2 objects are damaged"]);
+    let object = format!("checkpoints/{shard}/00000000000000000001-nobody.json");
+    assert!(verify.stdout.contains(&format!("shard {shard} epoch 1: {object}: not a manifest")), "{verify:?}");
+    assert!(verify.stdout.contains(&format!("shard {shard} epoch {epoch}: {}", table["object"].as_str().unwrap())), "{verify:?}");
+    let listed = world.call(&["snapshot", "ls"]);
+    check(&listed, FAILED, &[&object, "1 manifests cannot be read"]);
+    assert!(listed.stdout.contains(&format!("shard {shard}  epoch {epoch}")), "{listed:?}");
+    assert_eq!(world.ask_json(&["snapshot", "inspect", "--shard", &shard, "--epoch", &epoch]), inspected);
+    fs::remove_file(unreadable).unwrap();
+
     fs::remove_dir_all(world.path("data/state")).unwrap();
     let run = world.call(&["run", "--until-end"]);
     check(&run, Some(0), &["checkpoint cannot be used; falling back to the one before", table["object"].as_str().unwrap()]);
