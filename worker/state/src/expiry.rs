@@ -2,6 +2,9 @@
 //!
 //! A compaction goes by the clock of an epoch that lies in the files. So whatever a crash, a snapshot or a restore leaves of a database, it
 //! never lacks an entity that is not over by the clock of its own stamp, and the journal's patches find the values that they were made for.
+//!
+//! A database that was just opened has no such clock until its first checkpoint. What the journal holds behind it may have been written when
+//! lifetimes were longer, or when there were none, and patch what is over by those of today: nothing goes before it is replayed.
 
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -22,7 +25,7 @@ const PERIOD_MIN: Duration = Duration::from_secs(24 * 3600);
 /// ... and at least so.
 const PERIOD_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The newest clock that is known to lie in a database's files.
+/// The newest clock that a checkpoint has found in a database's files since it was opened.
 #[derive(Clone, Debug)]
 pub(crate) struct FiledClock(Arc<AtomicI64>);
 

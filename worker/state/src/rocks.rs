@@ -68,9 +68,7 @@ impl RocksState {
         }
         let state = Self::start(dir, memory, |_| {})?;
         // Reads the one key that is always needed, so that a damaged stamp is found here and not in the shard.
-        if let Some(stamp) = state.stamp()? {
-            state.filed.advance(stamp.clock);
-        }
+        state.stamp()?;
         Ok(Some(state))
     }
 
