@@ -63,7 +63,10 @@ impl fmt::Display for Left {
             return Ok(());
         }
         let others = self.others.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        write!(f, "\nleft alone: what other jobs of this name have in {others}; one that is over is named by its uid, as metadata.uid in the manifest")
+        write!(
+            f,
+            "\nleft alone: what other jobs of this name have in {others}; one that is over is named by its uid, as metadata.uid in the manifest"
+        )
     }
 }
 
@@ -82,7 +85,8 @@ impl Cleanup {
         let root = loaded.root(&self.places)?;
         // Below the root of a job that has none lie the roots of those of its name that have one.
         let shares_root = loaded.job.uid.is_none().then(|| loaded.uid());
-        let (objects, others): (Vec<_>, Vec<_>) = root.list("")?.into_iter().partition(|object| is_its(shares_root.as_deref(), &object.key));
+        let (objects, others): (Vec<_>, Vec<_>) =
+            root.list("")?.into_iter().partition(|object| is_its(shares_root.as_deref(), &object.key));
         if self.delete {
             delete(&*root, objects.iter().map(|object| object.key.clone()).collect())?;
         }

@@ -250,10 +250,7 @@ fn remapped(program: &Program, touched: Touched, text: &str) -> Result<String, S
 fn any_document() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec!["1", "2.50", "true", "null", "\"a\\u0062\"", "\"x\"", "[]", "{}", "[ 1 ]"]).prop_map(String::from);
     let value = leaf.prop_recursive(4, 24, 4, |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..4).prop_map(|elements| format!("[{}]", elements.join(","))),
-            members_of(inner),
-        ]
+        prop_oneof![prop::collection::vec(inner.clone(), 0..4).prop_map(|elements| format!("[{}]", elements.join(","))), members_of(inner),]
     });
     members_of(value)
 }

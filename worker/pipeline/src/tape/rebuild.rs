@@ -115,7 +115,8 @@ fn is_unchanged(item: Item<'_>, value: &Value, touched: &Touched) -> bool {
         (Kind::Float(before), Value::Float(after)) => before.to_bits() == after.into_inner().to_bits(),
         (Kind::Text(before), Value::Bytes(after)) => before.as_bytes() == after.as_ref(),
         (Kind::Array, Value::Array(after)) => {
-            item.elements().count() == after.len() && item.elements().zip(after).all(|(item, value)| is_unchanged(item, value, &Touched::Whole))
+            item.elements().count() == after.len()
+                && item.elements().zip(after).all(|(item, value)| is_unchanged(item, value, &Touched::Whole))
         }
         (Kind::Object, Value::Object(after)) => {
             let mut members = item.members().filter_map(|(name, item)| Some((name, item, parts_of(touched, name)?)));

@@ -103,7 +103,12 @@ fn a_dead_letter_fits_its_topic_whatever_of_the_record_is_large() {
         let (left_key, left_value) = (dead.key.as_deref().unwrap(), dead.value.as_deref().unwrap());
         // Two lengths of each header are more than any log needs.
         let bytes = dead.headers.iter().map(|(name, value)| 8 + name.len() + value.as_ref().map_or(0, Vec::len)).sum::<usize>();
-        assert!(left_key.len() + left_value.len() + bytes <= 4_000, "{} bytes of key, {} of value, {bytes}", left_key.len(), left_value.len());
+        assert!(
+            left_key.len() + left_value.len() + bytes <= 4_000,
+            "{} bytes of key, {} of value, {bytes}",
+            left_key.len(),
+            left_value.len()
+        );
         let cut = |(name, _): &&(String, Option<Vec<u8>>)| name.starts_with("forebay.") && name.ends_with("_bytes");
         let cuts: Vec<_> = dead.headers.iter().filter(cut).map(|(name, value)| (name.as_str(), value.as_deref().unwrap())).collect();
         assert_eq!(cuts, expected.iter().map(|(name, bytes)| (*name, bytes.as_bytes())).collect::<Vec<_>>());

@@ -49,11 +49,11 @@ fn a_field_is_found_behind_one_that_was_removed() {
         let job = Job::new(
             "
 - parse: {format: json}
-- upsert: {table: t, set: {a: .a, b: 1}, addToSet: {tags: '"x"'}}
-- upsert: {table: t, set: {b: 2}, unset: [a], addToSet: {tags: '"y"'}, emit: {topic: deltas}}
+- upsert: {table: t, set: {a: .a, b: 1}, addToSet: {tags: .x}}
+- upsert: {table: t, set: {b: 2}, unset: [a], addToSet: {tags: .y}, emit: {topic: deltas}}
 ",
         );
-        let run = job.run_values(&[&format!(r#"{{"a":{old}}}"#)]);
+        let run = job.run_values(&[&format!(r#"{{"a":{old},"x":"x","y":"y"}}"#)]);
         assert_eq!((run.verdicts(), run.state("t", "k").as_str()), (&[Processed][..], r#"{"b":2,"tags":["x","y"]}"#), "{old}");
     }
 }
