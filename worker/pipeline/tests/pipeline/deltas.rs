@@ -17,7 +17,7 @@ const PIPELINE: &str = "
     emit: {topic: deltas}
 - upsert:
     table: t
-    set: {seen: .at}
+    max: {high: .n}
     unset: [b]
     removeFromSet: {tags: .untag}
     newerBy: .at
