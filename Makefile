@@ -107,13 +107,14 @@ e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first ti
 	$(if $(KUBECONFIG),cargo test $(CARGO_FLAGS) $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST),$(KUBERNETES_OF_OUR_OWN))
 
 # Servers that pods need listen in the cluster's own network, and so does the test. There is no internet in there: all is installed before.
-define KUBERNETES_OF_OUR_OWN
+define in_cluster
 	$(STACK) install kafka s3
 	$(KUBERNETES) install
 	$(KUBERNETES) image $(CARGO_TARGET_DIR)/release
 	$(KUBERNETES) with -- env FOREBAY_STACK_HOST=10.99.0.1 FOREBAY_STACK_RUN=$(or $(FOREBAY_STACK_RUN),$(FOREBAY_CACHE)/stack/run)/in-cluster \
-	  $(STACK) with kafka s3 -- cargo test $(CARGO_FLAGS) --offline $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST)
+	  $(STACK) with kafka s3 -- $(1)
 endef
+KUBERNETES_OF_OUR_OWN = $(call in_cluster,cargo test $(CARGO_FLAGS) --offline $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST))
 
 .PHONY: stack-up
 stack-up: ## start Kafka and S3, for tests by hand: export $(e2e/stack/stack env), then cargo test
@@ -146,6 +147,10 @@ bench-operator: build ## measure one operator with 200 jobs, on nodes that kwok 
 	$(KUBERNETES) install
 	$(KUBERNETES) install-kwok
 	$(KUBERNETES) with 0 -- bench/cluster.py scale $(ARGS)
+
+.PHONY: bench-moves
+bench-moves: build ## measure moves, the loss of a node and an upgrade, on the cluster of e2e-kubernetes (ARGS="--users 6000000")
+	$(call in_cluster,bench/cluster.py moves $(ARGS))
 
 ##@ Change
 

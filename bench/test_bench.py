@@ -10,7 +10,7 @@ import unittest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import bench  # noqa: E402
-from harness import measures, peers, places, report, scale  # noqa: E402
+from harness import measures, moves, peers, places, report, scale  # noqa: E402
 from harness.measures import drain, snapshots, timeline  # noqa: E402
 from harness.peers import Start  # noqa: E402
 from harness.run import THREADS, Run, together  # noqa: E402
@@ -99,6 +99,18 @@ class Cluster(unittest.TestCase):
         text = scale.manifest(7, 2)
         self.assertIn("  name: flights-0007\n  namespace: default\nspec:\n  kafka: {", text)
         self.assertIn("workers: {replicas: 2,", text)
+
+    def test_the_latest_record_of_an_event_is_told_from_a_calm_one(self):
+        seconds = [[second, 1000, 90.0, 150.0, 200.0] for second in range(60)]
+        seconds[21][4] = 4000.0
+        event = {"from_s": 20.5, "until_s": 24.0}
+        self.assertEqual(moves.around(seconds, event), {"latest_ms": 4000.0, "p50_ms": 90.0})
+        self.assertEqual(moves.calm(seconds, {"move": event}), {"latest_ms": 200.0, "p50_ms": 90.0})
+
+    def test_the_job_whose_shards_move_is_the_workload_for_a_cluster(self):
+        text = moves.manifest("10.99.0.1:1", "http://10.99.0.1:2")
+        self.assertIn("spec:\n  upgrade: {observe: 5s}\n  kafka: {bootstrapServers: \"10.99.0.1:1\"}", text)
+        self.assertIn("  shards: 4\n", text)
 
 
 class Plan(unittest.TestCase):

@@ -7,7 +7,12 @@ from .processes import BenchError
 
 def kubectl(*arguments, stdin=""):
     """Returns what it prints; it must succeed."""
-    command = ["kubectl", *map(str, arguments)]
+    return called(["kubectl", *arguments], stdin)
+
+
+def called(command, stdin=""):
+    """The same of any command."""
+    command = [str(word) for word in command]
     run = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if run.returncode != 0:
         raise BenchError(f"{' '.join(command)}: {run.stderr.strip()[-2000:]}")

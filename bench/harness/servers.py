@@ -77,10 +77,15 @@ class Servers:
         return int((places.STACK_RUN / kind / INSTANCE / "pid").read_text().split()[0])
 
     def _make_bucket(self):
-        spec = importlib.util.spec_from_file_location("probe", places.STACK.parent / "s3" / "probe.py")
-        probe = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(probe)
-        probe.expect(probe.S3(self.s3_endpoint, *self.s3_keys), "PUT", f"/{BUCKET}", [200, 409])
+        make_bucket(self.s3_endpoint, self.s3_keys)
+
+
+def make_bucket(endpoint, keys):
+    """The bench's, if it is not there."""
+    spec = importlib.util.spec_from_file_location("probe", places.STACK.parent / "s3" / "probe.py")
+    probe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(probe)
+    probe.expect(probe.S3(endpoint, *keys), "PUT", f"/{BUCKET}", [200, 409])
 
 
 class LogSizes:
