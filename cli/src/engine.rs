@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_crds::job::StartFrom as DeclaredStart;
+use forebay_crds::pipeline::{Emit, Partitioner, Step};
 use forebay_crds::validate::STATE_MEMORY_RANGE;
 use forebay_crds::{ByteSize, JobIdentity};
 use forebay_engine::claim::VersionRule;
 use forebay_engine::ids::{InputId, Timestamp, WorkerName};
-use forebay_engine::log::{JobTopics, Log, LogError, StartFrom};
+use forebay_engine::log::{JobTopics, Log, LogError, StartFrom, TopicInfo};
 use forebay_engine::worker::WorkerOptions;
 use forebay_pipeline::PipelineInstance;
 use forebay_worker::{Engine, RuntimeOptions};
@@ -55,12 +56,13 @@ pub fn open<L: Log>(
             return Err(Unusable(reason).into());
         }
     }
+    check_outputs(loaded, &topics, partitions)?;
     if identity.is_none() {
         check_start(loaded, means, &log)?;
     }
     let identity = loaded.identify(&*root, partitions)?;
     let log = Arc::new(if known == Some(identity.shards) { log } else { open_log(loaded.topics(identity.shards))? });
-    let compiled = loaded.compile(job::tables(&identity), partitions)?;
+    let compiled = loaded.compile(job::tables(&identity), partitions, log.timestamp_limits()?)?;
     let engine = Engine { log, store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
     Ok((engine, identity))
 }
@@ -141,6 +143,40 @@ fn check_start<L: Log>(loaded: &Loaded, means: &Means, log: &L) -> anyhow::Resul
         }
     }
     Ok(())
+}
+
+/// Outputs that take over their records' partitions need as many as the inputs have.
+fn check_outputs(loaded: &Loaded, topics: &[TopicInfo], partitions: u32) -> anyhow::Result<()> {
+    for (path, topic) in by_input_partition(&loaded.job.pipeline) {
+        match topics.iter().find(|info| info.name == topic) {
+            Some(info) if info.partitions < partitions => {
+                let found = info.partitions;
+                let reason = format!(
+                    "{path}.partitioner: `input` needs topic {topic} to have as many partitions as the inputs, {partitions}, and it has {found}; \
+                     give it more (`kafka-topics.sh --alter --topic {topic} --partitions {partitions}`), or leave `partitioner` out"
+                );
+                return Err(Unusable(reason).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The topics of these outputs, and where in the manifest they are named.
+fn by_input_partition(steps: &[Step]) -> Vec<(String, &str)> {
+    let mut emits: Vec<(String, &Emit)> = Vec::new();
+    for (index, step) in steps.iter().enumerate() {
+        match step {
+            Step::Emit(emit) => emits.push((format!("spec.pipeline[{index}].emit"), emit)),
+            Step::Route(routes) => {
+                emits.extend((0..).zip(routes).map(|(route, at)| (format!("spec.pipeline[{index}].route[{route}].emit"), &at.emit)));
+            }
+            _ => {}
+        }
+    }
+    emits.retain(|(_, emit)| emit.partitioner == Partitioner::Input);
+    emits.into_iter().map(|(path, emit)| (path, emit.topic.as_str())).collect()
 }
 
 /// The container's memory limit (cgroup v2, then v1), else the machine's memory; 1 GiB where neither can be read.

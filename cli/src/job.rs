@@ -11,7 +11,7 @@ use forebay_crds::validate::default_shards;
 use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
 use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
 use forebay_engine::lifetimes::Lifetimes;
-use forebay_engine::log::JobTopics;
+use forebay_engine::log::{JobTopics, TimestampLimits};
 use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
 use forebay_pipeline::{CompileContext, CompileError, CompiledPipeline, InputContext};
 use serde::Serialize;
@@ -197,7 +197,12 @@ impl Loaded {
     }
 
     /// Compiles the pipeline; errors point at the manifest.
-    pub fn compile(&self, tables: BTreeMap<String, TableId>, partitions: u32) -> anyhow::Result<Arc<CompiledPipeline>> {
+    pub fn compile(
+        &self,
+        tables: BTreeMap<String, TableId>,
+        partitions: u32,
+        timestamp_limits: Vec<TimestampLimits>,
+    ) -> anyhow::Result<Arc<CompiledPipeline>> {
         let outputs =
             (0..).map(OutputId::new).zip(&self.job.output_topics).map(|(id, topic)| (topic.clone(), id)).collect::<BTreeMap<_, _>>();
         let context = CompileContext {
@@ -205,6 +210,7 @@ impl Loaded {
             outputs,
             tables,
             record_bytes_max: RECORD_BYTES_MAX,
+            timestamp_limits,
             job: format!("{}/{}", self.job.namespace, self.job.name),
             revision: self.revision().to_string(),
             inputs: self.job.inputs.iter().map(|input| InputContext { topic: input.topic.clone(), partitions }).collect(),
@@ -304,7 +310,7 @@ impl Validate {
         // Ids only have to differ here.
         let names: BTreeSet<_> = loaded.job.tables.iter().cloned().collect();
         let tables = names.into_iter().zip((0..).map(TableId::new)).collect();
-        loaded.compile(tables, 1)?;
+        loaded.compile(tables, 1, Vec::new())?;
         Ok(loaded)
     }
 }

@@ -33,6 +33,7 @@ use forebay_crds::Finding;
 use forebay_engine::log::LogError;
 use forebay_engine::store::StoreError;
 use forebay_local::LocalLogError;
+use forebay_worker::RuntimeError;
 
 use crate::output::{Output, ReaderGone};
 
@@ -123,6 +124,7 @@ fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(LogError::Missing { .. } | LogError::Denied { .. }))
         || matches!(cause.downcast_ref(), Some(LocalLogError::Topics(LogError::Missing { .. })))
         || matches!(cause.downcast_ref(), Some(StoreError::Denied { .. }))
+        || matches!(cause.downcast_ref(), Some(RuntimeError::Memory { .. }))
 }
 
 fn lines(findings: &[Finding]) -> String {

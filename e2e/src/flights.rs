@@ -10,6 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rdkafka::message::Message;
+use serde_json::Value;
 
 use crate::job::{Forebay, Process};
 use crate::kafka::{Broker, Feeder, Record};
@@ -25,6 +27,9 @@ pub const SHARDS: u32 = 4;
 const RECORDS_PER_TICK: usize = 200;
 /// See [`RECORDS_PER_TICK`].
 const TICK: Duration = Duration::from_millis(100);
+
+/// Where [`Flights::check_with`] has the second topic begin: behind any offset of a test.
+const BEHIND: u64 = 1 << 40;
 
 /// Offsets from the first to before the second, of each partition of a topic.
 pub type Ranges = BTreeMap<String, Vec<(u64, u64)>>;
@@ -93,6 +98,18 @@ impl Flights {
         Ok(self.broker.group_offsets(&group, &self.input())?.into_iter().flatten().sum())
     }
 
+    /// The partition in which the input topic has this key's records.
+    pub fn partition_of(&self, key: &Option<String>) -> Result<u32> {
+        let mut found = None;
+        self.broker.read(&self.input(), |record| {
+            if record.key() == key.as_ref().map(String::as_bytes) {
+                found = Some(u32::try_from(record.partition())?);
+            }
+            Ok(())
+        })?;
+        found.with_context(|| format!("no record of {key:?}"))
+    }
+
     /// A folder of a worker's state.
     pub fn state_dir(&self, worker: &str) -> PathBuf {
         self.folder.join(format!("state-{worker}"))
@@ -154,6 +171,31 @@ impl Flights {
         self.judge(input, input, workers, &Ranges::new())
     }
 
+    /// The same for a job that reads a second input, of other keys: of all that is in both. To the oracle they are one topic, in which the offsets of
+    /// the second begin behind those of the first.
+    pub fn check_with(&self, second: &str, workers: &[&str]) -> Result<()> {
+        let input = self.input_where(|_, _| true)?;
+        let other = self.check_folder()?.join("second.jsonl");
+        self.broker.dump(second, &other, |_, _| true)?;
+        let mut all = fs::read_to_string(&input)?;
+        for line in fs::read_to_string(&other)?.lines() {
+            let mut record: Value = serde_json::from_str(line)?;
+            record["offset"] = (BEHIND + record["offset"].as_u64().context("an offset")?).into();
+            all.push_str(&format!("{record}\n"));
+        }
+        fs::write(&input, all)?;
+        let as_one = |letter: &mut Value| -> Result<()> {
+            let headers = &mut letter["headers"];
+            if headers["forebay.topic"] == second {
+                let offset: u64 = headers["forebay.offset"].as_str().context("an offset")?.parse()?;
+                headers["forebay.offset"] = (BEHIND + offset).to_string().into();
+                headers["forebay.topic"] = self.input().into();
+            }
+            Ok(())
+        };
+        self.judge_letters(&input, &input, workers, &Ranges::new(), as_one)
+    }
+
     /// Writes down those records of the input topic whose partition and offset `is_meant` says yes to; returns the file.
     pub fn input_where(&self, is_meant: impl Fn(u32, u64) -> bool) -> Result<PathBuf> {
         let path = self.check_folder()?.join("input.jsonl");
@@ -168,12 +210,31 @@ impl Flights {
     }
 
     fn judge(&self, records: &Path, input: &Path, workers: &[&str], undone: &Ranges) -> Result<()> {
+        self.judge_letters(records, input, workers, undone, |_| Ok(()))
+    }
+
+    fn judge_letters(
+        &self,
+        records: &Path,
+        input: &Path,
+        workers: &[&str],
+        undone: &Ranges,
+        change: impl Fn(&mut Value) -> Result<()>,
+    ) -> Result<()> {
         let folder = self.check_folder()?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut arguments = vec!["--input-topic".into(), self.input(), "--input".into(), text(input), "--records".into(), text(records)];
         for output in ["updates", "enriched", "delayed", "dead"] {
             arguments.extend([format!("--{output}"), self.dump(&folder, &self.output(output), undone)?]);
         }
+        let letters = folder.join(format!("{}.jsonl", self.output("dead")));
+        let mut changed = String::new();
+        for line in fs::read_to_string(&letters)?.lines() {
+            let mut letter: Value = serde_json::from_str(line)?;
+            change(&mut letter)?;
+            changed.push_str(&format!("{letter}\n"));
+        }
+        fs::write(&letters, changed)?;
         let merged = self.merged_state(&folder, workers)?;
         let state = self.ask_state(&merged, &["state", "scan", "-o", "json"])?;
         let books = self.ask_state(&merged, &["books", "-o", "json"])?;

@@ -259,7 +259,8 @@ impl Process {
         self.success()
     }
 
-    fn check_alive(&self) -> Result<()> {
+    /// `Err`, with the end of its log, once it has ended.
+    pub fn check_alive(&self) -> Result<()> {
         let lines = self.log.lock();
         ensure!(!lines.ended, "{}: {}; its log ends with\n{}", self.name, self.end_in_words(), lines.tail());
         Ok(())

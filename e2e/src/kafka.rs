@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -95,6 +95,20 @@ impl Broker {
         until(&format!("topic {name} has {partitions} partitions"), PATIENCE, || {
             let metadata = self.admin.inner().fetch_metadata(Some(name), PATIENCE)?;
             Ok((metadata.topics()[0].partitions().len() == partitions as usize).then_some(()))
+        })
+    }
+
+    /// Gives a topic these settings, and no others but that it keeps its records; waits until the broker knows them.
+    pub fn set(&self, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let kept = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("retention.ms", "-1");
+        let config = settings.iter().fold(kept, |config, (name, value)| config.set(name, value));
+        let done = self.runtime.block_on(self.admin.alter_configs([&config], &limits()))?;
+        ensure!(done.iter().all(std::result::Result::is_ok), "set {settings:?} of topic {topic}: {done:?}");
+        until(&format!("topic {topic} has {settings:?}"), PATIENCE, || {
+            let described = self.runtime.block_on(self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &limits()))?;
+            let found = described.into_iter().next().context("an answer for the topic")?.map_err(|code| anyhow!("{topic}: {code}"))?;
+            let has = |(name, value): &(&str, &str)| found.get(name).is_some_and(|entry| entry.value.as_deref() == Some(*value));
+            Ok(settings.iter().all(has).then_some(()))
         })
     }
 

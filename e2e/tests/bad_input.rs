@@ -68,7 +68,10 @@ fn topics_that_do_not_fit_are_named() -> Result<()> {
         let narrow = format!("{input}.narrow");
         flights.broker.create_topic(&narrow, 6)?;
         let two = format!("      startFrom: earliest\n    - name: narrow\n      topic: {narrow}\n");
-        check_changed(&flights, "      startFrom: earliest\n", &two, UNUSABLE, &[&input, "12 partitions", &narrow, "6"])
+        check_changed(&flights, "      startFrom: earliest\n", &two, UNUSABLE, &[&input, "12 partitions", &narrow, "6"])?;
+        let as_input = format!("topic: {narrow}\n            partitioner: input\n");
+        let said = ["spec.pipeline[6].route[0].emit.partitioner", &narrow, "12", "it has 6", "--alter"];
+        check_changed(&flights, &format!("topic: {delayed}\n"), &as_input, UNUSABLE, &said)
     })
 }
 

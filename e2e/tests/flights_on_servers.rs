@@ -4,9 +4,11 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::flights::{Flights, SHARDS, records};
+use forebay_e2e::flights::{Flights, SHARDS, records, replaced};
 use forebay_e2e::in_folder;
-use forebay_e2e::kafka::Feeder;
+use forebay_e2e::kafka::{Broker, Feeder};
+use forebay_e2e::s3::S3;
+use rdkafka::message::Message;
 use serde_json::Value;
 
 /// Method: the year's flights in three parts. After the first the job runs twice; before the last its disk is lost, so that it starts from S3
@@ -104,6 +106,54 @@ fn poison_is_kept_and_put_back_once() -> Result<()> {
         ensure!(values(&refused) == values(&dead), "a replayed record is not what it was");
         let all = flights.input_where(|_, _| true)?;
         flights.check_some(&all, &["one"])
+    })
+}
+
+/// Method: flights that are late get a time stamp of their own, those of more than five hours so far in the future that Kafka refuses them. These must be dead letters, and
+/// all others come out.
+#[test]
+fn time_stamps_that_kafka_refuses_are_dead_letters() -> Result<()> {
+    in_folder("future", |folder| {
+        let stamped = |manifest| {
+            let emit = "emit:\n            timestamp: if .dep_delay > 300 { 4000000000000 } else { .time }\n            topic: ";
+            let manifest = replaced(manifest, "emit:\n            topic: ", emit)?;
+            Ok(manifest)
+        };
+        let s3 = S3::of_environment()?;
+        let flights = Flights::new(folder, Broker::of_environment()?, &s3, stamped)?;
+        let records = records(20_000)?;
+        flights.feed(&records)?;
+        flights.run_until_end("one")?;
+        let delays: Vec<Value> = records.iter().filter_map(|record| serde_json::from_str(&record.value).ok()).collect();
+        let delayed = |range: std::ops::RangeInclusive<i64>| {
+            let is_meant =
+                |flight: &&Value| flight["tailnum"].is_string() && flight["dep_delay"].as_i64().is_some_and(|delay| range.contains(&delay));
+            let mut ids: Vec<String> = delays.iter().filter(is_meant).map(|flight| flight["id"].to_string()).collect();
+            ids.sort();
+            ids
+        };
+        let mut refused = Vec::new();
+        for letter in listed(&flights)?.iter().filter(|letter| letter["headers"]["forebay.step"] == "route") {
+            let said = letter["headers"]["forebay.error"].as_str().unwrap_or_default();
+            ensure!(said.contains("message.timestamp.after.max.ms") && said.contains("4000000000000"), "it says: {said}");
+            let flight: Value = serde_json::from_str(letter["value"].as_str().context("a value of text")?)?;
+            refused.push(flight["id"].to_string());
+        }
+        refused.sort();
+        // Refused ones are not remembered, so that each repetition is refused again.
+        let long = delayed(301..=3000);
+        ensure!(!long.is_empty() && refused == long, "{} are refused, {} are that late", refused.len(), long.len());
+        let mut put_out = Vec::new();
+        flights.broker.read(&flights.output("delayed"), |record| {
+            let flight: Value = serde_json::from_slice(record.payload().context("a value")?)?;
+            put_out.push(flight["id"].to_string());
+            Ok(())
+        })?;
+        put_out.sort();
+        let mut late = delayed(61..=300);
+        late.dedup();
+        ensure!(put_out == late, "{} came out, {} are late", put_out.len(), late.len());
+        Ok(())
     })
 }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use forebay_e2e::flights::{Flights, every_second, records};
-use forebay_e2e::in_folder;
 use forebay_e2e::job::Line;
 use forebay_e2e::kafka::Broker;
 use forebay_e2e::s3::S3;
+use forebay_e2e::{PATIENCE, in_folder, until};
 
 /// Kills of each of the two workers, and as many more as it takes until every phase was hit.
 const KILLS: usize = 30;
@@ -27,12 +27,18 @@ const PHASES: [&str; 12] =
 const CLAIM_COMMIT: &str = "commit of a claim";
 const LISTING: &str = "listing";
 
+/// The exit code of a process that lost its shards.
+const LOST: Option<i32> = Some(3);
+/// A transaction lasts for 30 s at most.
+const PAST_TRANSACTION: Duration = Duration::from_secs(31);
+
 /// How often each phase was hit, by both workers.
 type Hits = Mutex<BTreeMap<&'static str, usize>>;
 
 /// Method: two workers share the shards, checkpoints come every second, records come in all the time. Each worker is killed as soon as its log
 /// says that the wanted phase has begun, or a few milliseconds later; its disk is lost now and then. What it was doing when it died is read
-/// off its log afterwards, and each phase must have been hit. Then all is worked off, and the oracle judges.
+/// off its log afterwards, and each phase must have been hit. A third one claims a shard of each again and again, is killed as well, or stopped in a
+/// commit for longer than its transaction may last. Then all is worked off, and the oracle judges.
 #[test]
 fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
     in_folder("kills", |folder| {
@@ -41,14 +47,17 @@ fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
         let records = records(336_776)?;
         let workers = [("a", "0-1"), ("b", "2-3")];
         let (over, hits) = (AtomicBool::new(false), Hits::default());
-        let (fed, kills) = thread::scope(|scope| {
+        let (fed, kills, rival) = thread::scope(|scope| {
             let feeder = scope.spawn(|| flights.feed_slowly(&records, &over));
             let killers = workers.map(|(name, shards)| scope.spawn(|| kill(&flights, name, shards, &hits)));
+            let rival = scope.spawn(|| claim_again_and_again(&flights, &over));
             let kills: Vec<_> = killers.into_iter().map(|killer| killer.join().map_err(|_| anyhow!("a killer panicked"))).collect();
             over.store(true, Ordering::SeqCst);
-            (feeder.join().map_err(|_| anyhow!("the feeder panicked")), kills)
+            (feeder.join().map_err(|_| anyhow!("the feeder panicked")), kills, rival.join().map_err(|_| anyhow!("the rival panicked")))
         });
-        let fed = fed??;
+        let (fed, rivalry) = (fed??, rival??);
+        println!("{rivalry:?}");
+        ensure!(rivalry.lost > 0 && rivalry.killed > 0 && rivalry.stopped > 0, "shards were not fought for: {rivalry:?}");
         let kills = kills.into_iter().map(Result::flatten).sum::<Result<usize>>()?;
         println!("{kills} kills while {fed} records came in; of these during: {:?}", counts(&hits));
         ensure!(missing(&hits).is_empty(), "no kill hit {:?}: {:?}", missing(&hits), counts(&hits));
@@ -57,8 +66,58 @@ fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
         let start = |(name, shards)| flights.forebay.run(name, &flights.state_dir(name), &["--shards", shards, "--until-end"]);
         let mut running = workers.map(start).into_iter().collect::<Result<Vec<_>>>()?;
         running.iter_mut().try_for_each(|process| process.success())?;
-        flights.check(&records[..fed], &["a", "b"])
+        flights.check(&records[..fed], &["a", "b", "c"])
     })
+}
+
+/// How a third worker's lives ended.
+#[derive(Debug, Default)]
+struct Rivalry {
+    /// The others took its shards back.
+    lost: usize,
+    killed: usize,
+    /// It woke up after its transaction was over, and lost its shards then.
+    stopped: usize,
+}
+
+/// Starts a worker that takes a shard from each of the others; they take it back whenever they start again. It ends by that, by a kill in a commit,
+/// or sleeps through one.
+fn claim_again_and_again(flights: &Flights, over: &AtomicBool) -> Result<Rivalry> {
+    let mut rivalry = Rivalry::default();
+    let verbose = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug");
+    for number in 0.. {
+        if over.load(Ordering::SeqCst) {
+            break;
+        }
+        let mut process = verbose.run("c", &flights.state_dir("c"), &["--shards", "1-2"])?;
+        // It may lose its shards before it has any records.
+        let works = process.wait_for("a commit", |line| begins("commit", line)).is_ok();
+        let ending = match number % 3 {
+            _ if !works => &mut rivalry.lost,
+            0 => {
+                process.kill()?;
+                rivalry.killed += 1;
+                continue;
+            }
+            1 => {
+                process.signal("STOP")?;
+                thread::sleep(PAST_TRANSACTION);
+                process.signal("CONT")?;
+                &mut rivalry.stopped
+            }
+            _ => &mut rivalry.lost,
+        };
+        let is_over = || Ok((over.load(Ordering::SeqCst) || process.check_alive().is_err()).then_some(()));
+        until("the rival loses its shards", PATIENCE, is_over)?;
+        if over.load(Ordering::SeqCst) {
+            // Nobody takes them from it any more.
+            break;
+        }
+        let code = process.exit()?;
+        ensure!(code == LOST, "the rival ended with {code:?}:\n{}", process.tail());
+        *ending += 1;
+    }
+    Ok(rivalry)
 }
 
 fn counts(hits: &Hits) -> BTreeMap<&'static str, usize> {
@@ -131,7 +190,9 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
         match line.message() {
             // Whatever was claimed or restored is given up with it, and begins again.
             "incarnation is over; all shards are claimed again" => open.retain(|(phase, _)| matches!(*phase, "checkpoint" | "upload")),
-            "shard failed" | "shard is stalled: it needs help" => open.retain(|(phase, shard)| phase.starts_with("commit") || shard != of),
+            "shard failed" | "shard is stalled: it needs help" | "shard is given up to a worker with a better right" => {
+                open.retain(|(phase, shard)| phase.starts_with("commit") || shard != of)
+            }
             "restore begins" | "restore ends" => open.retain(|entry| !is_step_of(entry)),
             "commit ends" => open.retain(|(phase, _)| !phase.starts_with("commit") && *phase != LISTING),
             message => {

@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::job::Process;
-use forebay_e2e::kafka::Broker;
+use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
+use serde_json::Value;
 
 /// The exit code of a process that was to work all off, and a shard of which needs help.
 const STALLED: Option<i32> = Some(4);
@@ -103,6 +104,49 @@ fn a_journal_that_was_cut_by_others_stops_its_shard_and_is_named() -> Result<()>
         job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
         job.stop()?;
         flights.check(&records, &["lost"])
+    })
+}
+
+/// Method: an output takes no record any more while the job runs, and the records of one aircraft only go there. Its shard must stop and say so, the others
+/// must go on, although all of them commit in the same transactions; and all must come out once the topic is mended.
+#[test]
+fn an_output_that_refuses_records_stops_the_shard_that_writes_to_it() -> Result<()> {
+    in_folder("refusing", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let delayed = |record: &Record| {
+            let flight: Option<Value> = serde_json::from_str(&record.value).ok();
+            flight.is_some_and(|flight| flight["dep_delay"].as_i64().is_some_and(|minutes| minutes > 60))
+        };
+        let all = records(20_000)?;
+        let late = all.iter().find(|record| record.key.is_some() && delayed(record)).context("a flight that was late")?.key.clone();
+        let records: Vec<Record> = all.into_iter().filter(|record| record.key == late || !delayed(record)).collect();
+        flights.broker.set(&flights.output("delayed"), &[("max.message.bytes", "100")])?;
+        // A job that is started now is told so.
+        let refused = flights.forebay.call(&["run", "--until-end"])?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(refused.status.code() == Some(2) && said.contains("max.message.bytes"), "it ended with {:?}: {said}", refused.status);
+        flights.broker.set(&flights.output("delayed"), &[("max.message.bytes", "1048588")])?;
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        job.wait_until_running(SHARDS as usize)?;
+        flights.broker.set(&flights.output("delayed"), &[("max.message.bytes", "100")])?;
+        flights.feed(&records)?;
+
+        let said = job.wait_for("the shard's failure", |line| line.message() == "shard is stalled: it needs help")?;
+        let reason = said.field("reason").unwrap_or_default();
+        ensure!(reason.contains(&flights.output("delayed")), "the topic is not named: {reason}");
+        let partition = flights.partition_of(&late)?;
+        ensure!(said.field("shard") == Some((partition % SHARDS).to_string().as_str()), "another shard stopped: {reason}");
+        job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
+        let ends = flights.broker.ranges(&flights.input())?;
+        let others: u64 = (0..).zip(&ends).filter(|(at, _)| at % SHARDS != partition % SHARDS).map(|(_, (_, end))| end).sum();
+        job.wait_until_metric("forebay_records_total", others as f64)?;
+        ensure!(flights.counts()?[&flights.output("delayed")] == 0, "the topic took records after all");
+
+        flights.broker.set(&flights.output("delayed"), &[("max.message.bytes", "1048588")])?;
+        job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS))?;
+        job.wait_until_metric("forebay_records_total", records.len() as f64)?;
+        job.stop()?;
+        flights.check(&records, &["one"])
     })
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use forebay_e2e::flights::{Flights, records, replaced};
+use forebay_e2e::flights::{Flights, every_second, records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::job::Process;
 use forebay_e2e::kafka::Broker;
@@ -25,7 +25,26 @@ fn a_backlog_and_a_long_journal_take_no_more_memory_than_was_granted() -> Result
         work_off(&flights, half)?;
         fs::remove_dir_all(flights.state_dir("one"))?;
         flights.feed(&records[half..])?;
-        work_off(&flights, records.len())
+        work_off(&flights, records.len())?;
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: the same in one go with checkpoints every second, and every thirtieth record has 100 KB.
+#[test]
+fn large_records_and_checkpoints_take_no_more_memory_than_was_granted() -> Result<()> {
+    in_folder("large", |folder| {
+        let flights = Flights::new(folder, Broker::of_environment()?, &S3::of_environment()?, every_second)?;
+        let filler = format!(", \"filler\": \"{}\"}}", "x".repeat(100 << 10));
+        let mut records = records(60_000)?;
+        for record in records.iter_mut().step_by(30) {
+            if let Some(opened) = record.value.strip_suffix('}') {
+                record.value = format!("{opened}{filler}");
+            }
+        }
+        flights.feed(&records)?;
+        work_off(&flights, records.len())?;
+        flights.check(&records, &["one"])
     })
 }
 

@@ -1,14 +1,18 @@
 //! Promise: while a broker or the object store is away nothing is lost, and work goes on by itself when it is back.
 
-use std::fs;
+use std::time::Duration;
+use std::{fs, thread};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records};
-use forebay_e2e::in_folder;
-use forebay_e2e::job::Process;
+use forebay_e2e::job::{Line, Process};
 use forebay_e2e::kafka::Broker;
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
+use forebay_e2e::{PATIENCE, in_folder, until};
+
+/// From here on `--memory` is kept to; see docs/cli.md.
+const MEMORY_MIB: u64 = 256;
 
 /// Method: a broker of the test's own is killed in the middle of a commit, and started again on its data.
 #[test]
@@ -26,6 +30,38 @@ fn a_broker_that_dies_and_comes_back_loses_nothing() -> Result<()> {
         flights.feed(&records[30_000..])?;
         wait_until_worked_off(&job, records.len())?;
         job.stop()?;
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: a broker of the test's own freezes in the middle of a commit, while far more than memory takes waits in the input. The job must come to rest
+/// with what it has, within what it was granted, and go on by itself once the broker answers again.
+#[test]
+fn a_broker_that_freezes_in_a_commit_holds_the_job_back() -> Result<()> {
+    in_folder("frozen", |folder| {
+        let kafka = Instance::up("kafka", "frozen")?;
+        let flights = Flights::new(folder, kafka.broker()?, &S3::of_environment()?, every_second)?;
+        let records = records(336_776)?;
+        let memory = format!("{MEMORY_MIB}Mi");
+        flights.feed(&records)?;
+        let verbose = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug");
+        let job = verbose.run("one", &flights.state_dir("one"), &["--memory", &memory])?;
+        let with_records = |line: &Line| line.message() == "commit begins" && line.number("records").is_some_and(|records| records > 0);
+        job.wait_for("a commit", with_records)?;
+        let frozen = kafka.freeze()?;
+        let mut before = 0.0;
+        until("the job is at rest", PATIENCE, || {
+            let now = job.metric("forebay_shard_uncommitted_records")?;
+            let rests = now == before && now > 0.0;
+            before = now;
+            thread::sleep(Duration::from_millis(500));
+            Ok(rests.then_some(()))
+        })?;
+        drop(frozen);
+        wait_until_worked_off(&job, records.len())?;
+        let peak_mib = job.peak_memory_bytes()? >> 20;
+        job.stop()?;
+        ensure!(peak_mib < MEMORY_MIB, "it held {peak_mib} MiB, {MEMORY_MIB} were granted");
         flights.check(&records, &["one"])
     })
 }

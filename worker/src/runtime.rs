@@ -90,6 +90,19 @@ pub enum RuntimeError {
         /// The system's words.
         reason: String,
     },
+    /// The shards do not fit.
+    #[error(
+        "{shards} shards in one process need {needed_mib} MiB of memory, and it may use {found_mib}: give it more (`--memory`, `spec.state.memory`), share \
+         the shards among several (`--shards`), or make the job anew with fewer (`spec.shards`)"
+    )]
+    Memory {
+        /// How many.
+        shards: usize,
+        /// What it may use.
+        found_mib: usize,
+        /// What that many need.
+        needed_mib: usize,
+    },
 }
 
 /// A running worker. Dropping it does not stop it: [`Runtime::stop`], then [`Runtime::join`].
@@ -113,7 +126,7 @@ impl Runtime {
         engine.log.describe()?;
         // A worker that is told its shards later may come to have them all.
         let shards_max = if options.assignment.1.is_empty() { options.shards as usize } else { options.assignment.1.len() };
-        let budget = Budget::of(options.memory_bytes_max, shards_max);
+        let budget = Budget::of(options.memory_bytes_max, shards_max)?;
         let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
@@ -246,6 +259,9 @@ fn ensure_journal<L: Log>(log: &L) -> Result<(), LogError> {
 /// Code, threads, compiled expressions, the clients of log and object store.
 const PROGRAM_BYTES: usize = 160 << 20;
 
+/// Below this an epoch has hardly more records than commits have overhead.
+const EPOCH_BYTES_MIN: usize = 64 << 10;
+
 /// How the memory of a worker is shared out (I9).
 struct Budget {
     database_bytes: usize,
@@ -259,11 +275,42 @@ impl Budget {
     /// much, since two epochs of a shard are in memory at once, each with its changes encoded, and a producer holds a copy of one. What is left is
     /// for the log's buffers, and for the allocator, which takes a quarter to a third more than it gives (all measured in a drain of the workload
     /// `action`: twice the epochs cost a third less of the broker's time and 6% less of the client's, half the decoded state 3% more).
-    fn of(bytes: usize, shards: usize) -> Self {
+    fn of(bytes: usize, shards: usize) -> Result<Self, RuntimeError> {
         let shards = shards.max(1);
         let rest = bytes - PROGRAM_BYTES.min(bytes / 3);
         // 16 MiB are about 100 ms of a shard at full speed; larger epochs gain nothing.
-        let epoch_bytes = (rest / 9 / shards).clamp(256 << 10, 16 << 20);
-        Self { database_bytes: (rest / 4).max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: rest / 10 / shards, epoch_bytes }
+        let epoch_bytes = (rest / 9 / shards).min(16 << 20);
+        if epoch_bytes < EPOCH_BYTES_MIN {
+            let needed_mib = (PROGRAM_BYTES + shards * 9 * EPOCH_BYTES_MIN).div_ceil(1 << 20);
+            return Err(RuntimeError::Memory { shards, found_mib: bytes >> 20, needed_mib });
+        }
+        Ok(Self { database_bytes: (rest / 4).max(forebay_state::MEMORY_BYTES_MIN), cache_bytes: rest / 10 / shards, epoch_bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shared_out_is_there_however_many_shards_there_are() {
+        for mib in [256, 512, 1024, 8192, 65_536] {
+            for shards in [1, 4, 64, 304, 1024] {
+                let bytes = mib << 20;
+                let rest = bytes - PROGRAM_BYTES.min(bytes / 3);
+                match Budget::of(bytes, shards) {
+                    Ok(Budget { database_bytes, cache_bytes, epoch_bytes }) => {
+                        let held = database_bytes + shards * (cache_bytes + 3 * epoch_bytes);
+                        // What is left is a quarter for the allocator and the log's buffers.
+                        assert!(held <= rest * 3 / 4, "{shards} shards on {mib} MiB hold {held} of {rest} bytes");
+                    }
+                    Err(error) => assert!(rest / 9 / shards < EPOCH_BYTES_MIN, "{error}"),
+                }
+            }
+        }
+        let error = Budget::of(512 << 20, 1024).map(|budget| budget.epoch_bytes).unwrap_err().to_string();
+        assert!(error.starts_with("1024 shards in one process need 736 MiB of memory, and it may use 512"), "{error}");
+        assert!(Budget::of(736 << 20, 1024).is_ok());
+        assert!(Budget::of(256 << 20, 64).is_ok());
     }
 }

@@ -53,6 +53,28 @@ pub struct TopicInfo {
     pub partitions: u32,
 }
 
+/// Which time stamps a topic takes, by its brokers' clock. A transaction with another is refused as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampLimits {
+    /// How far behind the clock.
+    pub behind_max: Duration,
+    /// How far ahead of it.
+    pub ahead_max: Duration,
+}
+
+impl TimestampLimits {
+    /// All of them.
+    pub const NONE: Self = Self { behind_max: Duration::MAX, ahead_max: Duration::MAX };
+
+    /// The one that the topic takes and that is closest to this.
+    pub fn nearest(self, timestamp: Timestamp, now: Timestamp) -> Timestamp {
+        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let oldest = now.as_millis().saturating_sub(millis(self.behind_max));
+        let newest = now.as_millis().saturating_add(millis(self.ahead_max));
+        Timestamp::from_millis(timestamp.as_millis().clamp(oldest, newest))
+    }
+}
+
 /// Where a job without journal and snapshot starts to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartFrom {
@@ -220,6 +242,11 @@ pub trait Log: Send + Sync + 'static {
     /// Inputs, then outputs, then the journal, in the order of [`JobTopics`]. A topic that is missing is an error, except the journal: it then has
     /// no partitions and no id.
     fn describe(&self) -> Result<Vec<TopicInfo>, LogError>;
+
+    /// What time stamps the outputs take, in the order of [`JobTopics`]; those that the list is too short for take all.
+    fn timestamp_limits(&self) -> Result<Vec<TimestampLimits>, LogError> {
+        Ok(Vec::new())
+    }
 
     /// Makes the journal topic if it is not there, with one partition per shard and the settings that the protocol needs.
     fn ensure_journal(&self) -> Result<(), LogError>;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use forebay_crds::pipeline::{Step, check_steps};
-use forebay_engine::ids::{OutputId, TableId};
+use forebay_engine::ids::{OutputId, TableId, Timestamp};
+use forebay_engine::log::TimestampLimits;
 use regex::Regex;
 
 use crate::expression::{Expression, ExpressionError, Touched, Types};
@@ -31,6 +32,16 @@ pub struct CompileContext {
     /// The most bytes that an output record may have (key, value and headers): what the topics take. A record that would make a larger one is
     /// a dead letter, whose own value is cut to this.
     pub record_bytes_max: usize,
+    /// What time stamps the outputs take; `OutputId` is the index, and one that is not there takes all. A record that would make another is a
+    /// dead letter, whose own is the nearest that its topic takes.
+    pub timestamp_limits: Vec<TimestampLimits>,
+}
+
+impl CompileContext {
+    /// What an output record's time stamp must be so that its topic takes it: this one, or the nearest.
+    pub(crate) fn nearest_timestamp(&self, output: OutputId, timestamp: Timestamp, now: Timestamp) -> Timestamp {
+        self.timestamp_limits.get(usize::from(output.get())).map_or(timestamp, |limits| limits.nearest(timestamp, now))
+    }
 }
 
 /// One input topic.

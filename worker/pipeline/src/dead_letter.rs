@@ -1,4 +1,5 @@
-//! The format of a dead letter: the input record's key, value, headers and time stamp as they were, and these headers in addition, all UTF-8:
+//! The format of a dead letter: the input record's key, value, headers and time stamp as they were (the nearest time stamp that the topic
+//! takes), and these headers in addition, all UTF-8:
 //!
 //! | header | what |
 //! |---|---|
@@ -14,9 +15,11 @@
 //!
 //! Headers of the input that begin with `forebay.` are left out: a dead letter that was replayed and failed again has them once.
 
-use forebay_engine::record::{Destination, Header, InputRecord, Outputs};
+use forebay_engine::pipeline::Workspace;
+use forebay_engine::record::{Destination, Header, InputRecord};
 
 use crate::compile::CompileContext;
+use crate::document::Document;
 
 /// What all these headers begin with.
 pub const HEADER_PREFIX: &str = "forebay.";
@@ -31,7 +34,14 @@ const FRAMING_BYTES: usize = 512;
 const HEADER_FRAMING_BYTES: usize = 8;
 
 /// Puts the record out as a dead letter.
-pub(crate) fn push<'r>(context: &CompileContext, record: &InputRecord<'r>, index: usize, step: &str, reason: &str, outputs: &mut Outputs) {
+pub(crate) fn push<'r>(
+    context: &CompileContext,
+    record: &InputRecord<'r>,
+    index: usize,
+    step: &str,
+    reason: &str,
+    workspace: &mut Workspace<'_, Document>,
+) {
     let partition = record.partition.to_string();
     let offset = record.offset.to_string();
     let timestamp = record.timestamp.as_millis().to_string();
@@ -69,8 +79,9 @@ pub(crate) fn push<'r>(context: &CompileContext, record: &InputRecord<'r>, index
     let value = fit(record.value, "forebay.value_bytes");
     headers.extend(about);
     headers.extend(cuts.iter().map(|(name, bytes)| own(name, bytes)));
-    let to = Destination { output: context.dead_letter, partition: None, timestamp: record.timestamp, key };
-    outputs.push(to, value, &headers);
+    let timestamp = context.nearest_timestamp(context.dead_letter, record.timestamp, workspace.now());
+    let to = Destination { output: context.dead_letter, partition: None, timestamp, key };
+    workspace.outputs().push(to, value, &headers);
 }
 
 fn len(bytes: Option<&[u8]>) -> usize {

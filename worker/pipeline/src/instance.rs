@@ -56,7 +56,7 @@ impl Pipeline for PipelineInstance {
                 Err(Failure::State(error)) => return Err(error),
                 Err(Failure::Record(reason)) => {
                     workspace.undo();
-                    dead_letter::push(&compiled.context, record, index, compiled.names[index], &reason, workspace.outputs());
+                    dead_letter::push(&compiled.context, record, index, compiled.names[index], &reason, workspace);
                     return Ok(Verdict::Rejected);
                 }
             }

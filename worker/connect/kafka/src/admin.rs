@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay_engine::log::LogError;
+use forebay_engine::log::{LogError, TimestampLimits};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -17,6 +17,13 @@ use crate::journal::{Isolation, Readers, offset, signed};
 use crate::native::{Described, describe_topics};
 use crate::offsets;
 use crate::options::KafkaOptions;
+
+/// What a broker takes by default since Kafka 4.0.
+const AHEAD_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// How far the brokers' clocks may be from ours: so much nearer to our clock than a topic allows must a time stamp be, if it allows twice as
+/// much.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// The administrative side of a cluster. The client is made when it is first needed.
 pub(crate) struct Admin {
@@ -185,6 +192,16 @@ impl Admin {
         self.settings(action, &wanted)
     }
 
+    /// See [`forebay_engine::log::Log::timestamp_limits`].
+    pub(crate) fn timestamp_limits(&self) -> Result<Vec<TimestampLimits>, LogError> {
+        let outputs: Vec<&str> = self.options.topics.outputs.iter().map(String::as_str).collect();
+        match self.topic_settings("look at the outputs' settings", &outputs) {
+            Ok(all) => Ok(all.iter().map(timestamp_limits).collect()),
+            Err(LogError::Denied { .. }) => Ok(vec![timestamp_limits(&Settings::new()); outputs.len()]),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The settings of a broker.
     pub(crate) fn broker_settings(&self, action: &str, broker: i32) -> Result<Settings, LogError> {
         Ok(self.settings(action, &[ResourceSpecifier::Broker(broker)])?.pop().unwrap_or_default())
@@ -297,5 +314,20 @@ impl Admin {
         let made: AdminClient<_> = self.options.admin().create_with_context(events).map_err(|e| creation("open an admin client", &e))?;
         made.inner().context().log_in(made.inner());
         Ok(kept.insert(Arc::new(made)).clone())
+    }
+}
+
+/// Settings that cannot be seen are taken for the defaults.
+fn timestamp_limits(settings: &Settings) -> TimestampLimits {
+    if settings.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime") {
+        return TimestampLimits::NONE;
+    }
+    let limit = |name: &str, default: Duration| {
+        let limit = settings.get(name).and_then(|millis| millis.parse().ok()).map_or(default, Duration::from_millis);
+        limit - CLOCKS_APART.min(limit / 2)
+    };
+    TimestampLimits {
+        behind_max: limit("message.timestamp.before.max.ms", Duration::MAX),
+        ahead_max: limit("message.timestamp.after.max.ms", AHEAD_DEFAULT),
     }
 }

@@ -118,6 +118,8 @@ pub(crate) struct Feed {
     pub readers: Arc<Readers>,
     pub heard: Arc<Heard>,
     pub options: Arc<KafkaOptions>,
+    /// How many partitions fit into the memory for them.
+    partitions_max: usize,
     slots: Arc<Slots>,
     ids: Arc<Ids>,
     stop: Arc<AtomicBool>,
@@ -143,7 +145,8 @@ impl Feed {
         };
         let spawned = thread::Builder::new().name("kafka-input".into()).spawn(move || watch.run());
         let thread = spawned.map_err(|e| LogError::Unavailable { action: "start the input thread".into(), reason: e.to_string() })?;
-        Ok(Self { consumer, readers, heard, options, slots, ids, stop, thread: Some(thread) })
+        let partitions_max = options.partitions_max(partitions);
+        Ok(Self { consumer, readers, heard, options, partitions_max, slots, ids, stop, thread: Some(thread) })
     }
 
     /// Starts to fetch partitions at positions that are checked before. A queue and a slot per partition, in the order of `starts`.
@@ -153,6 +156,7 @@ impl Feed {
         starts: &[(Place, u64)],
     ) -> Result<Vec<(PartitionQueue<ClientEvents>, Arc<Slot>)>, LogError> {
         let places: Vec<Place> = starts.iter().map(|(place, _)| place.clone()).collect();
+        self.check_memory(action, &places)?;
         self.check_ids(action, &places)?;
         let ends = self.check(action, starts, &places)?;
         let mut acquired = Vec::with_capacity(starts.len());
@@ -186,6 +190,21 @@ impl Feed {
         }
     }
 
+    /// Refuses what would not fit: one shard that waits for help is better than a process that the kernel ends.
+    fn check_memory(&self, action: &str, places: &[Place]) -> Result<(), LogError> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, more) = (slots.len(), places.iter().filter(|place| !slots.contains_key(*place)).count());
+        if read + more <= self.partitions_max {
+            return Ok(());
+        }
+        let most = self.partitions_max;
+        let reason = format!(
+            "this process reads {read} partitions, and its memory is enough for {most}, not for {more} more: give it more (`--memory`, \
+             `spec.state.memory`), or share the shards among more workers"
+        );
+        Err(LogError::Denied { action: action.into(), reason })
+    }
+
     fn check_ids(&self, action: &str, places: &[Place]) -> Result<(), LogError> {
         let topics = watched_topics(places, &self.options.topics.journal);
         let described = describe_topics(self.consumer.client(), &topics, self.options.request_timeout)
@@ -197,7 +216,7 @@ impl Feed {
     }
 
     /// Whether a partition still has a position. Asks for the high watermark only where the last stable offset does not settle it.
-    pub(crate) fn check_position(&self, action: &str, place: &Place, at: u64) -> Result<(), LogError> {
+    fn check_position(&self, action: &str, place: &Place, at: u64) -> Result<(), LogError> {
         let partition = u32::try_from(place.1).unwrap_or_default();
         let range = self.readers.watermarks(Isolation::Uncommitted, action, &place.0, partition)?;
         check_range(action, &place.0, partition, at, range, INPUT_WAY_OUT)

@@ -21,8 +21,8 @@ use rdkafka::topic_partition_list as list;
 use crate::context::ClientEvents;
 use crate::errors::{code_of, log_error};
 use crate::feed::{Feed, Slot, Trouble};
-use crate::journal::{offset, signed};
-use crate::offsets::{self, Place};
+use crate::journal::signed;
+use crate::offsets::Place;
 
 /// The longest sleep between two looks at the queues.
 const NAP: Duration = Duration::from_millis(10);
@@ -122,8 +122,8 @@ impl KafkaInput {
                     flow
                 });
                 if let Some(error) = error {
-                    let (place, next) = (lane.place.clone(), lane.next);
-                    self.judge(&error, &place, next)?;
+                    let place = lane.place.clone();
+                    self.judge(&error, &place)?;
                 }
                 handed += taken;
                 more |= taken == most;
@@ -144,24 +144,25 @@ impl KafkaInput {
         })
     }
 
-    /// Whether an error of a partition ends the reading. Most do not: librdkafka goes on trying.
-    fn judge(&self, error: &KafkaError, place: &Place, next: u64) -> Result<(), LogError> {
+    /// Whether an error of a partition ends the reading. Most do not: librdkafka goes on trying. Nothing is asked of the brokers here: the other
+    /// shards of the thread would wait with this one.
+    fn judge(&self, error: &KafkaError, place: &Place) -> Result<(), LogError> {
         let name = format!("{}-{}", place.0, place.1);
-        let fail = |error: &KafkaError| log_error(&self.action, &name, error, &self.feed.heard);
+        let fail = || Err(log_error(&self.action, &name, error, &self.feed.heard));
         match code_of(error) {
-            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::LogTruncation | RDKafkaErrorCode::OffsetOutOfRange) => {
-                self.feed.check_position(&self.action, place, next)?;
-                // The position is there after all: a replica that lagged behind answered. librdkafka has stopped, so it is told again.
-                let limit = self.feed.options.request_timeout;
-                self.feed.consumer.seek(&place.0, place.1, list::Offset::Offset(offset(next)), limit).map_err(|e| fail(&e))
+            Some(
+                RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::LogTruncation
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition,
+            ) => {
+                let reason = format!("{name}: {error}; the input is opened again, which finds out whether its records are still there");
+                Err(LogError::Unavailable { action: self.action.clone(), reason })
             }
-            Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition) => {
-                let limit = self.feed.options.request_timeout;
-                let there = offsets::partition_count(&self.feed.consumer, &self.feed.heard, &self.action, &place.0, limit)?;
-                if there.is_some_and(|count| signed(count) > place.1) { Ok(()) } else { Err(fail(error)) }
-            }
-            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => Err(fail(error)),
-            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => Err(fail(error)),
+            Some(RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed) => fail(),
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => fail(),
             _ => {
                 tracing::debug!(partition = name, %error, "reading goes on after an error");
                 Ok(())

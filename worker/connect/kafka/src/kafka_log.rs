@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use forebay_engine::ids::{Incarnation, InputId, JournalOffset, Offset, Partition, ShardId};
-use forebay_engine::log::{Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, StartFrom, TopicInfo, View};
+use forebay_engine::log::{
+    Deadlines, InputPosition, JobTopics, JournalEntry, JournalRange, Log, LogError, StartFrom, TimestampLimits, TopicInfo, View,
+};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
@@ -163,6 +165,10 @@ impl Log for KafkaLog {
             }
         }
         Ok(described)
+    }
+
+    fn timestamp_limits(&self) -> Result<Vec<TimestampLimits>, LogError> {
+        self.admin.timestamp_limits()
     }
 
     fn ensure_journal(&self) -> Result<(), LogError> {

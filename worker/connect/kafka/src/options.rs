@@ -14,7 +14,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use crate::login::TOKEN_FILE;
 
 /// Set by this crate alone: exactly-once rests on them.
-const OURS: [&str; 12] = [
+const OURS: [&str; 13] = [
     "auto.offset.reset",
     "delivery.report.only.error",
     "enable.auto.commit",
@@ -25,6 +25,7 @@ const OURS: [&str; 12] = [
     "group.instance.id",
     "group.protocol",
     "isolation.level",
+    "partitioner",
     "transaction.timeout.ms",
     "transactional.id",
 ];
@@ -35,6 +36,9 @@ pub(crate) const BATCH_BYTES: usize = 512 << 10;
 
 /// The largest single record that is tried. What a broker takes is its own business and is said by its refusal.
 const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// Below this a partition's queue is empty more often than not.
+const PARTITION_BYTES_MIN: usize = 32 << 10;
 
 /// The cluster, the job's topics, and limits.
 #[derive(Clone)]
@@ -95,7 +99,9 @@ impl KafkaOptions {
     pub(crate) fn check(&self) -> Result<(), LogError> {
         let denied = |reason: String| LogError::Denied { action: "read the Kafka properties".into(), reason };
         if let Some(name) = OURS.iter().find(|name| self.properties.contains_key(**name)) {
-            return Err(denied(format!("`{name}` is set by Forebay itself, exactly-once rests on it; remove the property")));
+            return Err(denied(format!(
+                "`{name}` is set by Forebay itself, exactly-once and the order of a key's records rest on it; remove the property"
+            )));
         }
         let by_token = ["sasl.mechanism", "sasl.mechanisms"]
             .iter()
@@ -127,7 +133,7 @@ impl KafkaOptions {
 
     /// The consumer of a worker's input partitions. `partitions` is how many it may have to hold at once (I9: the budget is divided by it).
     pub(crate) fn input(&self, partitions: usize) -> ClientConfig {
-        let share = (self.prefetch_bytes / partitions.max(1)).clamp(128 << 10, 64 << 20);
+        let share = self.partition_bytes(partitions);
         // A fetch may overshoot the queue's limit by its own size: half for the queue, half for the fetch.
         let fetch = (share / 2).min(1 << 20);
         let queue = share - fetch;
@@ -145,6 +151,16 @@ impl KafkaOptions {
         ]);
         config.set("isolation.level", "read_committed");
         config
+    }
+
+    /// What one of so many partitions may hold.
+    fn partition_bytes(&self, partitions: usize) -> usize {
+        (self.prefetch_bytes / partitions.max(1)).clamp(PARTITION_BYTES_MIN, 64 << 20)
+    }
+
+    /// How many partitions fit into the memory for inputs, when a topic has so many.
+    pub(crate) fn partitions_max(&self, partitions: usize) -> usize {
+        (self.prefetch_bytes / self.partition_bytes(partitions)).max(1)
     }
 
     /// The transactional producer of an incarnation. Its `message.timeout.ms` is the transaction's.
@@ -271,13 +287,17 @@ mod tests {
 
     #[test]
     fn prefetched_bytes_stay_within_the_budget_however_many_partitions_there_are() {
-        for partitions in [1, 12, 128, 2000] {
-            let mut options = options();
-            options.prefetch_bytes = 256 << 20;
+        // Of so many partitions, those that a worker with so much memory may read.
+        for (memory_mib, partitions, expected) in
+            [(256, 1, 1), (256, 12, 12), (256, 256, 256), (256, 2_000, 256), (1024, 600, 600), (1024, 10_000, 1024), (8192, 2_000, 2_000)]
+        {
+            let options = options().memory(memory_mib << 20);
             let config = options.input(partitions);
             let number = |name: &str| config.get(name).unwrap().parse::<usize>().unwrap();
-            let held = partitions * ((number("queued.max.messages.kbytes") << 10) + number("fetch.message.max.bytes"));
-            assert!(held <= options.prefetch_bytes, "{partitions} partitions may hold {held} bytes");
+            let read = options.partitions_max(partitions).min(partitions);
+            assert_eq!(read, expected, "{partitions} partitions with {memory_mib} MiB");
+            let held = read * ((number("queued.max.messages.kbytes") << 10) + number("fetch.message.max.bytes"));
+            assert!(held <= options.prefetch_bytes, "{read} partitions may hold {held} bytes");
         }
     }
 

@@ -4,12 +4,13 @@
 //! left out; or `{"table": …, "key": …, "remove": true}`. A key that is not UTF-8 is `{"base64": …}`. Applying one twice gives the same document.
 
 use forebay_engine::ids::OutputId;
-use forebay_engine::record::{Destination, InputRecord, Outputs};
+use forebay_engine::pipeline::Workspace;
+use forebay_engine::record::{Destination, InputRecord};
 
 use crate::compile::CompileContext;
-use crate::document::write_string;
+use crate::document::{Document, write_string};
 use crate::instance::Failure;
-use crate::steps::emit::check_size;
+use crate::steps::emit::check_taken;
 
 /// The parts of a delta that hold fields, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,13 +97,14 @@ impl<'b> Delta<'b> {
         key: &[u8],
         context: &CompileContext,
         record: &InputRecord<'_>,
-        outputs: &mut Outputs,
+        workspace: &mut Workspace<'_, Document>,
     ) -> Result<(), Failure> {
         self.close_part();
         self.bytes.push(b'}');
-        let before = outputs.bytes();
-        outputs.push(Destination { output, partition: None, timestamp: record.timestamp, key: Some(key) }, Some(self.bytes), &[]);
-        check_size(before, outputs, context)
+        let before = workspace.outputs().bytes();
+        let to = Destination { output, partition: None, timestamp: record.timestamp, key: Some(key) };
+        workspace.outputs().push(to, Some(self.bytes), &[]);
+        check_taken(before, to, workspace, context)
     }
 
     fn close_part(&mut self) {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use forebay_crds::pipeline::{self as spec, Partitioner};
 use forebay_engine::ids::{OutputId, Timestamp};
 use forebay_engine::pipeline::Workspace;
-use forebay_engine::record::{Destination, Header, Outputs};
+use forebay_engine::record::{Destination, Header};
 
 use crate::compile::{CompileContext, Compiler};
 use crate::document::Document;
@@ -44,7 +44,7 @@ impl Emit {
         // Taken out, so that the rest of the hand can be read while it is borrowed.
         let mut built = std::mem::take(&mut hand.buffers.built);
         built.clear();
-        let done = self.push(timestamp, hand, &mut built, workspace.outputs());
+        let done = self.push(timestamp, hand, &mut built, workspace);
         hand.buffers.built = built;
         done
     }
@@ -54,7 +54,13 @@ impl Emit {
         self.key.iter().chain(&self.timestamp).chain(&self.value).chain(named).collect()
     }
 
-    fn push(&self, timestamp: Timestamp, hand: &mut Hand<'_>, built: &mut Vec<u8>, outputs: &mut Outputs) -> Result<(), Failure> {
+    fn push(
+        &self,
+        timestamp: Timestamp,
+        hand: &mut Hand<'_>,
+        built: &mut Vec<u8>,
+        workspace: &mut Workspace<'_, Document>,
+    ) -> Result<(), Failure> {
         let scope = scope!(hand);
         let vrl = &mut hand.buffers.vrl;
         let has_key = match &self.key {
@@ -84,13 +90,14 @@ impl Emit {
             Partitioner::Input => Some(hand.record.partition),
         };
         let to = Destination { output: self.output, partition, timestamp, key };
+        let outputs = workspace.outputs();
         let before = outputs.bytes();
         match value {
             None => outputs.push_with(to, &headers, |buffer| hand.write_document(buffer)),
             Some(Operand::Null) => outputs.push(to, None, &headers),
             Some(operand) => outputs.push_with(to, &headers, |buffer| operand.write_json(buffer)),
         }
-        check_size(before, outputs, hand.context)
+        check_taken(before, to, workspace, hand.context)
     }
 
     fn timestamp(&self, hand: &mut Hand<'_>) -> Result<Timestamp, Failure> {
@@ -111,10 +118,23 @@ impl Emit {
 }
 
 /// Whether the output that was just pushed is one that its topic takes.
-pub(super) fn check_size(before: usize, outputs: &Outputs, context: &CompileContext) -> Result<(), Failure> {
-    let bytes = outputs.bytes() - before;
+pub(super) fn check_taken(
+    before: usize,
+    to: Destination<'_>,
+    workspace: &mut Workspace<'_, Document>,
+    context: &CompileContext,
+) -> Result<(), Failure> {
+    let bytes = workspace.outputs().bytes() - before;
     if bytes > context.record_bytes_max {
         let reason = format!("the output would have {bytes} bytes, more than the {} that a topic takes", context.record_bytes_max);
+        return Err(Failure::Record(reason));
+    }
+    let nearest = context.nearest_timestamp(to.output, to.timestamp, workspace.now());
+    if nearest != to.timestamp {
+        let (side, setting) = if nearest < to.timestamp { ("newer", "after") } else { ("older", "before") };
+        let (found, nearest) = (to.timestamp.as_millis(), nearest.as_millis());
+        let reason =
+            format!("time stamp {found} is {side} than {nearest}, all that the topic takes (`message.timestamp.{setting}.max.ms`)");
         return Err(Failure::Record(reason));
     }
     Ok(())

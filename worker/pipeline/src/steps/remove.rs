@@ -64,7 +64,7 @@ impl Removal {
         }
         *workspace.update(self.table, key)? = None;
         if let Some(output) = self.output {
-            Delta::begin(buffer, &self.name, key).removal().push(output, key, context, record, workspace.outputs())?;
+            Delta::begin(buffer, &self.name, key).removal().push(output, key, context, record, workspace)?;
         }
         Ok(())
     }

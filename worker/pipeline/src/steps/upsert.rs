@@ -100,7 +100,7 @@ impl Upsert {
             return Ok(());
         }
         match self.output {
-            Some(output) => delta.push(output, key, hand.context, hand.record, workspace.outputs()),
+            Some(output) => delta.push(output, key, hand.context, hand.record, workspace),
             None => Ok(()),
         }
     }

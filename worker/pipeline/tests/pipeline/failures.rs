@@ -1,10 +1,14 @@
 //! What becomes of a record that a step refuses, and of a manifest that cannot be compiled.
 
-use crate::support::{DEAD, Job, compile_errors, header, record, steps};
+use std::time::Duration;
+
 use forebay_engine::ids::{Partition, Timestamp};
+use forebay_engine::log::TimestampLimits;
 use forebay_engine::pipeline::Verdict::{Processed, Rejected};
 use forebay_pipeline::CompileContext;
 use forebay_pipeline::fixture::FixtureRecord;
+
+use crate::support::{DEAD, Job, compile_errors, header, record, steps};
 
 #[test]
 fn a_dead_letter_is_the_record_with_its_place_and_the_reason() {
@@ -88,6 +92,43 @@ fn an_output_that_no_topic_takes_is_a_dead_letter_and_a_dead_letter_is_cut_to_fi
     assert!(value(10_000).as_bytes().starts_with(cut) && cut.len() > 2_000 && cut.len() < 4_000);
     assert_eq!(header(dead[1], "forebay.value_bytes"), "10008");
     assert_eq!(run.state("t", "k").len(), r#"{"log":[""]}"#.len() + 2_500);
+}
+
+#[test]
+fn an_output_whose_time_stamp_its_topic_does_not_take_is_a_dead_letter_with_one_that_it_does() {
+    let manifest =
+        "[{parse: {format: json}}, {upsert: {table: t, increment: {n: 1}, emit: {topic: deltas}}}, {emit: {topic: out, timestamp: .at}}]";
+    let limits = TimestampLimits { behind_max: Duration::from_millis(100), ahead_max: Duration::from_millis(50) };
+    let job = Job::with(&steps(manifest), |context| {
+        let mut timestamp_limits = vec![TimestampLimits::NONE; context.outputs.len()];
+        for topic in ["deltas", "out", DEAD] {
+            timestamp_limits[usize::from(context.outputs[topic].get())] = limits;
+        }
+        CompileContext { timestamp_limits, ..context }
+    });
+    // The input's own time stamp, that of the output, the clock; the step that refuses it, what it says, and the dead letter's time stamp.
+    let check = |own: i64, at: i64, refused: Option<(&str, &str, i64)>| {
+        let now = Some(Timestamp::from_millis(1_000));
+        let run = job.run(&[FixtureRecord { now, ..record("k", &format!("{{\"at\":{at}}}"), own) }]);
+        let Some((step, said, nearest)) = refused else {
+            assert_eq!((run.verdicts(), run.records("out")[0].timestamp.as_millis()), (&[Processed][..], at));
+            return;
+        };
+        assert_eq!(run.verdicts(), [Rejected], "{own} {at}");
+        let [dead] = run.records(DEAD)[..] else { panic!("one dead letter") };
+        assert_eq!((header(dead, "forebay.step"), dead.timestamp.as_millis()), (step, nearest));
+        assert!(header(dead, "forebay.error").contains(said), "{}", header(dead, "forebay.error"));
+        assert_eq!(header(dead, "forebay.timestamp"), own.to_string());
+    };
+    check(1_000, 1_050, None);
+    check(1_000, 900, None);
+    check(1_000, 1_051, Some(("emit", "time stamp 1051 is newer than 1050, all that the topic takes (`message.timestamp.after", 1_000)));
+    check(1_000, 899, Some(("emit", "time stamp 899 is older than 900, all that the topic takes (`message.timestamp.before", 1_000)));
+    check(2_000, 1_000, Some(("upsert", "2000 is newer than 1050", 1_050)));
+    check(500, 1_000, Some(("upsert", "500 is older than 900", 900)));
+    // Without limits there are none.
+    let run = Job::new(manifest).run_values(&[r#"{"at":4000000000000}"#]);
+    assert_eq!(run.verdicts(), [Processed]);
 }
 
 #[test]

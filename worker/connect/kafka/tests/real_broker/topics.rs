@@ -1,15 +1,18 @@
 //! Topics, the preflight, and clusters that cannot be reached.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use forebay_engine::log::{Log, LogError, TopicInfo};
+use forebay_engine::ids::{Incarnation, OutputId, Timestamp};
+use forebay_engine::log::{Log, LogError, Producer as _, TimestampLimits, TopicInfo, Transaction};
+use forebay_engine::record::{Destination, Outputs};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::world::{PATIENCE, broker, topics, unique, world, world_with};
+use crate::world::{PATIENCE, broker, to, topics, unique, world, world_with};
 
 #[test]
 fn topics_are_described_in_the_jobs_order_and_a_missing_one_is_named() {
@@ -62,6 +65,50 @@ fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
         world.make_topic(&options.topics.journal, 4, &unfit);
         let error = KafkaLog::open(options).unwrap().ensure_journal().unwrap_err();
         assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains(mended)), "{error}");
+    }
+}
+
+#[test]
+fn time_stamps_within_an_outputs_limits_are_taken_and_others_are_not() {
+    let Some(world) = world(1, 1) else { return };
+    let mut options = world.options.clone();
+    let minute = Duration::from_secs(60);
+    let outputs = [
+        ("appended", &[("message.timestamp.type", "LogAppendTime")][..], TimestampLimits::NONE),
+        ("created", &[], TimestampLimits { behind_max: Duration::from_millis(i64::MAX as u64) - minute, ahead_max: 59 * minute }),
+        (
+            "narrow",
+            &[("message.timestamp.before.max.ms", "600000"), ("message.timestamp.after.max.ms", "80000")],
+            TimestampLimits { behind_max: 9 * minute, ahead_max: Duration::from_secs(40) },
+        ),
+    ];
+    options.topics.outputs.clear();
+    for (name, settings, _) in outputs {
+        let name = format!("{}.{name}", unique());
+        world.make_topic(&name, 1, settings);
+        options.topics.outputs.push(name);
+    }
+    let log = KafkaLog::open(options).unwrap();
+    let limits = log.timestamp_limits().unwrap();
+    assert_eq!(limits, outputs.map(|(_, _, limits)| limits));
+
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let now = Timestamp::from_millis(i64::try_from(now).unwrap());
+    let (long_ago, far) = (Timestamp::from_millis(0), Timestamp::from_millis(4_000_000_000_000));
+    let commit = |name: &str, output: u16, timestamp: Timestamp| {
+        let mut records = Outputs::default();
+        records.push(Destination { output: OutputId::new(output), timestamp, ..to(Some(0), None) }, Some(b"v"), &[]);
+        let transaction = Transaction { outputs: vec![Arc::new(records)], ..Transaction::default() };
+        log.open_producer(&Incarnation::new(name)).unwrap().commit(&transaction).map(drop)
+    };
+    for (output, limits) in (0..).zip(limits) {
+        for timestamp in [far, long_ago] {
+            commit(&format!("nearest{output}.{}", timestamp.as_millis()), output, limits.nearest(timestamp, now)).unwrap();
+        }
+    }
+    for (output, timestamp) in [(1, far), (2, far), (2, long_ago)] {
+        let refused = commit(&format!("beyond{output}.{}", timestamp.as_millis()), output, timestamp);
+        assert!(matches!(&refused, Err(LogError::Rejected { .. })), "{refused:?}");
     }
 }
 
