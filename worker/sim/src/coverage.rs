@@ -27,6 +27,8 @@ pub enum Fault {
     TimeOut,
     /// The database refuses the next epoch.
     ApplyFails,
+    /// The log refuses the outputs of a partition for good, until somebody mends that.
+    Refused,
 }
 
 /// Counts.

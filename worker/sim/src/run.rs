@@ -17,7 +17,7 @@ pub const PAIRS: &[(&str, &[Fault])] = &[
     ("reading-on", PROCESS),
     ("restoring", PROCESS),
     ("running", RUNNING),
-    ("releasing", &[Fault::Crash, Fault::Stall, Fault::Barred]),
+    ("releasing", &[Fault::Crash, Fault::Stall, Fault::Barred, Fault::Refused]),
     ("idle", PROCESS),
     ("sealing", PROCESS),
     ("committing", COMMITTING),
@@ -26,7 +26,7 @@ pub const PAIRS: &[(&str, &[Fault])] = &[
     ("bar", CALL_WRITE),
     ("open-producer", CALL_WRITE),
     ("commit-begin", CALL_WRITE),
-    ("commit-outputs", IN_TRANSACTION),
+    ("commit-outputs", &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::TimeOut, Fault::Refused]),
     ("commit-journal", IN_TRANSACTION),
     ("commit-offsets", IN_TRANSACTION),
     ("commit-end", IN_TRANSACTION),
@@ -49,7 +49,8 @@ pub const PAIRS: &[(&str, &[Fault])] = &[
 const PROCESS: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move];
 const CALL_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost];
 const RUNNING: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails];
-const COMMITTING: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails, Fault::TimeOut];
+const COMMITTING: &[Fault] =
+    &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails, Fault::TimeOut, Fault::Refused];
 const IN_TRANSACTION: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::TimeOut];
 const STORE_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::StoreDown];
 const STORE_WRITE: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::StoreDown];
@@ -70,6 +71,8 @@ pub const SITUATIONS: &[&str] = &[
     "a local database is used",
     "a manifest arrives late",
     "a producer is fenced",
+    "a shard's transaction is refused",
+    "a transaction of several shards is refused",
     "a producer's request arrives late",
     "a read to the end waits for an open transaction",
     "a shard fails",

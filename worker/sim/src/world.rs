@@ -114,6 +114,8 @@ pub struct World {
     version: AssignmentVersion,
     version_seen: AssignmentVersion,
     store_down: bool,
+    /// The partition of the outputs that the log takes nothing for.
+    refusing: Option<Partition>,
     /// Shards whose newest checkpoint was damaged.
     damaged: BTreeSet<ShardId>,
     /// What goes wrong next, in a scenario.
@@ -158,6 +160,7 @@ impl World {
             version: AssignmentVersion::default(),
             version_seen: AssignmentVersion::default(),
             store_down: false,
+            refusing: None,
             damaged: BTreeSet::new(),
             forced: None,
             held: None,

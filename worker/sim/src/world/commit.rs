@@ -55,6 +55,8 @@ struct Current {
     /// The request was carried out; opening waits for markers.
     sent: bool,
     again: Vec<Part>,
+    /// How many shards have an epoch in it.
+    shards: usize,
 }
 
 /// The thread that it stands for.
@@ -106,19 +108,29 @@ impl World {
         }
         let part = current.parts.front().expect("one without requests is over").clone();
         let who = (current.incarnation.clone(), current.epoch, current.txn);
+        if matches!(&part, Part::Outputs((_, partition), _) if self.refusing == Some(*partition)) {
+            let several = current.shards > 1;
+            self.cover(seat, Fault::Refused);
+            self.coverage.situation(if several {
+                "a transaction of several shards is refused"
+            } else {
+                "a shard's transaction is refused"
+            });
+            return self.producer_error(seat, Failure::Lasting("the topic takes no such records".into()), true);
+        }
         match self.call_fault(seat, part.name(), true) {
-            Some(Fault::Lost) => return self.producer_error(seat, "the request was lost", false),
+            Some(Fault::Lost) => return self.producer_error(seat, Failure::Passing("the request was lost".into()), false),
             Some(Fault::Late) => {
                 let id = self.id();
                 self.orphans.insert(id, Orphan::Producer(who.0, who.1, who.2, part));
-                return self.producer_error(seat, "no answer in time", false);
+                return self.producer_error(seat, Failure::Passing("no answer in time".into()), false);
             }
             Some(Fault::ReplyLost) => {
                 let _ = self.carry_out(&who.0, who.1, who.2, &part);
                 if matches!(part, Part::End) {
                     self.coverage.situation("a commit's outcome is unknown, and it is committed");
                 }
-                return self.producer_error(seat, "the reply was lost", false);
+                return self.producer_error(seat, Failure::Passing("the reply was lost".into()), false);
             }
             _ => {}
         }
@@ -127,7 +139,7 @@ impl World {
             Err(Refused::Busy) => {}
             Err(Refused::Fenced | Refused::NoTransaction) => {
                 self.coverage.situation("a producer is fenced");
-                self.producer_error(seat, "barred", true);
+                self.producer_error(seat, Failure::Passing("barred".into()), true);
             }
         }
     }
@@ -143,6 +155,7 @@ impl World {
             receipt: Receipt::default(),
             sent: false,
             again: Vec::new(),
+            shards: 0,
         };
         match committer.orders.pop_front() {
             None => {}
@@ -153,9 +166,10 @@ impl World {
             Some(Order::Commit(incarnation, contribution)) => match &committer.producer {
                 Some((ours, epoch)) if *ours == incarnation => {
                     let epoch = *epoch;
+                    let shards = contribution.epochs.len();
                     let parts = self.parts(contribution);
                     let again = if is(Mutant::CommitAgain) { parts.clone() } else { Vec::new() };
-                    let current = Current { again, ..of(incarnation, epoch, parts.into()) };
+                    let current = Current { again, shards, ..of(incarnation, epoch, parts.into()) };
                     self.seats[seat].process.as_mut().expect("it acts").committer.current = Some(current);
                 }
                 _ => process.inbox.push_back(Event::ProducerFailed(incarnation, Failure::Passing("its producer is closed".into()))),
@@ -230,7 +244,7 @@ impl World {
         }
     }
 
-    fn producer_error(&mut self, seat: usize, reason: &str, fenced: bool) {
+    fn producer_error(&mut self, seat: usize, failure: Failure, fenced: bool) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
         let committer = &mut process.committer;
         let mut current = committer.current.take().expect("it sent a request");
@@ -243,7 +257,7 @@ impl World {
             return;
         }
         committer.producer = None;
-        process.inbox.push_back(Event::ProducerFailed(current.incarnation, Failure::Passing(reason.to_owned())));
+        process.inbox.push_back(Event::ProducerFailed(current.incarnation, failure));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What goes wrong, when nothing else is asked for: a little of everything at random, and the seed's own aim again and again.
 
-use forebay_engine::ids::{ShardId, Timestamp};
+use forebay_engine::ids::{Partition, ShardId, Timestamp};
 use forebay_engine::manifest::manifest_key;
 
 use super::calls::label;
@@ -42,6 +42,7 @@ impl World {
             14 => self.store_down = !self.store_down,
             15 => self.damage(),
             16 | 17 => self.time_out_transactions(0.3),
+            18 if self.rng.chance(0.5) => self.refuse_or_take(),
             _ => self.now += [500, 5_000, 60_000][self.rng.below(3)],
         }
     }
@@ -76,6 +77,7 @@ impl World {
                 self.cover(seat, fault);
                 self.time_out_transactions(1.0);
             }
+            Fault::Refused => self.refuse_or_take(),
             Fault::ApplyFails => {
                 self.cover(seat, fault);
                 self.fail_apply(seat);
@@ -138,6 +140,17 @@ impl World {
         self.cover(seat, Fault::Stall);
         self.note(|world| format!("    {} stands still", world.seats[seat].name));
         self.seats[seat].stalled = 20 + self.rng.below(300);
+    }
+
+    fn refuse_or_take(&mut self) {
+        let partition = Partition::new(self.rng.below(self.log.inputs.len()) as u32);
+        self.refuse(if self.refusing.is_some() { None } else { Some(partition) });
+    }
+
+    /// From now on the log takes no outputs for this partition.
+    pub fn refuse(&mut self, partition: Option<Partition>) {
+        self.note(|_| format!("    the log refuses the outputs of partition {partition:?}"));
+        self.refusing = partition;
     }
 
     fn fail_apply(&mut self, seat: usize) {

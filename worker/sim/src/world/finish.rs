@@ -1,5 +1,7 @@
 //! The end of a run: all is healed, one assignment wins, the input is worked off, everybody stops, everything is checked.
 
+use forebay_engine::ids::Partition;
+
 use super::World;
 use crate::oracle::Violation;
 
@@ -39,6 +41,7 @@ impl World {
         self.note(|_| "    all is healed".into());
         self.healed = true;
         self.store_down = false;
+        self.refusing = None;
         self.letters.clear();
         for seat in 0..self.seats.len() {
             self.seats[seat].stalled = 0;
@@ -67,10 +70,13 @@ impl World {
 
     /// Whether every record that is there is committed.
     pub fn is_worked_off(&self) -> bool {
-        self.log.inputs.iter().zip(0u32..).all(|(input, partition)| {
-            let group = self.log.group.get(&forebay_engine::ids::Partition::new(partition)).map_or(0, |offset| offset.get() as usize);
-            input.iter().skip(group).all(Option::is_none)
-        })
+        (0..self.log.inputs.len()).all(|partition| self.is_partition_worked_off(Partition::new(partition as u32)))
+    }
+
+    /// The same of one partition.
+    pub fn is_partition_worked_off(&self, partition: Partition) -> bool {
+        let group = self.log.group.get(&partition).map_or(0, |offset| offset.get() as usize);
+        self.log.inputs[partition.get() as usize].iter().skip(group).all(Option::is_none)
     }
 
     fn owners(&self, shard: forebay_engine::ids::ShardId) -> usize {

@@ -37,6 +37,30 @@ fn a_shard_that_fails_holds_up_nobody() {
 }
 
 #[test]
+fn a_shard_whose_outputs_are_refused_holds_up_nobody_and_goes_on_once_they_are_taken() {
+    let mut world = World::new(Setup { shards: 3, partitions: 3, ..Setup::quiet() }, 7);
+    world.start(0);
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("all shards run", |world| (0..3).all(|shard| world.runs(0, ShardId::new(shard))));
+    world.work_off(10);
+    world.refuse(Some(Partition::new(1)));
+    // Again and again: who is to blame is not forgotten by what the others commit.
+    for _ in 0..3 {
+        world.produce(30);
+        world.until("the refused shard stops", |world| world.is_at(0, "stalled"));
+        world.until("the others are worked off", |world| [0, 2].into_iter().all(|at| world.is_partition_worked_off(Partition::new(at))));
+    }
+    assert!(!world.is_partition_worked_off(Partition::new(1)), "no record of the refused partition came, or it was taken");
+    let (together, alone) =
+        ["a transaction of several shards is refused", "a shard's transaction is refused"].map(|name| world.coverage.met(name)).into();
+    assert!(together <= 1 && alone >= 1, "others were refused with it {together} times, and it alone {alone} times");
+    world.refuse(None);
+    world.until("all is worked off", World::is_worked_off);
+    world.end();
+}
+
+#[test]
 fn a_crash_at_each_step_of_each_task_loses_nothing() {
     let phases = [
         "open-producer",

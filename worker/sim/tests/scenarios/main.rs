@@ -10,7 +10,7 @@ mod watch;
 
 use std::time::Duration;
 
-use forebay_engine::ids::{JournalOffset, ShardId};
+use forebay_engine::ids::{JournalOffset, Partition, ShardId};
 use forebay_engine::journal::{self, Kind};
 use forebay_engine::log::View;
 use forebay_sim::world::{Setup, World};
