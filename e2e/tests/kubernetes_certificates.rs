@@ -30,18 +30,17 @@ fn workers_refuse_strangers_and_certificates_are_renewed_while_they_run() -> Res
         let before = serial(&said)?;
         let label = format!("forebay.dev/job={}", job.flights.name);
         cluster.ask(&["delete", "secret", "-l", &label])?;
-        let all = records(30_000)?;
-        let (first, rest) = all.split_at(all.len() / 2);
-        job.feed(first)?;
-        // Kubernetes hands a renewed secret to a pod within a minute or two.
-        until("the worker shows a new certificate", PATIENCE * 2, || Ok((serial(&called(&address)?)? != before).then_some(())))?;
-        job.feed(rest)?;
-        job.until_processed(&all)?;
+        let records = records(336_776)?;
+        let all = job.under_load(&records, || {
+            // Kubernetes hands a renewed secret to a pod within a minute or two.
+            until("the worker shows a new certificate", PATIENCE * 2, || Ok((serial(&called(&address)?)? != before).then_some(())))
+        })?;
+        job.until_processed(all)?;
         job.until_whole(1)?;
         ensure!(job.pods()? == pods, "the pods were {pods:?} and are {:?}", job.pods()?);
         let restarts = &cluster.get("pod", &pods[0].name)?["status"]["containerStatuses"][0]["restartCount"];
         ensure!(restarts.as_u64() == Some(0), "the container was started again {restarts} times");
-        job.delete_and_check(&all)
+        job.delete_and_check(all)
     })
 }
 

@@ -55,7 +55,7 @@ fn helm_and_kustomize_install_the_same() -> Result<()> {
     Ok(())
 }
 
-/// Method: every object that chart and overlays can make is handed to the API server, which checks it and keeps nothing.
+/// Method: every object that chart, overlays and the example can make is handed to the API server, which checks it and keeps nothing.
 #[test]
 fn the_api_server_takes_all_that_can_be_installed() -> Result<()> {
     let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
@@ -71,7 +71,12 @@ fn the_api_server_takes_all_that_can_be_installed() -> Result<()> {
     ] {
         cluster.check(&rendered)?;
     }
-    Ok(())
+    cluster.check(&cluster.ask(&["kustomize", &Helm::path("examples/kubernetes")])?)?;
+    let servers = std::fs::read_to_string(Helm::path("examples/kubernetes/servers.yaml"))?;
+    let (namespace, rest) = servers.split_once("\n---\n").context("the namespace comes first")?;
+    cluster.apply(namespace)?;
+    cluster.check(rest)?;
+    cluster.ask(&["delete", "namespace", "forebay-demo", "--wait=false"]).map(drop)
 }
 
 /// Method: promtool runs the rules' unit tests, which must know every alert.

@@ -16,14 +16,12 @@ fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
     in_folder("kubernetes-scale", |folder| {
         cluster.install()?;
         let job = FlightsInCluster::start(&cluster, folder, 1)?;
-        let all = records(60_000)?;
-        let parts: Vec<_> = all.chunks(all.len().div_ceil(4)).collect();
-        for (part, workers) in [(0, 1), (1, 3), (2, 2)] {
-            cluster.ask(&["scale", "ij", &job.flights.name, &format!("--replicas={workers}")])?;
-            job.feed(parts[part])?;
-            job.until_whole(workers)?;
-            if workers == 3 {
-                for pod in job.pods()?.iter().skip(1) {
+        let all = records(336_776)?;
+        let rested = job.under_load(&all, || {
+            for workers in [1, 3, 2] {
+                cluster.ask(&["scale", "ij", &job.flights.name, &format!("--replicas={workers}")])?;
+                job.until_whole(workers)?;
+                for pod in job.pods()?.iter().skip(1).filter(|_| workers == 3) {
                     let (log, at) = until(&format!("{} has taken a shard", pod.name), PATIENCE, || {
                         let log = cluster.ask(&["logs", &pod.name])?;
                         let at = log.find("the local database is used").or(log.find("restored from"));
@@ -33,19 +31,20 @@ fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
                     ensure!(!log.contains("restored from"), "{} restored it behind its claim:\n{log}", pod.name);
                 }
             }
-        }
-        let rested = parts[..3].concat();
-        job.until_processed(&rested)?;
+            Ok(())
+        })?;
+        job.until_processed(rested)?;
+        let all = &all[..rested.len() + 10_000];
 
         job.patch(r#"{"suspend": true}"#)?;
         let suspended = job.until_status("it is suspended", |status| status["phase"] == "Suspended")?;
         ensure!(cluster.all_pods(&job.flights.name)?.is_empty(), "there are pods: {suspended:#}");
-        job.feed(parts[3])?;
+        job.feed(&all[rested.len()..])?;
         ensure!(job.flights.processed()? == rested.len() as u64, "a suspended job processes");
         job.patch(r#"{"suspend": false}"#)?;
-        job.until_processed(&all)?;
+        job.until_processed(all)?;
         job.until_whole(2)?;
-        job.delete_and_check(&all)
+        job.delete_and_check(all)
     })
 }
 

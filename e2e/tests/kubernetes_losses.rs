@@ -1,8 +1,6 @@
 //! Promise: whatever a job loses in its cluster, a container, a node, the operator, it goes on and no record is lost or doubled. It needs what
 //! `kubernetes.rs` needs, and for containers and nodes a cluster that runs on this machine.
 
-use std::time::Instant;
-
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
@@ -12,9 +10,8 @@ use forebay_e2e::{PATIENCE, in_folder, until};
 
 const WORKERS: usize = 2;
 
-/// Method: the operator is taken away. Records go in, and the container of a worker is killed with more of them on their way. All must be
-/// processed, because the container that is started anew resumes its last assignment from its volume. The operator comes back, and leaves the
-/// pods as they are.
+/// Method: the operator is taken away while records come in, and the container of a worker is killed. All must be processed for minutes, because the
+/// container that is started anew resumes its last assignment from its volume. The operator comes back, and leaves the pods as they are.
 #[test]
 fn the_data_plane_goes_on_without_the_operator() -> Result<()> {
     let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
@@ -24,26 +21,25 @@ fn the_data_plane_goes_on_without_the_operator() -> Result<()> {
         job.until_whole(WORKERS)?;
         let before = job.pods()?;
         cluster.scale_operator(0)?;
-        let all = records(30_000)?;
-        let (first, rest) = all.split_at(all.len() / 2);
-        job.feed(first)?;
-        job.until_processed(first)?;
-        let (early, late) = rest.split_at(rest.len() / 2);
-        job.feed(early)?;
-        nodes.kill_container(&before[0].uid)?;
-        job.feed(late)?;
-        job.until_processed(&all)?;
+        let records = records(336_776)?;
+        let all = job.under_load(&records, || {
+            until("it processes without an operator", PATIENCE, || Ok((job.flights.processed()? > 20_000).then_some(())))?;
+            nodes.kill_container(&before[0].uid)?;
+            // At two thousand a second these are two minutes.
+            until("it goes on for minutes", PATIENCE * 3, || Ok((job.flights.processed()? > 260_000).then_some(())))
+        })?;
+        job.until_processed(all)?;
         let restarts = &cluster.get("pod", &before[0].name)?["status"]["containerStatuses"][0]["restartCount"];
         ensure!(restarts.as_u64() == Some(1), "the container was started again {restarts} times");
 
         cluster.scale_operator(1)?;
         job.until_whole(WORKERS)?;
         ensure!(job.pods()? == before, "the pods were {before:?} and are {:?}", job.pods()?);
-        job.delete_and_check(&all)
+        job.delete_and_check(all)
     })
 }
 
-/// Method: the node of one of two workers is lost with one SIGKILL, while records go in. They must be processed before the node comes back.
+/// Method: the node of one of two workers is lost with one SIGKILL, while records come in. They must be processed before the node comes back.
 #[test]
 fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
     let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
@@ -65,22 +61,18 @@ fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
         let node =
             hosts.iter().find(|host| **host != home).with_context(|| format!("all workers are on {hosts:?}, beside the operator"))?;
 
-        let all = records(30_000)?;
-        let (first, rest) = all.split_at(all.len() / 2);
-        job.feed(first)?;
-        job.until_processed(first)?;
-        let (early, late) = rest.split_at(rest.len() / 2);
-        job.feed(early)?;
-        let lost = Instant::now();
-        nodes.kill(node)?;
-        let outcome = job.feed(late).and_then(|()| job.until_processed(&all)).and_then(|()| {
-            println!("all is processed {:.1} s after the loss of {node}", lost.elapsed().as_secs_f64());
-            job.until_whole(WORKERS)
+        let records = records(336_776)?;
+        let lost = job.pods()?.into_iter().filter(|pod| pod.node == *node).collect::<Vec<_>>();
+        let outcome = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            nodes.kill(node)?;
+            until("the lost pods are given up", PATIENCE, || Ok(job.pods()?.iter().all(|pod| !lost.contains(pod)).then_some(())))?;
+            job.until_whole(WORKERS).map(drop)
         });
+        let outcome = outcome.and_then(|all| job.until_processed(all).map(|()| all));
         nodes.start(node)?;
         cluster.ask(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=120s"])?;
-        outcome?;
-        job.delete_and_check(&all)
+        job.delete_and_check(outcome?)
     })
 }
 
@@ -109,16 +101,15 @@ fn a_node_is_drained_one_worker_after_another() -> Result<()> {
         let node =
             hosts.windows(2).find(|pair| pair[0] == pair[1]).with_context(|| format!("no two workers share a node: {hosts:?}"))?[0].clone();
 
-        let all = records(30_000)?;
-        let (first, rest) = all.split_at(all.len() / 2);
-        job.feed(first)?;
-        let (early, late) = rest.split_at(rest.len() / 2);
-        job.feed(early)?;
-        let drained = cluster.ask(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"]);
-        let outcome = drained.and_then(|_| job.feed(late)).and_then(|()| job.until_processed(&all)).and_then(|()| job.until_whole(3));
+        let records = records(336_776)?;
+        let outcome = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            cluster.ask(&["drain", &node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=240s"])?;
+            job.until_whole(3).map(drop)
+        });
+        let outcome = outcome.and_then(|all| job.until_processed(all).map(|()| all));
         cluster.ask(&["uncordon", &node])?;
-        outcome?;
-        job.delete_and_check(&all)
+        job.delete_and_check(outcome?)
     })
 }
 
@@ -132,21 +123,29 @@ fn an_operator_that_is_killed_in_the_middle_of_a_change_goes_on_with_it() -> Res
         let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
         job.until_whole(WORKERS)?;
         let before = job.pods()?;
-        let all = records(30_000)?;
-        let (first, rest) = all.split_at(all.len() / 2);
-        job.feed(first)?;
-        job.patch(r#"{"workers": {"resources": {"requests": {"cpu": "110m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}}}"#)?;
+        let records = records(336_776)?;
         let is_new = |pod: &Pod| !before.contains(pod);
-        for replaced in 0..WORKERS {
-            job.until_status("the operator works at it", |_| {
-                job.pods().is_ok_and(|pods| pods.iter().filter(|pod| is_new(pod)).count() > replaced)
-            })?;
-            cluster.ask(&["-n", SYSTEM, "delete", "pod", "-l", "app.kubernetes.io/component=operator", "--grace-period=0", "--force"])?;
-        }
-        job.feed(rest)?;
-        job.until_processed(&all)?;
-        job.until_whole(WORKERS)?;
-        ensure!(job.pods()?.iter().all(is_new), "the pods were {before:?} and are {:?}", job.pods()?);
-        job.delete_and_check(&all)
+        let all = job.under_load(&records, || {
+            job.patch(r#"{"workers": {"resources": {"requests": {"cpu": "110m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}}}"#)?;
+            for replaced in 0..WORKERS {
+                job.until_status("the operator works at it", |_| {
+                    job.pods().is_ok_and(|pods| pods.iter().filter(|pod| is_new(pod)).count() > replaced)
+                })?;
+                cluster.ask(&[
+                    "-n",
+                    SYSTEM,
+                    "delete",
+                    "pod",
+                    "-l",
+                    "app.kubernetes.io/component=operator",
+                    "--grace-period=0",
+                    "--force",
+                ])?;
+            }
+            until("all pods are new", PATIENCE * 2, || Ok(job.pods()?.iter().all(is_new).then_some(())))?;
+            job.until_whole(WORKERS).map(drop)
+        })?;
+        job.until_processed(all)?;
+        job.delete_and_check(all)
     })
 }

@@ -4,8 +4,8 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod, savepoint};
+use forebay_e2e::cluster::{Cluster, SYSTEM};
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::s3::{BUCKET, S3};
@@ -69,6 +69,26 @@ fn until_replaced(job: &FlightsInCluster<'_>, before: &[Pod]) -> Result<Vec<Pod>
     job.pods()
 }
 
+/// That these secrets stand in no log of operator and workers, in no event, and in no object but secrets.
+fn check_untold(cluster: &Cluster, secrets: &[&str]) -> Result<()> {
+    let mut told = vec![
+        ("the operator's log", cluster.ask(&["-n", SYSTEM, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=-1"])?),
+        ("the events", cluster.ask(&["get", "events", "-A", "-o", "yaml"])?),
+        ("the objects", cluster.ask(&["get", "ij,isp,pods,configmaps,services", "-A", "-o", "yaml"])?),
+    ];
+    let pods = cluster.ask(&["get", "pods", "-l", "forebay.dev/job", "-o", "name"])?;
+    for pod in pods.lines() {
+        told.push(("a worker's log", cluster.ask(&["logs", pod])?));
+    }
+    for (place, text) in &told {
+        ensure!(!text.is_empty(), "{place} says nothing");
+        for secret in secrets {
+            ensure!(!text.contains(secret), "{secret} stands in {place}");
+        }
+    }
+    Ok(())
+}
+
 /// Method: Kafka's password changes, and the secret with it, while records come in: all workers must be new ones soon. A wrong password in the secret must be
 /// named, and so must wrong keys of the object store by a savepoint, which must fail at once; the workers that run go on; the right ones again are taken. Then both secrets are deleted, which must be named too while work goes on, and made
 /// again, that of the object store with the keys of another user. The oracle judges all outputs.
@@ -119,6 +139,7 @@ fn a_job_goes_on_with_credentials_that_change() -> Result<()> {
         apply_secret(&cluster, &login, &json!({"password": "second-secret"}))?;
         apply_secret(&cluster, &store, &store_keys(&s3.access_key, &s3.secret_key))?;
         let third = until_replaced(&job, &second)?;
+        check_untold(&cluster, &["second-secret", "wrong-secret"])?;
 
         cluster.ask(&["delete", "secret", &login, &store])?;
         let missing = job.until_status("the missing secrets are named", |status| FlightsInCluster::said(status).0 == "SecretMissing")?;

@@ -7,6 +7,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
+use forebay_e2e::cluster::nodes::Nodes;
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
@@ -15,6 +16,8 @@ use forebay_e2e::{PATIENCE, in_folder, until};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 const WORKERS: usize = 2;
+/// The image of the tests under another name.
+const NEXT_IMAGE: &str = "forebay.local/forebay:next";
 
 /// The manifest with one line changed.
 fn apply_changed(cluster: &Cluster, job: &FlightsInCluster<'_>, from: &str, to: &str) -> Result<()> {
@@ -38,21 +41,20 @@ fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -
     in_folder("kubernetes-upgrade", |folder| {
         cluster.install()?;
         let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
-        let all = records(60_000)?;
-        let parts: Vec<_> = all.chunks(all.len() / 4).collect();
-        job.feed(parts[0])?;
-        job.until_processed(parts[0])?;
+        let records = records(336_776)?;
         let before = job.pods()?;
         let revision = |status: &serde_json::Value| status["revision"].as_str().map(str::to_owned);
         let was = revision(&job.until_whole(WORKERS)?["status"]).context("no revision is told")?;
 
-        job.feed(parts[1])?;
-        apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
-        until_observed(&job)?;
-        parts[2..].iter().try_for_each(|part| job.feed(part))?;
-        job.until_status("the new revision is in force", |status| status["phase"] == "Running" && revision(status) != Some(was.clone()))?;
-        job.until_processed(&all)?;
-        job.until_whole(WORKERS)?;
+        let is_in_force = |status: &serde_json::Value| status["phase"] == "Running" && revision(status) != Some(was.clone());
+        let all = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
+            until_observed(&job)?;
+            job.until_status("the new revision is in force", is_in_force)?;
+            job.until_whole(WORKERS).map(drop)
+        })?;
+        job.until_processed(all)?;
         let is_new = |pod: &Pod| !before.contains(pod);
         ensure!(job.pods()?.iter().all(is_new), "the pods were {before:?} and are {:?}", job.pods()?);
         let events = job.events()?;
@@ -80,7 +82,34 @@ fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -
             Ok((names.lines().count() == 2 && !left.iter().any(|key| first.contains(key))).then_some(()))
         })?;
         cluster.ask(&["delete", "isp", "-l", &savepoints, "--timeout=120s"])?;
-        job.delete_and_check(&all)
+        job.delete_and_check(all)
+    })
+}
+
+/// Method: the image is replaced, while records come in, by one with the same program under another name. All workers must be new ones that run it,
+/// and the oracle judges all outputs.
+#[test]
+fn another_image_goes_into_force_without_a_record_lost_or_doubled() -> Result<()> {
+    // Elsewhere there is no such image.
+    let Some((cluster, _)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-image", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        let records = records(336_776)?;
+        let all = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            job.patch(&format!(r#"{{"workers": {{"image": "{NEXT_IMAGE}"}}}}"#))?;
+            until("all workers run the new image", PATIENCE * 2, || {
+                let images = |pod: &serde_json::Value| pod["spec"]["containers"][0]["image"] == NEXT_IMAGE;
+                let pods = cluster.pods(&job.flights.name)?;
+                Ok((pods.len() == WORKERS && pods.iter().all(images)).then_some(()))
+            })?;
+            job.until_whole(WORKERS).map(drop)
+        })?;
+        job.until_processed(all)?;
+        let events = job.events()?;
+        ensure!(events.contains("RevisionInForce"), "no event tells of it:\n{events}");
+        job.delete_and_check(all)
     })
 }
 

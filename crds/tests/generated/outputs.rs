@@ -3,6 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
+#[path = "reference.rs"]
+mod reference;
+
 /// What stands in `kustomize/` once, and is copied for the chart, whose templates cannot reach outside of it.
 const COPIES: [(&str, &str); 7] = [
     ("kustomize/base/role.yaml", "charts/forebay/files/role.yaml"),
@@ -22,6 +25,7 @@ pub fn outputs() -> std::io::Result<Vec<(PathBuf, String)>> {
         let files = forebay_crds::crd::files().into_iter();
         all.extend(files.map(|(file, text)| (root.join(folder).join(file), text)));
     }
+    all.push((root.join("docs/fields.md"), reference::page(&forebay_crds::crd::files())));
     for (from, to) in COPIES {
         all.push((root.join(to), std::fs::read_to_string(root.join(from))?));
     }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::Cluster;
@@ -62,6 +64,22 @@ impl<'a> FlightsInCluster<'a> {
     /// Puts records into its input.
     pub fn feed(&self, records: &[Record]) -> Result<()> {
         self.feeder.feed(records)
+    }
+
+    /// Puts records in bit by bit while something is done, two thousand a second, and says which went in. `Err` when they ran out before it was done.
+    pub fn under_load<'r>(&self, records: &'r [Record], work: impl FnOnce() -> Result<()>) -> Result<&'r [Record]> {
+        let over = AtomicBool::new(false);
+        let (fed, outcome) = thread::scope(|scope| {
+            let feeder = scope.spawn(|| self.flights.feed_slowly(records, &over));
+            let outcome = work();
+            over.store(true, Ordering::SeqCst);
+            (feeder.join(), outcome)
+        });
+        outcome?;
+        let fed = fed.map_err(|_| anyhow!("the feeder panicked"))??;
+        ensure!(fed < records.len(), "all {fed} records were in before it was done");
+        println!("{fed} records came in meanwhile");
+        Ok(&records[..fed])
     }
 
     /// Waits until so many records are processed and committed.

@@ -136,6 +136,8 @@ until [ -S /run/containerd/containerd.sock ] && ctr version >/dev/null 2>&1; do 
 for image in "$HOME_DIR"/images/*.tar "$RUN"/images/*.tar; do
   [ ! -f "$image" ] || ctr -n k8s.io images import "$image" >>"$D/log/import" 2>&1
 done
+# The same under another name, for tests that go from one image to the next.
+ctr -n k8s.io images tag --force forebay.local/forebay:0.1.0 forebay.local/forebay:next >>"$D/log/import" 2>&1 || true
 supervise "$D/log/kubelet" kubelet --config="$D/kubelet.yaml" --kubeconfig="$C/$NAME.conf" --hostname-override="$NAME" --node-ip="$(node_address "$I")" \
   --root-dir=/var/lib/kubelet
 supervise "$D/log/proxy" kube-proxy --config="$D/proxy.yaml"
