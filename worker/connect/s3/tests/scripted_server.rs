@@ -4,13 +4,15 @@
 
 #[path = "scripted_server/server.rs"]
 mod server;
+#[path = "scripted_server/trust.rs"]
+mod trust;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use forebay_engine::store::{Body, Downloaded, ObjectStore, Put, StoreError};
-use forebay_s3::{Credentials, PART_BYTES, S3Options, S3Store, Secret};
+use forebay_s3::{Credentials, Encryption, PART_BYTES, S3Options, S3Store, Secret};
 use server::{Reply, Request, Server};
 
 fn options(url: String) -> S3Options {
@@ -90,6 +92,41 @@ fn an_upload_in_parts_that_fails_is_aborted() {
     let error = store(&server).put("k", &part_and_a_bit()).unwrap_err();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     assert_eq!(server.seen().last().unwrap(), "DELETE");
+}
+
+/// Method: an object that is put whole and one in parts. What the server is to encrypt with must be said where the object begins, and nothing
+/// where the bucket decides.
+#[test]
+fn the_encryption_is_asked_for_where_an_object_begins() {
+    let kms = Encryption::Kms { key_id: "alias/forebay".into() };
+    for (encryption, expected) in [
+        (Encryption::BucketDefault, (None, None)),
+        (Encryption::S3, (Some("AES256"), None)),
+        (kms, (Some("aws:kms"), Some("alias/forebay"))),
+    ] {
+        let begun = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&begun);
+        let server = Server::answering(move |request, _| {
+            let begins = if request.method == "PUT" { !request.path.contains("uploadId") } else { request.path.contains("uploads") };
+            let said = |name: &str| request.headers.get(name).cloned();
+            let encryption = (said("x-amz-server-side-encryption"), said("x-amz-server-side-encryption-aws-kms-key-id"));
+            if begins {
+                log.lock().unwrap().push((request.method.clone(), encryption));
+            } else {
+                assert_eq!(encryption, (None, None), "{} {}", request.method, request.path);
+            }
+            Some(match request.method.as_str() {
+                "POST" if begins => Reply::new(200, UPLOAD_BEGUN),
+                "POST" => Reply::new(200, UPLOAD_COMPLETE),
+                _ => Reply::new(200, "").header("etag", "\"e\""),
+            })
+        });
+        let store = S3Store::open(S3Options { encryption, ..options(server.url()) }).unwrap();
+        assert_eq!(store.put("whole", &small()).unwrap(), Put::Created);
+        assert_eq!(store.put("parts", &part_and_a_bit()).unwrap(), Put::Created);
+        let expected = (expected.0.map(str::to_owned), expected.1.map(str::to_owned));
+        assert_eq!(*begun.lock().unwrap(), [("PUT".to_owned(), expected.clone()), ("POST".to_owned(), expected)]);
+    }
 }
 
 #[test]

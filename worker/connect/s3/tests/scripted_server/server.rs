@@ -1,10 +1,13 @@
-//! A server that answers as a test says. One request per connection, requests with a length only: all that the SDK sends here.
+//! A server that answers as a test says, in the open or by TLS. One request per connection, requests with a length only: all that the SDK
+//! sends here.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 pub struct Request {
     pub method: String,
@@ -54,27 +57,42 @@ impl Reply {
 /// Runs until the test's process ends.
 pub struct Server {
     address: SocketAddr,
+    scheme: &'static str,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     /// `answer` is told how many requests of the same method came before; with `None` the server says nothing until the client gives up.
     pub fn answering(answer: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Self {
+        Self::start(None, answer)
+    }
+
+    /// The same by TLS.
+    pub fn answering_by_tls(config: ServerConfig, answer: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Self {
+        Self::start(Some(Arc::new(config)), answer)
+    }
+
+    fn start(tls: Option<Arc<ServerConfig>>, answer: impl Fn(&Request, usize) -> Option<Reply> + Send + Sync + 'static) -> Self {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, answer) = (Arc::clone(&seen), Arc::new(answer));
         thread::spawn(move || {
             for client in listener.incoming() {
-                let (log, answer) = (Arc::clone(&log), Arc::clone(&answer));
-                thread::spawn(move || serve(client.unwrap(), &log, &*answer));
+                let (log, answer, tls) = (Arc::clone(&log), Arc::clone(&answer), tls.clone());
+                let client = client.unwrap();
+                thread::spawn(move || match tls {
+                    None => serve(client, &log, &*answer),
+                    Some(tls) => serve(StreamOwned::new(ServerConnection::new(tls).unwrap(), client), &log, &*answer),
+                });
             }
         });
-        Self { address, seen }
+        Self { address, scheme, seen }
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// The methods of all requests so far.
@@ -83,9 +101,9 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, log: &Mutex<Vec<String>>, answer: &dyn Fn(&Request, usize) -> Option<Reply>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let Some(request) = read(&mut reader, &stream) else { return };
+fn serve(stream: impl Read + Write, log: &Mutex<Vec<String>>, answer: &dyn Fn(&Request, usize) -> Option<Reply>) {
+    let mut stream = BufReader::new(stream);
+    let Some(request) = read(&mut stream) else { return };
     let before = {
         let mut log = log.lock().unwrap();
         let before = log.iter().filter(|method| **method == request.method).count();
@@ -94,42 +112,42 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<String>>, answer: &dyn Fn(&Request, 
     };
     match answer(&request, before) {
         Some(reply) => {
-            write(stream, &request, &reply);
+            write(stream.get_mut(), &request, &reply);
             if reply.silent {
-                wait_for_end(reader);
+                wait_for_end(stream);
             }
         }
-        None => wait_for_end(reader),
+        None => wait_for_end(stream),
     }
 }
 
-fn read(reader: &mut BufReader<TcpStream>, mut stream: &TcpStream) -> Option<Request> {
+fn read(stream: &mut BufReader<impl Read + Write>) -> Option<Request> {
     let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
+    stream.read_line(&mut line).ok().filter(|count| *count > 0)?;
     let mut words = line.split(' ').map(str::to_owned);
     let (method, path) = (words.next()?, words.next()?);
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
-        reader.read_line(&mut line).ok()?;
+        stream.read_line(&mut line).ok()?;
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         headers.insert(name.to_lowercase(), value.to_owned());
     }
     if headers.contains_key("expect") {
-        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+        stream.get_mut().write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
     }
     let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
+    stream.read_exact(&mut body).ok()?;
     Some(Request { method, path, headers, body })
 }
 
 /// Until the client gives up.
-fn wait_for_end(mut reader: BufReader<TcpStream>) {
-    let _ = reader.read_to_end(&mut Vec::new());
+fn wait_for_end(mut stream: impl Read) {
+    let _ = stream.read_to_end(&mut Vec::new());
 }
 
-fn write(mut stream: TcpStream, request: &Request, reply: &Reply) {
+fn write(stream: &mut impl Write, request: &Request, reply: &Reply) {
     let mut head = format!("HTTP/1.1 {} Scripted\r\nconnection: close\r\ncontent-length: {}\r\n", reply.status, reply.body.len());
     for (name, value) in &reply.headers {
         head += &format!("{name}: {value}\r\n");
@@ -137,5 +155,5 @@ fn write(mut stream: TcpStream, request: &Request, reply: &Reply) {
     head += "\r\n";
     let body = if request.method == "HEAD" { &[] } else { &reply.body[..reply.sent] };
     // A client that has gone is its own business.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).and_then(|()| stream.flush());
 }
