@@ -285,6 +285,33 @@ spec:
         );
     }
 
+    /// Method: each kind of reference, and what it may lack. The file ends as editors end files; the variable is one that cargo sets.
+    #[test]
+    fn a_property_by_reference_is_looked_up_and_what_is_missing_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "hunter2\r\n").unwrap();
+        let (file, gone) = (file.to_str().unwrap().to_owned(), folder.path().join("gone").to_str().unwrap().to_owned());
+        let check = |property: Property, expected: Result<&str, &[&str]>| match (resolve("sasl.password", &property), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected),
+            (Err(error), Err(needed)) => {
+                assert!(error.is::<Unusable>(), "{error}");
+                let text = error.to_string();
+                assert!(text.starts_with("spec.kafka.propertiesFrom.sasl.password: "), "the field is not named: {text}");
+                assert!(needed.iter().all(|needed| text.contains(needed)), "{text} lacks one of {needed:?}");
+                assert!(!text.contains("hunter2"), "{text}");
+            }
+            (found, expected) => panic!("{property:?}: {found:?} instead of {expected:?}"),
+        };
+        check(Property::Value("plain".into()), Ok("plain"));
+        check(Property::File(file), Ok("hunter2"));
+        check(Property::Env("CARGO_PKG_NAME".into()), Ok("forebay-cli"));
+        check(Property::File(gone.clone()), Err(&[&gone, "No such file"]));
+        check(Property::Env("FOREBAY_TEST_OF_NOTHING".into()), Err(&["the environment variable FOREBAY_TEST_OF_NOTHING is not set"]));
+        let secret = Property::Secret { name: "kafka".into(), key: "password".into() };
+        check(secret, Err(&["secret kafka/password", "known to Kubernetes only", "--kafka-property sasl.password=", "`env`", "`file`"]));
+    }
+
     #[test]
     fn another_store_replaces_the_manifests_as_a_whole() {
         check(&["--store", "s3://b"], ("b/below", None, None, false, None, None));

@@ -1,4 +1,4 @@
-//! What a person sees while a job runs: a bar with rate, lag and books on a terminal, a line of the log now and then elsewhere.
+//! What a person sees while a job runs: a bar with rate, lag and books on a terminal, elsewhere a line of the log now and then and at the end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ pub struct Progress {
     bar: ProgressBar,
     plain: bool,
     last_line: Instant,
+    last_message: String,
     /// When the rate was last taken, and how many records the running shards had in then.
     last: (Instant, BTreeMap<ShardId, u64>),
     rate: f64,
@@ -30,7 +31,7 @@ impl Progress {
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
         let plain = bar.is_hidden();
-        Self { bar, plain, last_line: Instant::now(), last: (Instant::now(), BTreeMap::new()), rate: 0.0 }
+        Self { bar, plain, last_line: Instant::now(), last_message: String::new(), last: (Instant::now(), BTreeMap::new()), rate: 0.0 }
     }
 
     /// Shows where the job stands.
@@ -55,6 +56,10 @@ impl Progress {
                 self.last_line = now;
                 tracing::info!("{message}");
             }
+            // At the end there are no shards any more.
+            if !shards.is_empty() || self.last_message.is_empty() {
+                self.last_message = message;
+            }
         } else {
             self.bar.set_position(books.records_in);
             self.bar.set_message(message);
@@ -66,7 +71,11 @@ impl Progress {
         if self.plain { tracing::info!("{line}") } else { self.bar.println(line) }
     }
 
+    /// Takes the bar away; without one the last message is a line of the log, so that a short run has one too.
     pub fn finish(&self) {
+        if self.plain {
+            tracing::info!("{}", self.last_message);
+        }
         self.bar.finish_and_clear();
     }
 }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Watched, World};
+use crate::support::{Watched, World, fill};
 
 /// A small disk; unmounted when dropped.
 struct Disk(PathBuf);
@@ -38,24 +38,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
-}
-
-/// Orders of so many customers, who all stay in the state, under names that do not compress.
-fn fill(world: &World, customers: u64) {
-    let name = |number: u64| {
-        let digits = (0..32).map(|part| {
-            format!(
-                "{:016x}",
-                (number << 8 | part)
-                    .wrapping_add(1)
-                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                    .rotate_left(29)
-                    .wrapping_mul(0xbf58_476d_1ce4_e5b9)
-            )
-        });
-        format!("{number}-{}", digits.collect::<String>())
-    };
-    world.produce("orders", (0..customers).map(|number| (name(number), r#"{"amount": 1}"#.to_owned())));
 }
 
 /// Method: the state lies on a disk that is too small for it. The run must say so; then the disk is made larger under the running job.

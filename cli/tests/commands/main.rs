@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
+mod checkpoints;
+mod crashes;
+mod credentials;
 mod documents;
 mod full_disk;
 mod output;
+mod progress;
 mod refusals;
 mod replay;
 mod rewind;

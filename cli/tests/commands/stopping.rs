@@ -2,8 +2,12 @@
 //! next to nothing to read from the journal.
 
 use std::fs;
+use std::io::Write;
 
 use crate::support::{Watched, World, json_lines, orders};
+
+/// What a pipe holds on Linux.
+const PIPE_BYTES: usize = 64 << 10;
 
 /// Method: SIGTERM in the middle of a backlog. The books that are printed must be those that lie in the databases, and what was put out.
 #[test]
@@ -19,6 +23,24 @@ fn the_books_that_a_stopped_run_prints_are_those_of_its_last_epoch() {
     let printed = json_lines(&fs::read_to_string(world.path("stdout")).unwrap());
     assert_eq!(printed, world.ask_json(&["books"]));
     assert_eq!(printed[0]["processed"].as_u64().unwrap(), world.records("orders.good").len() as u64);
+}
+
+/// Method: a run that is asked to stop in the middle of a backlog, and that cannot end by itself: its standard output is a pipe that is full. What it had
+/// committed must be all there, and nothing of it comes twice.
+#[test]
+fn a_second_signal_ends_a_run_at_once_and_nothing_is_lost_by_it() {
+    let world = World::new();
+    world.produce("orders", (0..200_000).map(|number| (format!("c{}", number % 100), r#"{"amount": 1}"#.to_owned())));
+    let (_reader, mut writer) = std::io::pipe().unwrap();
+    writer.write_all(&[b'x'; PIPE_BYTES]).unwrap();
+    let mut run = until_running(Watched::start(world.command(&["run", "--threads", "1", "--checkpoint-on-stop"]).stdout(writer)));
+    run.signal("TERM");
+    assert!(run.until("a checkpoint of every shard is taken before stopping"), "it does not hear the first signal: {:?}", run.seen);
+    run.signal("INT");
+    let (code, log) = run.end();
+    assert_eq!(code, Some(130), "{log}");
+    assert_eq!(world.ask(&["run", "--until-end"]), "200000 in = 200000 processed\n");
+    assert_eq!(world.records("orders.good").len(), 200_000);
 }
 
 /// Method: a job with a checkpoint interval of an hour has worked off its input; it is started and stopped with `--checkpoint-on-stop`, and

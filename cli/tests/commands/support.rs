@@ -1,6 +1,6 @@
 //! What the tests of the command line share: a job on an embedded log in a folder of its own, and `forebay` as a child process.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -116,6 +116,24 @@ pub fn orders(customer: &str, amounts: impl IntoIterator<Item = i64>) -> Vec<(St
     amounts.into_iter().map(|amount| (customer.to_owned(), format!("{{\"amount\": {amount}}}"))).collect()
 }
 
+/// Orders of so many customers, who all stay in the state, under names that do not compress.
+pub fn fill(world: &World, customers: u64) {
+    let name = |number: u64| {
+        let digits = (0..32).map(|part| {
+            format!(
+                "{:016x}",
+                (number << 8 | part)
+                    .wrapping_add(1)
+                    .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                    .rotate_left(29)
+                    .wrapping_mul(0xbf58_476d_1ce4_e5b9)
+            )
+        });
+        format!("{number}-{}", digits.collect::<String>())
+    };
+    world.produce("orders", (0..customers).map(|number| (name(number), r#"{"amount": 1}"#.to_owned())));
+}
+
 pub fn said(output: Output) -> Said {
     let text = |bytes| {
         let text = String::from_utf8(bytes).unwrap();
@@ -132,20 +150,28 @@ pub fn json_lines(text: &str) -> Vec<Value> {
 /// A process whose standard error is read line by line.
 pub struct Watched {
     pub child: Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStderr>>,
+    lines: std::io::Split<BufReader<Box<dyn Read>>>,
     pub seen: Vec<String>,
 }
 
 impl Watched {
     pub fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        Self { child, lines, seen: Vec::new() }
+        let stderr: Box<dyn Read> = Box::new(child.stderr.take().unwrap());
+        Self { child, lines: BufReader::new(stderr).split(b'\n'), seen: Vec::new() }
+    }
+
+    /// The same with standard output, and lines as a terminal has them: a carriage return ends one.
+    pub fn on_terminal(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout: Box<dyn Read> = Box::new(child.stdout.take().unwrap());
+        Self { child, lines: BufReader::new(stdout).split(b'\r'), seen: Vec::new() }
     }
 
     /// Reads on until a line that holds this; false when the process ended without it.
     pub fn until(&mut self, needle: &str) -> bool {
         for line in self.lines.by_ref().map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
             let found = line.contains(needle);
             self.seen.push(line);
             if found {
