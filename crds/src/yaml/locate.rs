@@ -21,10 +21,10 @@ impl Locator {
         let file: Arc<str> = file.into();
         match Node::parse(source) {
             Ok(root) => Ok(Self { file, lines: source.lines().map(str::to_owned).collect(), root }),
-            Err(SyntaxError { at, message, help }) => {
+            Err(SyntaxError { path, at, message, help }) => {
                 let at = at.unwrap_or(Mark { line: 1, column: 1 });
                 let place = Some(Place { file, line: at.line, column: at.column });
-                Err(Finding { path: Path::root(), offset: None, place, message, help })
+                Err(Finding { path, offset: None, place, message, help })
             }
         }
     }

@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, StructureStyle, Tag};
 
+use crate::path::Path;
+
 /// The API server takes no objects above 1.5 MiB; a manifest near that is a mistake.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// Four times what a manifest of `SOURCE_BYTES_MAX` could need without aliases; stops aliases of aliases.
@@ -71,9 +73,18 @@ pub(crate) enum Style {
 /// Text that is no tree.
 #[derive(Debug)]
 pub(crate) struct SyntaxError {
+    /// The field that it stands in; the root where the text has no structure to tell by.
+    pub path: Path,
     pub at: Option<Mark>,
     pub message: String,
     pub help: String,
+}
+
+impl SyntaxError {
+    fn in_field(mut self, path: &Path) -> Self {
+        self.path = path.clone();
+        self
+    }
 }
 
 impl Node {
@@ -81,9 +92,9 @@ impl Node {
     pub fn parse(source: &str) -> Result<Self, SyntaxError> {
         if source.len() > SOURCE_BYTES_MAX {
             let message = format!("the file holds {} bytes, a manifest at most {SOURCE_BYTES_MAX}", source.len());
-            return Err(SyntaxError { at: None, message, help: "is this the right file?".into() });
+            return Err(SyntaxError { path: Path::root(), at: None, message, help: "is this the right file?".into() });
         }
-        Reader { parser: Parser::new_from_str(source), anchors: HashMap::new(), nodes: 0 }.documents()
+        Reader { parser: Parser::new_from_str(source), anchors: HashMap::new(), nodes: 0, path: Path::root() }.documents()
     }
 
     /// The value of a map's key.
@@ -99,6 +110,8 @@ struct Reader<'a> {
     parser: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Node>,
     nodes: usize,
+    /// The field that is being read.
+    path: Path,
 }
 
 impl<'a> Reader<'a> {
@@ -122,6 +135,7 @@ impl<'a> Reader<'a> {
             }
         }
         document.ok_or_else(|| SyntaxError {
+            path: Path::root(),
             at: None,
             message: "the file is empty".into(),
             help: "start with `apiVersion: forebay.dev/v1alpha1`".into(),
@@ -142,23 +156,23 @@ impl<'a> Reader<'a> {
     fn node(&mut self, event: Event<'a>, span: &Span, depth: usize) -> Result<Node, SyntaxError> {
         let start = mark(span);
         if depth > DEPTH_MAX {
-            return Err(error(start, "the nesting is too deep", format!("keep it below {DEPTH_MAX} levels")));
+            return Err(error(start, "the nesting is too deep", format!("keep it below {DEPTH_MAX} levels")).in_field(&self.path));
         }
         self.count(1, start)?;
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let style = style_of(style, tag.as_deref(), start)?;
+                let style = style_of(style, tag.as_deref(), start).map_err(|error| error.in_field(&self.path))?;
                 if style == Style::Plain {
-                    check_plain(&text, start)?;
+                    check_plain(&text, start).map_err(|error| error.in_field(&self.path))?;
                 }
                 (anchor, Node { content: Content::Scalar { text: text.into_owned(), style }, start })
             }
             Event::SequenceStart(style, anchor, tag) => {
-                refuse_tag(tag.as_deref(), "seq", start)?;
+                refuse_tag(tag.as_deref(), "seq", start).map_err(|error| error.in_field(&self.path))?;
                 (anchor, Node { content: self.list(style == StructureStyle::Flow, depth)?, start })
             }
             Event::MappingStart(style, anchor, tag) => {
-                refuse_tag(tag.as_deref(), "map", start)?;
+                refuse_tag(tag.as_deref(), "map", start).map_err(|error| error.in_field(&self.path))?;
                 (anchor, Node { content: self.map(style == StructureStyle::Flow, depth)?, start })
             }
             Event::Alias(id) => {
@@ -183,7 +197,10 @@ impl<'a> Reader<'a> {
             if event == Event::SequenceEnd {
                 return Ok(Content::List { items, flow });
             }
+            let list = self.path.clone();
+            self.path = list.index(items.len());
             items.push((items.len(), self.node(event, &span, depth + 1)?));
+            self.path = list;
         }
     }
 
@@ -196,17 +213,20 @@ impl<'a> Reader<'a> {
             }
             let key_start = mark(&span);
             let Content::Scalar { text: key, .. } = self.node(event, &span, depth + 1)?.content else {
-                return Err(error(key_start, "a key must be plain text", "put quotes around text that holds { or ["));
+                return Err(error(key_start, "a key must be plain text", "put quotes around text that holds { or [").in_field(&self.path));
             };
+            let map = self.path.clone();
+            self.path = map.key(&key);
             if key == "<<" {
-                return Err(error(key_start, "merge keys are not read", "write the fields out"));
+                return Err(error(key_start, "merge keys are not read", "write the fields out").in_field(&map));
             }
             if let Some(first) = entries.iter().find(|entry| entry.key == key) {
                 let message = format!("the key `{key}` stands here again; it is in line {} already", first.key_start.line);
-                return Err(error(key_start, message, "delete one of them"));
+                return Err(error(key_start, message, "delete one of them").in_field(&self.path));
             }
             let (event, span) = self.next()?;
             let value = self.node(event, &span, depth + 1)?;
+            self.path = map;
             entries.push(Entry { key, key_start, value });
         }
     }
@@ -238,7 +258,7 @@ fn mark(span: &Span) -> Mark {
 }
 
 fn error(at: Mark, message: impl Into<String>, help: impl Into<String>) -> SyntaxError {
-    SyntaxError { at: Some(at), message: message.into(), help: help.into() }
+    SyntaxError { path: Path::root(), at: Some(at), message: message.into(), help: help.into() }
 }
 
 fn syntax(scan: &ScanError) -> SyntaxError {
