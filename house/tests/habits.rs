@@ -118,6 +118,24 @@ fn every_metric_is_described() {
 }
 
 #[test]
+fn every_phase_of_a_job_is_described_where_jobs_are_counted_by_phase() {
+    let files = text_files(&root());
+    let definition = &text_of(&files, "crds/ingestionjobs.forebay.dev.yaml").text;
+    let (_, phases) = definition.split_once("description: The job in one word.\n                enum:\n").expect("the phases of a job");
+    let phases: Vec<&str> = phases.lines().map_while(|line| line.trim_start().strip_prefix("- ")).collect();
+    assert!(phases.len() > 5, "{phases:?}");
+    let metrics = &text_of(&files, "docs/metrics.md").text;
+    let row = metrics.lines().find(|line| line.starts_with("| `forebay_operator_jobs` |")).expect("the metric's row");
+    check(
+        &phases
+            .iter()
+            .filter(|phase| !row.contains(&format!("`{phase}`")))
+            .map(|phase| format!("{phase} is not in {row}"))
+            .collect::<Vec<_>>(),
+    );
+}
+
+#[test]
 fn alerts_and_dashboard_ask_for_metrics_that_exist_and_each_alert_has_its_runbook() {
     let files = text_files(&root());
     let rules = text_of(&files, "kustomize/components/monitoring/prometheus-rule.yaml");
