@@ -1,6 +1,7 @@
 //! A job's engine, as `run` and `worker` start it: log, object store and pipeline opened and checked, and the options that the manifest decides.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use forebay_worker::{Engine, RuntimeOptions};
 
 use crate::Unusable;
 use crate::job::{self, Loaded};
+use crate::memory;
 use crate::places::Places;
 
 /// What a process is given besides the manifest and its places.
@@ -44,16 +46,14 @@ pub fn open<L: Log>(
     // The number of shards may follow from the partitions, which only the log knows.
     let identity = loaded.identity(&*root)?;
     let known = identity.as_ref().map(|identity| identity.shards).or(loaded.job.shards);
-    let log = open_log(loaded.topics(known.unwrap_or(1)))?;
-    let topics = log.describe()?;
+    let log = open_log(loaded.topics(known.unwrap_or(1))).map_err(|error| loaded.name_field(error))?;
+    let topics = log.describe().map_err(|error| loaded.name_field(error.into()))?;
     let partitions = topics[0].partitions;
     for topic in &topics[1..loaded.job.inputs.len()] {
         if topic.partitions != partitions {
-            let reason = format!(
-                "topic {} has {} partitions and {} has {partitions}; inputs of one job need equal counts",
-                topic.name, topic.partitions, topics[0].name
-            );
-            return Err(Unusable(reason).into());
+            let problem = format!("topic {} has {} partitions and {} has {partitions}", topic.name, topic.partitions, topics[0].name);
+            let way_out = "inputs of one job need equal counts; repartition one of them, or make two jobs";
+            return Err(loaded.of_topic(&topic.name, &problem, way_out).into());
         }
     }
     check_outputs(loaded, &topics, partitions)?;
@@ -120,7 +120,7 @@ impl Means {
     /// How many bytes the process may use.
     pub fn memory_bytes(&self, loaded: &Loaded) -> usize {
         let said = self.memory.map(ByteSize::get).or(loaded.job.state_memory_bytes);
-        usize::try_from(said.unwrap_or_else(|| memory_limit() / 2)).unwrap_or(usize::MAX)
+        usize::try_from(said.unwrap_or_else(|| memory::limit(Path::new("/")) / 2)).unwrap_or(usize::MAX)
     }
 
     fn start_from(&self, declared: &DeclaredStart) -> StartFrom {
@@ -177,17 +177,6 @@ fn by_input_partition(steps: &[Step]) -> Vec<(String, &str)> {
     }
     emits.retain(|(_, emit)| emit.partitioner == Partitioner::Input);
     emits.into_iter().map(|(path, emit)| (path, emit.topic.as_str())).collect()
-}
-
-/// The container's memory limit (cgroup v2, then v1), else the machine's memory; 1 GiB where neither can be read.
-fn memory_limit() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let limit = read("/sys/fs/cgroup/memory.max").or_else(|| read("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    let total = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?.to_owned();
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
-    });
-    limit.into_iter().chain(total).min().unwrap_or(1 << 30)
 }
 
 fn host_name() -> String {

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use forebay_crds::identity::changed;
-use forebay_crds::validate::default_shards;
+use forebay_crds::validate::{default_shards, topic_field};
 use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
 use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
 use forebay_engine::lifetimes::Lifetimes;
-use forebay_engine::log::{JobTopics, TimestampLimits};
+use forebay_engine::log::{JobTopics, LogError, TimestampLimits};
 use forebay_engine::store::{Body, ObjectStore, Put, StoreError};
+use forebay_local::LocalLogError;
 use forebay_pipeline::{CompileContext, CompileError, CompiledPipeline, InputContext};
 use serde::Serialize;
 
@@ -188,6 +189,28 @@ impl Loaded {
             group: self.job.consumer_group.clone(),
             uid,
             shards,
+        }
+    }
+
+    /// What is wrong with a topic, at the place where the manifest names it.
+    pub fn of_topic(&self, topic: &str, problem: &str, way_out: &str) -> BadManifest {
+        let field = topic_field(&self.manifest.job.spec, topic).unwrap_or_default();
+        let mut findings = vec![Finding::new(&field, problem, way_out)];
+        self.manifest.locator.locate(&mut findings);
+        BadManifest(findings)
+    }
+
+    /// An error of the log; of a topic that is missing, with the field that names it.
+    pub fn name_field(&self, error: anyhow::Error) -> anyhow::Error {
+        let missing = error.chain().find_map(|cause| match (cause.downcast_ref(), cause.downcast_ref()) {
+            (Some(LogError::Missing { what, .. }), _) | (_, Some(LocalLogError::Topics(LogError::Missing { what, .. }))) => {
+                what.strip_prefix("topic ").map(str::to_owned)
+            }
+            _ => None,
+        });
+        match missing.and_then(|topic| topic_field(&self.manifest.job.spec, &topic)) {
+            Some(field) => error.context(field),
+            None => error,
         }
     }
 

@@ -11,6 +11,7 @@ mod engine;
 mod fixtures;
 mod job;
 mod log;
+mod memory;
 mod output;
 mod places;
 mod progress;

@@ -98,7 +98,7 @@ impl Run {
         match cluster {
             Some(cluster) => {
                 let shards = loaded.job.shards.unwrap_or(1);
-                check_kafka(&open_kafka(&cluster, loaded.topics(shards), memory)?)?;
+                check_kafka(&loaded, &open_kafka(&cluster, loaded.topics(shards), memory)?)?;
                 self.run(&loaded, output, |topics| open_kafka(&cluster, topics, memory))
             }
             None => self.run(&loaded, output, |topics| open_local(&self.places, topics)),
@@ -144,13 +144,16 @@ pub fn open_kafka(cluster: &Cluster, topics: JobTopics, memory_bytes: usize) -> 
     Ok(KafkaLog::open(options)?)
 }
 
-/// Warns of what may hurt, refuses what would break the guarantees.
-pub fn check_kafka(log: &KafkaLog) -> anyhow::Result<()> {
+/// Warns of what may hurt, refuses what would break the guarantees. What is about a topic names the field of the manifest that does.
+pub fn check_kafka(loaded: &Loaded, log: &KafkaLog) -> anyhow::Result<()> {
     let mut errors = Vec::new();
     for finding in log.preflight() {
         match finding.severity {
             Severity::Warning => tracing::warn!(way_out = finding.way_out, "{}", finding.problem),
-            Severity::Error => errors.push(finding.to_string()),
+            Severity::Error => errors.push(match &finding.topic {
+                Some(topic) => loaded.of_topic(topic, &finding.problem, &finding.way_out).0.remove(0).to_string(),
+                None => finding.to_string(),
+            }),
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Unusable(format!("the Kafka cluster cannot run this job:\n{}", errors.join("\n"))).into()) }

@@ -75,7 +75,7 @@ impl Worker {
         adopt::begin(&loaded, &self.places, |topics| open_kafka(&cluster, topics, memory))?;
         savepoint::begin(&loaded, &self.places)?;
         loaded.order_inputs(&self.places)?;
-        check_kafka(&open_kafka(&cluster, loaded.topics(loaded.job.shards.unwrap_or(1)), memory)?)?;
+        check_kafka(&loaded, &open_kafka(&cluster, loaded.topics(loaded.job.shards.unwrap_or(1)), memory)?)?;
         let (engine, identity) = engine::open(&loaded, &self.places, &means, |topics| open_kafka(&cluster, topics, memory))?;
         let options = engine::options(&loaded, &self.places, &identity, means);
         let facts = Facts {

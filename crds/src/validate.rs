@@ -26,6 +26,7 @@ use crate::quantity::{ByteSize, TimeSpan};
 pub use connection::{Kafka, Property, check_savepoint_name};
 pub use rewind::{Rewind, RewindTarget};
 pub use savepoints::Schedule;
+pub use topics::topic_field;
 pub use upgrade::Upgrade;
 
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.

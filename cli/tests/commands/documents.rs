@@ -7,29 +7,28 @@ use std::path::PathBuf;
 
 use crate::support::World;
 
-const COMMANDS: [&[&str]; 21] = [
-    &[],
-    &["run"],
-    &["worker"],
-    &["validate"],
-    &["test"],
-    &["log", "produce"],
-    &["log", "consume"],
-    &["log", "topics"],
-    &["state", "ls"],
-    &["state", "get"],
-    &["state", "scan"],
-    &["snapshot", "ls"],
-    &["snapshot", "inspect"],
-    &["snapshot", "verify"],
-    &["savepoint", "take"],
-    &["savepoint", "delete"],
-    &["dlq", "ls"],
-    &["dlq", "replay"],
-    &["rewind"],
-    &["cleanup"],
-    &["books"],
-];
+/// Of a command what stands below "Commands:" in its help.
+fn subcommands(help: &str) -> Vec<String> {
+    let Some((_, rest)) = help.split_once("\nCommands:\n") else { return Vec::new() };
+    let lines = rest.lines().take_while(|line| !line.is_empty());
+    // What is not right behind the margin is the rest of a line that was too long.
+    let names = lines.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' '))?.split(' ').next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+/// All commands that there are, with their help: the program itself, those that have subcommands, and those that do something.
+fn commands(world: &World) -> Vec<(Vec<String>, String)> {
+    let mut found = Vec::new();
+    let mut left = vec![Vec::new()];
+    while let Some(command) = left.pop() {
+        let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = world.ask(&words);
+        left.extend(subcommands(&help).into_iter().map(|name| [command.clone(), vec![name]].concat()));
+        found.push((command, help));
+    }
+    assert!(found.len() > 20, "too few commands were found: {found:?}");
+    found
+}
 
 fn document(path: &str) -> String {
     fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)).unwrap()
@@ -85,10 +84,10 @@ fn every_flag_and_variable_is_in_the_page_and_no_other() {
     let world = World::new();
     let page = document("docs/cli.md");
     let (mut flags, mut variables) = (BTreeSet::new(), BTreeSet::new());
-    for command in COMMANDS {
-        let help = world.ask(&[command, &["--help"]].concat());
-        assert!(help.contains("Examples:"), "{command:?} shows no examples");
-        let (options, _examples) = help.split_once("Examples:").unwrap();
+    for (command, help) in commands(&world) {
+        let has_examples = help.contains("Examples:");
+        assert!(has_examples || !subcommands(&help).is_empty(), "{command:?} shows no examples");
+        let options = help.split("Examples:").next().unwrap();
         flags.extend(words(options, "--"));
         variables.extend(words(options, "FOREBAY_"));
     }
@@ -104,6 +103,27 @@ fn every_flag_and_variable_is_in_the_page_and_no_other() {
     let unknown: Vec<_> =
         told.iter().filter(|word| !flags.contains(*word) && !variables.contains(*word) && !strange.contains(&word.as_str())).collect();
     assert_eq!(unknown, Vec::<&String>::new(), "docs/cli.md speaks of these, which are not there");
+}
+
+/// Method: the rows of the page's first table, then those of the table of documents.
+#[test]
+fn every_command_is_in_the_tables_of_the_page_and_no_other() {
+    let commands: BTreeSet<String> = commands(&World::new())
+        .into_iter()
+        .filter(|(command, help)| !command.is_empty() && subcommands(help).is_empty())
+        .map(|(command, _)| command.join(" "))
+        .collect();
+    let page = document("docs/cli.md");
+    let rows = |head: &str| -> BTreeSet<String> {
+        let (_, table) = page.split_once(&format!("{head}\n|---|---|\n")).unwrap();
+        let cells = table.lines().map_while(|line| line.strip_prefix('|')?.split('|').next());
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>()).collect()
+    };
+    let first = |command: &String| format!("forebay {}", command.split(' ').next().unwrap());
+    assert_eq!(rows("| command | what |"), commands.iter().map(first).collect(), "in the table of commands");
+    // A worker prints nothing, it answers its operator.
+    let printing = commands.into_iter().filter(|command| command != "worker");
+    assert_eq!(rows("| command | documents |"), printing.collect(), "in the table of documents");
 }
 
 /// The words of a text that begin so and go on with letters, digits, `-` and `_`.

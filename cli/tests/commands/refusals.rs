@@ -152,10 +152,12 @@ fn wrong_usage_names_what_to_write() {
 #[test]
 fn topics_that_do_not_fit_are_named() {
     let world = World::new();
-    check(&world.call(&["run", "--until-end"]), UNUSABLE, &["topic orders", "does not exist", "forebay log produce --topic orders"]);
+    let missing = ["spec.inputs[0].topic: ", "topic orders", "does not exist", "forebay log produce --topic orders"];
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &missing);
     world.produce("orders", orders("ann", [1]));
     let narrow = world.command(&["log", "produce", "--topic", "narrow", "--partitions", "3"]).output().unwrap();
     assert!(narrow.status.success());
     world.change_job("- {name: orders, topic: orders}", "- {name: orders, topic: orders}\n    - {name: narrow, topic: narrow}");
-    check(&world.call(&["run", "--until-end"]), UNUSABLE, &["topic narrow has 3 partitions and orders has 4", "equal counts"]);
+    let uneven = ["job.yaml:8:", "spec.inputs[1].topic: topic narrow has 3 partitions and orders has 4", "equal counts"];
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &uneven);
 }

@@ -35,6 +35,18 @@ pub(super) fn check_topics(spec: &IngestionJobSpec, findings: &mut Vec<Finding>)
     distinct(spec.pipeline.iter().flat_map(Step::output_topics).chain([dead]))
 }
 
+/// The field that names a topic: of an input, of the dead letters, or of the first step that writes to it.
+pub fn topic_field(spec: &IngestionJobSpec, topic: &str) -> Option<Path> {
+    if let Some(index) = reader_of(spec, topic) {
+        return Some(Path::spec().key("inputs").index(index).key("topic"));
+    }
+    if spec.dead_letter.topic == topic {
+        return Some(Path::spec().key("deadLetter").key("topic"));
+    }
+    let index = spec.pipeline.iter().position(|step| step.output_topics().into_iter().any(|output| output == topic))?;
+    Some(topic_path(&spec.pipeline[index], topic, Path::spec().key("pipeline").index(index)))
+}
+
 fn reader_of(spec: &IngestionJobSpec, topic: &str) -> Option<usize> {
     spec.inputs.iter().position(|input| input.topic == topic)
 }

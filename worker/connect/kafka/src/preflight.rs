@@ -33,6 +33,15 @@ pub struct Finding {
     pub problem: String,
     /// What to change.
     pub way_out: String,
+    /// The topic that it is about, if it is one that the job names.
+    pub topic: Option<String>,
+}
+
+impl Finding {
+    fn of(mut self, topic: &str) -> Self {
+        self.topic = Some(topic.to_owned());
+        self
+    }
 }
 
 impl fmt::Display for Finding {
@@ -91,14 +100,14 @@ fn check_topics<'a>(admin: &Admin, options: &'a KafkaOptions, findings: &mut Vec
             }
             // The journal is made at the first start.
             Ok(None) if *name == topics.journal => {}
-            Ok(None) => findings.push(error(format!("topic {name} does not exist"), "create it, or correct the name in the job")),
+            Ok(None) => findings.push(error(format!("topic {name} does not exist"), "create it, or correct the name in the job").of(name)),
             Err(failure) => findings.push(unseen(&failure)),
         }
     }
     if let Some(((first, expected), (other, found))) = uneven(&counts) {
         let problem = format!("input {first} has {expected} partitions and input {other} has {found}");
-        findings
-            .push(error(problem, "inputs of one job need the same number and the same keys; repartition one of them, or make two jobs"));
+        let way_out = "inputs of one job need the same number and the same keys; repartition one of them, or make two jobs";
+        findings.push(error(problem, way_out).of(other));
     }
     match counts.first() {
         Some((_, count)) if topics.shards == 0 || count % topics.shards != 0 => {
@@ -125,7 +134,8 @@ fn check_settings(admin: &Admin, options: &KafkaOptions, there: &[&str], brokers
     };
     for (name, settings) in written.iter().zip(&all) {
         if settings.is_empty() {
-            findings.push(warning(format!("the settings of topic {name} cannot be seen"), "grant this principal DescribeConfigs on it"));
+            let problem = format!("the settings of topic {name} cannot be seen");
+            findings.push(warning(problem, "grant this principal DescribeConfigs on it").of(name));
             continue;
         }
         let is_journal = *name == topics.journal;
@@ -176,7 +186,7 @@ fn check_permissions(admin: &Admin, options: &KafkaOptions, there: &[&str], find
         };
         for missing in needed.iter().filter(|operation| !operations.contains(operation)) {
             let problem = format!("this principal may not {missing:?} topic {name}");
-            findings.push(error(problem, format!("grant it {missing:?} on it")));
+            findings.push(error(problem, format!("grant it {missing:?} on it")).of(&name));
         }
         if name == topics.journal && !operations.contains(&Operation::Delete) {
             let problem = format!("this principal may not delete records of the journal {name}, which grows for ever");
@@ -237,6 +247,7 @@ fn check_record_bytes(topic: &str, settings: &Settings, needed: usize) -> Option
             format!("topic {topic} takes batches of at most {allowed} bytes, the job writes up to {needed}"),
             format!("`kafka-configs.sh --alter --topic {topic} --add-config max.message.bytes={needed}`"),
         )
+        .of(topic)
     })
 }
 
@@ -248,15 +259,15 @@ fn uneven<'a>(counts: &[(&'a String, u32)]) -> Option<((&'a String, u32), (&'a S
 
 fn unseen(failure: &LogError) -> Finding {
     let severity = Severity::Error;
-    Finding { severity, problem: failure.to_string(), way_out: "see to that first, then check again".into() }
+    Finding { severity, problem: failure.to_string(), way_out: "see to that first, then check again".into(), topic: None }
 }
 
 fn error(problem: impl Into<String>, way_out: impl Into<String>) -> Finding {
-    Finding { severity: Severity::Error, problem: problem.into(), way_out: way_out.into() }
+    Finding { severity: Severity::Error, problem: problem.into(), way_out: way_out.into(), topic: None }
 }
 
 fn warning(problem: impl Into<String>, way_out: impl Into<String>) -> Finding {
-    Finding { severity: Severity::Warning, problem: problem.into(), way_out: way_out.into() }
+    Finding { severity: Severity::Warning, problem: problem.into(), way_out: way_out.into(), topic: None }
 }
 
 #[cfg(test)]
