@@ -94,7 +94,7 @@ fn time_stamps_within_an_outputs_limits_are_taken_and_others_are_not() {
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let now = Timestamp::from_millis(i64::try_from(now).unwrap());
-    let (long_ago, far) = (Timestamp::from_millis(0), Timestamp::from_millis(4_000_000_000_000));
+    let (long_ago, far) = (Timestamp::from_millis(1), Timestamp::from_millis(4_000_000_000_000));
     let commit = |name: &str, output: u16, timestamp: Timestamp| {
         let mut records = Outputs::default();
         records.push(Destination { output: OutputId::new(output), timestamp, ..to(Some(0), None) }, Some(b"v"), &[]);
