@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use forebay_engine::ids::{Incarnation, ShardId, Timestamp};
-use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix};
+use forebay_engine::ids::{Incarnation, ShardId};
+use forebay_engine::manifest::{Manifest, RetainedCheckpoint};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::shard::Shard;
 use forebay_engine::snapshot::{ChecksumFile, KnownFiles, PACKED_BYTES_MAX, SnapshotError, Upload, find_garbage};
@@ -239,21 +239,13 @@ impl Inner {
         job.checksums.retain(|name, _| checkpoint.files.iter().any(|file| file.name == *name));
         let retained = manifest.retained();
         tracing::info!(shard = %job.shard, epoch = %retained.epoch, files = manifest.files.len(), "checkpoint uploaded");
-        let _ = self.events.send(Event::CheckpointUploaded(job.shard, job.attempt, retained.clone()));
+        let _ = self.events.send(Event::CheckpointUploaded(job.shard, job.attempt, retained));
         if !all_known {
             return Ok(Outcome::Uploaded { records, named: Vec::new(), garbage: Vec::new() });
         }
         listed.push(manifest);
-        let now = self.store_clock(job.shard, &retained)?;
-        let garbage = find_garbage(&*self.store, job.shard, &listed, now, GARBAGE_GRACE, GARBAGE_MAX)?;
+        let garbage = find_garbage(&*self.store, job.shard, &listed, GARBAGE_GRACE, GARBAGE_MAX)?;
         Ok(Outcome::Uploaded { records, named: listed.iter().map(Manifest::retained).collect(), garbage })
-    }
-
-    /// The store's own clock, read off the manifest that was just put.
-    fn store_clock(&self, shard: ShardId, checkpoint: &RetainedCheckpoint) -> Result<Timestamp, StoreError> {
-        let key = manifest_key(shard, checkpoint.epoch, &checkpoint.incarnation);
-        let listing = self.store.list(&manifest_prefix(shard))?;
-        Ok(listing.into_iter().find(|object| object.key == key).map_or(Timestamp::default(), |object| object.modified))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, Due>> {

@@ -22,6 +22,12 @@ pub enum Bug {
     PatchOfLastRecord,
     /// An incarnation counts as barred for a shard as soon as it is to be barred for another one.
     BarredTooSoon,
+    /// A barring is believed for ever.
+    BarredForEver,
+    /// Garbage is deleted however young it is.
+    NoGrace,
+    /// After an upload nobody looks whether all files of the checkpoint are there.
+    FilesUnchecked,
     /// Of two starts that settled on the same version both give up.
     BothYield,
     /// Neither does.

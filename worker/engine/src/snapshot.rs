@@ -159,7 +159,7 @@ fn check_there(store: &dyn ObjectStore, checkpoint: &Checkpoint, files: &[Manife
         (Some(bytes), None) => *bytes == file.size,
         (Some(bytes), Some(offset)) => *bytes >= offset + file.size,
     };
-    match files.iter().find(|file| !is_there(file)) {
+    match files.iter().find(|file| !is_there(file) && !mutants::is(Bug::FilesUnchecked)) {
         None => Ok(()),
         Some(file) => Err(SnapshotError::Vanished { shard, epoch: checkpoint.stamp.epoch.get(), object: file.object.clone() }),
     }
@@ -167,14 +167,13 @@ fn check_there(store: &dyn ObjectStore, checkpoint: &Checkpoint, files: &[Manife
 
 /// Objects of a shard that no checkpoint on the list names and that are older than `grace` by the store's clock; at most `limit`.
 ///
-/// `listed` are the manifests of the whole current list. Files are listed before manifests, so that a file whose manifest was put in between is
-/// seen as named, not as garbage. Nothing may be deleted before an epoch that names it as garbage is committed: only then is it certain that
-/// this list was the current one.
+/// `listed` are the manifests of the whole current list, the one that was put just now last: its age is the store's time. Files are listed before
+/// manifests: a manifest that is seen without its files is no reason to delete any. Nothing may be deleted before an epoch that names it as garbage
+/// is committed: only then is it certain that this list was the current one.
 pub fn find_garbage(
     store: &dyn ObjectStore,
     shard: ShardId,
     listed: &[Manifest],
-    now: Timestamp,
     grace: Duration,
     limit: usize,
 ) -> Result<Vec<String>, StoreError> {
@@ -182,8 +181,12 @@ pub fn find_garbage(
     let manifests = store.list(&manifest_prefix(shard))?;
     let mut named: BTreeSet<String> = listed.iter().flat_map(|manifest| &manifest.files).map(|file| file.object.clone()).collect();
     let retained: Vec<RetainedCheckpoint> = listed.iter().map(Manifest::retained).collect();
-    named.extend(retained.iter().map(|checkpoint| manifest_key(shard, checkpoint.epoch, &checkpoint.incarnation)));
-    let grace = i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
+    let keys: Vec<String> = retained.iter().map(|checkpoint| manifest_key(shard, checkpoint.epoch, &checkpoint.incarnation)).collect();
+    // One that is not listed tells no time: then nothing is old.
+    let newest = keys.last().and_then(|key| manifests.iter().find(|object| object.key == *key));
+    let now = newest.map_or(Timestamp::default(), |object| object.modified);
+    named.extend(keys);
+    let grace = if mutants::is(Bug::NoGrace) { 0 } else { i64::try_from(grace.as_millis()).unwrap_or(i64::MAX) };
     let old = |modified: Timestamp| modified.as_millis().saturating_add(grace) <= now.as_millis();
     let garbage = files.into_iter().chain(manifests).filter(|object| old(object.modified) && !named.contains(&object.key));
     Ok(garbage.take(limit).map(|object| object.key).collect())

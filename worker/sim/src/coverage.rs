@@ -31,6 +31,24 @@ pub enum Fault {
     Refused,
 }
 
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Crash,
+        Self::Wipe,
+        Self::Stall,
+        Self::Barred,
+        Self::Move,
+        Self::Lost,
+        Self::ReplyLost,
+        Self::Late,
+        Self::StoreDown,
+        Self::TimeOut,
+        Self::ApplyFails,
+        Self::Refused,
+    ];
+}
+
 /// Counts.
 #[derive(Clone, Debug, Default)]
 pub struct Coverage {

@@ -144,16 +144,12 @@ impl Job<'_> {
         let (known, taken_by, packed_bytes_max) = (&known, &plan.incarnation, PACKED_BYTES_MAX);
         let upload = Upload { store: self, checksum: &mut checksum, known, taken_by, unique: &mut unique, packed_bytes_max };
         let manifest = upload.run(&folder, &checkpoint).map_err(|e| e.to_string())?;
-        let retained = manifest.retained();
-        self.remote.say(Event::CheckpointUploaded(self.shard, self.attempt, retained.clone()));
+        self.remote.say(Event::CheckpointUploaded(self.shard, self.attempt, manifest.retained()));
         listed.push(manifest);
         if !all_known {
             return Ok(());
         }
-        let key = manifest_key(self.shard, retained.epoch, &retained.incarnation);
-        let rows = self.list(&manifest_prefix(self.shard)).map_err(|e| e.to_string())?;
-        let now = rows.into_iter().find(|row| row.key == key).map_or(Timestamp::default(), |row| row.modified);
-        let garbage = find_garbage(self, self.shard, &listed, now, plan.grace, 50).map_err(|e| e.to_string())?;
+        let garbage = find_garbage(self, self.shard, &listed, plan.grace, 50).map_err(|e| e.to_string())?;
         if is(Mutant::DeleteAtOnce) {
             let _ = self.delete(&garbage);
         }

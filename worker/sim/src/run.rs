@@ -8,53 +8,118 @@ use crate::oracle::Violation;
 use crate::rng::Rng;
 use crate::world::{Setup, World};
 
-/// Phases of the protocol, as [`World::phases`] names them, with the faults that must have hit each.
-pub const PAIRS: &[(&str, &[Fault])] = &[
-    ("reading-manifest", PROCESS),
-    ("scanning", PROCESS),
-    ("barring", PROCESS),
-    ("claiming", PROCESS),
-    ("reading-on", PROCESS),
-    ("restoring", PROCESS),
-    ("running", RUNNING),
-    ("releasing", &[Fault::Crash, Fault::Stall, Fault::Barred, Fault::Refused]),
-    ("idle", PROCESS),
-    ("sealing", PROCESS),
-    ("committing", COMMITTING),
-    ("read-manifest", STORE_READ),
-    ("scan", CALL_READ),
-    ("bar", CALL_WRITE),
-    ("open-producer", CALL_WRITE),
-    ("commit-begin", CALL_WRITE),
-    ("commit-outputs", &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::TimeOut, Fault::Refused]),
-    ("commit-journal", IN_TRANSACTION),
-    ("commit-offsets", IN_TRANSACTION),
-    ("commit-end", IN_TRANSACTION),
-    ("restore-range", CALL_READ),
-    ("restore-journal", CALL_READ),
-    ("restore-manifest", STORE_READ),
-    ("restore-download", STORE_READ),
-    ("verify", CALL_READ),
-    ("look", CALL_READ),
-    ("snapshot-begin", &[Fault::Crash, Fault::Stall]),
-    ("snapshot-list", STORE_READ),
-    ("snapshot-file", STORE_WRITE),
-    ("snapshot-check", STORE_READ),
-    ("snapshot-manifest", STORE_WRITE),
-    ("garbage", STORE_READ),
-    ("cut", CALL_WRITE),
-    ("delete", STORE_WRITE),
+/// Phases of the protocol, as [`World::phases`] names them. Every fault must have hit each, but where [`left_out`] says why it cannot.
+pub const PHASES: &[(&str, Kind)] = &[
+    ("reading-manifest", Kind::Shard),
+    ("scanning", Kind::Shard),
+    ("barring", Kind::Shard),
+    ("claiming", Kind::Shard),
+    ("reading-on", Kind::Shard),
+    ("restoring", Kind::Shard),
+    ("running", Kind::Running),
+    ("releasing", Kind::Running),
+    ("idle", Kind::Round),
+    ("sealing", Kind::Round),
+    ("committing", Kind::Committing),
+    ("read-manifest", Kind::StoreRead),
+    ("scan", Kind::LogRead),
+    ("bar", Kind::LogWrite),
+    ("open-producer", Kind::Opening),
+    ("commit-begin", Kind::LogWrite),
+    ("commit-outputs", Kind::Outputs),
+    ("commit-journal", Kind::InTransaction),
+    ("commit-offsets", Kind::InTransaction),
+    ("commit-end", Kind::InTransaction),
+    ("restore-range", Kind::LogRead),
+    ("restore-journal", Kind::LogRead),
+    ("restore-manifest", Kind::StoreRead),
+    ("restore-download", Kind::StoreRead),
+    ("verify", Kind::LogRead),
+    ("look", Kind::LogRead),
+    ("snapshot-begin", Kind::Local),
+    ("snapshot-list", Kind::StoreRead),
+    ("snapshot-file", Kind::StoreWrite),
+    ("snapshot-check", Kind::StoreRead),
+    ("snapshot-manifest", Kind::StoreWrite),
+    ("garbage-files", Kind::StoreRead),
+    ("garbage-manifests", Kind::StoreRead),
+    ("cut", Kind::LogWrite),
+    ("delete", Kind::StoreWrite),
 ];
 
-const PROCESS: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move];
-const CALL_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost];
-const RUNNING: &[Fault] = &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails];
-const COMMITTING: &[Fault] =
-    &[Fault::Crash, Fault::Wipe, Fault::Stall, Fault::Barred, Fault::Move, Fault::ApplyFails, Fault::TimeOut, Fault::Refused];
-const IN_TRANSACTION: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::TimeOut];
-const STORE_READ: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::StoreDown];
-const STORE_WRITE: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::StoreDown];
-const CALL_WRITE: &[Fault] = &[Fault::Crash, Fault::Stall, Fault::Lost, Fault::ReplyLost, Fault::Late];
+/// What a phase is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A shard on its way to being owned.
+    Shard,
+    /// A shard that is owned.
+    Running,
+    /// A worker's round, of which no transaction is open.
+    Round,
+    /// A worker's round while its transaction is under way.
+    Committing,
+    /// The producer's first request.
+    Opening,
+    /// A request of the producer within its transaction, that with outputs,
+    Outputs,
+    /// or another.
+    InTransaction,
+    /// A request that changes nothing at the log,
+    LogRead,
+    /// or something.
+    LogWrite,
+    /// The same at the store.
+    StoreRead,
+    /// The same at the store.
+    StoreWrite,
+    /// A helper at work on its own disk.
+    Local,
+}
+
+/// Why a fault cannot hit a phase of this kind; `None`: it can, and some run must have met it.
+pub fn left_out(kind: Kind, fault: Fault) -> Option<&'static str> {
+    use Kind::*;
+    let is_request = matches!(kind, Opening | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite);
+    match fault {
+        Fault::Crash | Fault::Wipe | Fault::Stall | Fault::Move => None,
+        Fault::Barred => (kind == Opening).then_some("nobody knows an incarnation that is not opened yet"),
+        Fault::Lost => (!is_request).then_some("it is no request: those that it makes are phases of their own"),
+        Fault::ReplyLost | Fault::Late => match kind {
+            LogRead | StoreRead => Some("it changes nothing: without its reply it is as if it had been lost"),
+            _ => (!is_request).then_some("it is no request: those that it makes are phases of their own"),
+        },
+        Fault::StoreDown => (!matches!(kind, StoreRead | StoreWrite)).then_some("it asks nothing of the store"),
+        Fault::TimeOut => match kind {
+            Committing | Outputs | InTransaction => None,
+            Round | Opening => Some("no transaction is open"),
+            Shard | Running | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+                Some("it has no part in the transaction, and learns of it as it does of a barring")
+            }
+        },
+        Fault::Refused => match kind {
+            Running | Committing | Outputs => None,
+            Shard | Round | Opening | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+                Some("what is refused are outputs, which one request carries, and a shard that is owned has made")
+            }
+        },
+        Fault::ApplyFails => match kind {
+            Running | Round | Committing => None,
+            Shard => Some("it has no database that epochs are applied to"),
+            Opening | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+                Some("it is another thread's, which learns nothing of it but that its shard is gone, as in a move")
+            }
+        },
+    }
+}
+
+/// All pairs of a phase and a fault that can hit it.
+pub fn pairs() -> Vec<(&'static str, Fault)> {
+    let of = |(phase, kind): &(&'static str, Kind)| {
+        let (phase, kind) = (*phase, *kind);
+        Fault::ALL.into_iter().filter(move |fault| left_out(kind, *fault).is_none()).map(move |fault| (phase, fault))
+    };
+    PHASES.iter().flat_map(of).collect()
+}
 
 /// Situations that the runs must have met.
 pub const SITUATIONS: &[&str] = &[
@@ -90,7 +155,7 @@ pub const SITUATIONS: &[&str] = &[
 /// What a seed decides before the first step.
 pub fn setup(seed: u64) -> Setup {
     let mut rng = Rng::new(seed ^ 0x0005_E70F_5EED);
-    let pairs: Vec<(&'static str, Fault)> = PAIRS.iter().flat_map(|(phase, faults)| faults.iter().map(|fault| (*phase, *fault))).collect();
+    let pairs = pairs();
     let shards = 1 + rng.below(2) as u32;
     let above_all = rng.chance(0.08);
     // Each seed goes for one pair, so that all are met however rare they are.

@@ -60,7 +60,7 @@ impl Worker {
     /// Hands answers to the claims that wait for them.
     pub(super) fn tell_barred(&mut self) {
         let (now, believed) = (self.now, self.options.heartbeat);
-        self.barring.barred.retain(|_, at| after(*at, believed) > now);
+        self.barring.barred.retain(|_, at| after(*at, believed) > now || mutants::is(Bug::BarredForEver));
         while let Some((shard, attempt, incarnation)) = self.barring.answers.pop_front() {
             self.claim_event(shard, attempt, ClaimEvent::Barred(incarnation));
         }

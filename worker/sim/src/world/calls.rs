@@ -63,6 +63,7 @@ impl World {
             }
             Some(_) => failure(&call, "the request was lost"),
             None if self.is_store_call(&call) && self.store_down => {
+                self.coverage.fault(label, Fault::StoreDown);
                 self.coverage.situation("the store is down");
                 failure(&call, "503")
             }
@@ -182,11 +183,7 @@ impl World {
 
     fn barred(&mut self, incarnation: &forebay_engine::ids::Incarnation) {
         self.coverage.situation("an incarnation is barred");
-        let alive = self
-            .seats
-            .iter()
-            .position(|seat| seat.process.as_ref().is_some_and(|process| process.committer.incarnation() == Some(incarnation)));
-        if let (Some(seat), true) = (alive, self.log.is_live(incarnation)) {
+        if let (Some(seat), true) = (self.seat_of(incarnation), self.log.is_live(incarnation)) {
             self.coverage.situation("a live incarnation is barred");
             self.cover(seat, Fault::Barred);
         }
@@ -279,6 +276,8 @@ pub(super) fn label(task: &Task) -> &'static str {
         ("snapshot", Call::Put(_, Content::Files(_))) => "snapshot-file",
         ("snapshot", Call::Put(_, Content::Bytes(_))) => "snapshot-manifest",
         ("snapshot", Call::List(_)) => "snapshot-check",
+        ("garbage", Call::List(prefix)) if prefix.starts_with("files/") => "garbage-files",
+        ("garbage", Call::List(_)) => "garbage-manifests",
         ("discard", Call::Cut(_)) => "cut",
         ("discard", Call::Delete(_)) => "delete",
         (kind, _) => kind,

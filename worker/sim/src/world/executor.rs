@@ -12,6 +12,7 @@ use forebay_engine::shard::Annotations;
 use forebay_engine::worker::{Attempt, Event};
 
 use super::World;
+use crate::coverage::Fault;
 use crate::log::SimLog;
 use crate::mutant::{Mutant, is};
 use crate::oracle::Invariant;
@@ -126,7 +127,10 @@ impl World {
                 }
                 match crate::panics::caught(|| slot.shard.committed(epoch, journal).map(|_| ())) {
                     Ok(Ok(())) => self.consider_snapshot(seat, shard),
-                    Ok(Err(error)) => self.shard_failed(seat, number, shard, error.to_string()),
+                    Ok(Err(error)) => {
+                        self.cover(seat, Fault::ApplyFails);
+                        self.shard_failed(seat, number, shard, error.to_string());
+                    }
                     Err(panic) => self.shard_panicked(seat, number, shard, panic),
                 }
             }

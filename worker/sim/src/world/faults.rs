@@ -1,6 +1,6 @@
 //! What goes wrong, when nothing else is asked for: a little of everything at random, and the seed's own aim again and again.
 
-use forebay_engine::ids::{Partition, ShardId, Timestamp};
+use forebay_engine::ids::{Incarnation, Partition, ShardId, Timestamp};
 use forebay_engine::manifest::manifest_key;
 
 use super::calls::label;
@@ -67,21 +67,11 @@ impl World {
             Fault::Move | Fault::Barred if !self.setup.above_all => self.assign_some(),
             // Calls have their faults where they are carried out.
             Fault::Move | Fault::Barred | Fault::Lost | Fault::ReplyLost | Fault::Late => {}
-            Fault::StoreDown => {
-                self.store_down = !self.store_down;
-                if self.store_down {
-                    self.cover(seat, fault);
-                }
-            }
-            Fault::TimeOut => {
-                self.cover(seat, fault);
-                self.time_out_transactions(1.0);
-            }
+            // These are counted when they hit.
+            Fault::StoreDown => self.store_down = !self.store_down,
+            Fault::TimeOut => self.time_out_transactions(1.0),
+            Fault::ApplyFails => self.fail_apply(seat),
             Fault::Refused => self.refuse_or_take(),
-            Fault::ApplyFails => {
-                self.cover(seat, fault);
-                self.fail_apply(seat);
-            }
         }
     }
 
@@ -189,10 +179,13 @@ impl World {
 
     /// The coordinator of transactions gives up on some that are open, as after `transaction.timeout.ms`.
     pub(super) fn time_out_transactions(&mut self, share: f64) {
-        let open: Vec<_> = self.log.open().map(|(txn, _)| txn).collect();
-        for txn in open {
+        let open: Vec<_> = self.log.open().map(|(txn, owner)| (txn, owner.clone())).collect();
+        for (txn, owner) in open {
             if self.rng.chance(share) {
                 self.coverage.situation("a transaction times out");
+                if let Some(seat) = self.seat_of(&owner) {
+                    self.cover(seat, Fault::TimeOut);
+                }
                 self.log.time_out(txn);
             }
         }
@@ -219,13 +212,15 @@ impl World {
         self.now += [1, 10, 50, 120][self.rng.below(4)];
         // A dead owner's transactions end by their time-out, sooner or later.
         if self.healed {
-            let dead: Vec<_> = self.log.open().filter(|(_, owner)| !self.is_alive(owner)).map(|(txn, _)| txn).collect();
+            let dead: Vec<_> = self.log.open().filter(|(_, owner)| self.seat_of(owner).is_none()).map(|(txn, _)| txn).collect();
             dead.into_iter().for_each(|txn| self.log.time_out(txn));
         }
     }
 
-    fn is_alive(&self, incarnation: &forebay_engine::ids::Incarnation) -> bool {
-        self.seats.iter().any(|seat| seat.process.as_ref().is_some_and(|process| process.committer.incarnation() == Some(incarnation)))
+    /// Who is this incarnation now.
+    pub(super) fn seat_of(&self, incarnation: &Incarnation) -> Option<usize> {
+        let is_it = |seat: &super::Seat| seat.process.as_ref().is_some_and(|process| process.committer.incarnation() == Some(incarnation));
+        self.seats.iter().position(is_it)
     }
 
     /// Somebody produces a record, or leaves a gap as transactions do.

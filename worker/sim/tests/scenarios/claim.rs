@@ -1,5 +1,6 @@
 //! Section 3, "Claim" and "Release", step by step.
 
+use forebay_engine::ids::AssignmentVersion;
 use forebay_engine::mutants::Bug;
 use forebay_sim::coverage::Fault;
 use forebay_sim::mutant::{self, Mutant};
@@ -288,6 +289,89 @@ fn a_barring_that_counts_before_it_is_done_is_found() {
     let outcome = panics::caught(a_shard_waits_for_a_barring_that_another_one_asked_for);
     mutant::set(None);
     assert!(outcome.is_err(), "nobody notices");
+}
+
+/// "The answer is not believed for ever: the broker forgets": what was barred for one shard is barred for the next without asking, until a heartbeat's time is over.
+#[test]
+fn a_barring_is_believed_for_the_time_of_a_heartbeat_and_then_done_again() {
+    let (second, third) = (ShardId::new(1), ShardId::new(2));
+    let mut world = World::new(Setup { shards: 3, partitions: 3, ..Setup::quiet() }, 7);
+    (0..2).for_each(|seat| world.start(seat));
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("all shards run", |world| [SHARD, second, third].into_iter().all(|shard| world.runs(0, shard)));
+    world.work_off(10);
+    quiet(&mut world);
+    // It sleeps from now on, with its producer open.
+    world.hold(0);
+    let mut take = |shards: &[ShardId]| {
+        let before = world.coverage.met("an incarnation is barred");
+        let version = world.next_version();
+        world.assign_some_to(1, version, shards);
+        world.until("worker 1 owns them", |world| shards.iter().all(|shard| world.runs(1, *shard)));
+        quiet(&mut world);
+        let barred = world.coverage.met("an incarnation is barred") - before;
+        world.pass(world.setup.heartbeat / 3);
+        barred
+    };
+    assert_eq!(take(&[SHARD]), 1);
+    assert_eq!(take(&[SHARD, second]), 0, "it is known to be barred");
+    take(&[SHARD, second]);
+    assert_eq!(take(&[SHARD, second, third]), 1, "it may be forgotten by now");
+    world.wake(0);
+    world.end();
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn a_barring_that_is_believed_for_ever_is_found() {
+    mutant::set(Some(Mutant::Engine(Bug::BarredForEver)));
+    let outcome = panics::caught(a_barring_is_believed_for_the_time_of_a_heartbeat_and_then_done_again);
+    mutant::set(None);
+    assert!(outcome.is_err(), "nobody notices");
+}
+
+/// Step 4: "an equal one of another worker: give up": each has claimed before it could see the other.
+#[test]
+fn two_workers_that_claimed_under_the_same_version_both_give_up() {
+    let mut world = World::new(Setup::quiet(), 7);
+    (0..2).for_each(|seat| world.start(seat));
+    let version = world.next_version();
+    for phase in ["commit-journal", "reading-on"] {
+        for seat in 0..2 {
+            if phase == "commit-journal" {
+                world.assign(seat, version);
+            }
+            world.wake(seat);
+            world.until("it has come so far", |world| world.is_at(seat, phase));
+            world.hold(seat);
+        }
+    }
+    (0..2).for_each(|seat| world.wake(seat));
+    world.until("both have given up", |world| world.is_at(0, "left") && world.is_at(1, "left"));
+    assert_eq!(world.coverage.met("a claim is given up after its record was committed"), 2);
+    assert_eq!(world.coverage.met("a shard is owned"), 0);
+    take_over(&mut world);
+    world.end();
+}
+
+/// "Reports the version that it met; the operator's next assignment lies above any version seen": the operator has forgotten its own.
+#[test]
+fn a_version_that_was_met_is_reported_and_surpassed() {
+    let mut world = World::new(Setup::quiet(), 7);
+    (0..2).for_each(|seat| world.start(seat));
+    let forgotten = AssignmentVersion::new(40);
+    world.assign(0, forgotten);
+    world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
+    let low = world.next_version();
+    assert!(low < forgotten);
+    world.assign(1, low);
+    world.until("worker 1 gives up", |world| world.is_at(1, "left"));
+    let next = world.next_version();
+    assert_eq!(next, forgotten.next());
+    world.assign(1, next);
+    world.until("worker 1 owns the shard", |world| world.runs(1, SHARD));
+    world.end();
 }
 
 /// Step 4: "an incarnation that is neither barred nor released: bar it", and "go back to 3".

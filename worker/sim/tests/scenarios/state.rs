@@ -1,6 +1,7 @@
 //! Sections 3, "Restore" and "Journal length", and 4: checkpoints, restores, garbage.
 
 use forebay_engine::manifest::manifest_key;
+use forebay_engine::mutants::Bug;
 use forebay_sim::coverage::Fault;
 use forebay_sim::mutant::{self, Mutant};
 use forebay_sim::panics;
@@ -262,5 +263,134 @@ fn a_database_that_was_lost_with_its_newest_checkpoint_loses_no_record() {
     take_over(&mut world);
     assert_eq!(world.coverage.met("a damaged checkpoint is passed over"), 1);
     world.work_off(5);
+    world.end();
+}
+
+/// "After a grace period (age by the store's clock)": what an upload left behind may still be on its way. The workers' own clocks differ from the
+/// store's, and nobody goes by them.
+#[test]
+fn garbage_that_is_young_by_the_stores_clock_is_kept() {
+    let grace = Duration::from_secs(3600);
+    let mut world = owned(Setup { checkpoint_epochs: 1, grace, ..Setup::quiet() });
+    world.produce(2);
+    world.until("the manifest is about to be put", |world| world.is_at(0, "snapshot-manifest"));
+    let uploaded: Vec<String> = world.store.keys().filter(|key| key.starts_with("files/")).cloned().collect();
+    assert!(!uploaded.is_empty());
+    world.crash(0, true);
+    take_over(&mut world);
+    for _ in 0..12 {
+        world.work_off(3);
+    }
+    assert!(uploaded.iter().all(|key| world.store.get(key).is_some()), "some are gone before their time");
+    world.pass(grace);
+    for _ in 0..12 {
+        world.work_off(3);
+    }
+    assert!(uploaded.iter().any(|key| world.store.get(key).is_none()), "all are still there");
+    world.end();
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn garbage_that_is_deleted_however_young_is_found() {
+    mutant::set(Some(Mutant::Engine(Bug::NoGrace)));
+    let outcome = panics::caught(garbage_that_is_young_by_the_stores_clock_is_kept);
+    mutant::set(None);
+    assert!(outcome.is_err(), "nobody notices");
+}
+
+/// "Files listed before manifests": a zombie puts its manifest between the two listings. It is on no list, and neither is what it names.
+#[test]
+fn a_manifest_that_is_put_between_the_listings_of_files_and_manifests_changes_nothing() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    world.produce(2);
+    world.until("a manifest is about to be put", |world| world.is_at(0, "snapshot-manifest"));
+    world.hold(0);
+    take_over(&mut world);
+    world.hold_calls(Some("garbage-manifests"));
+    world.produce(2);
+    world.until("worker 1 has listed the files", |world| world.is_at(1, "garbage-manifests"));
+    let put = world.coverage.met("a manifest is put");
+    world.wake(0);
+    world.until("the manifest arrives", |world| world.coverage.met("a manifest is put") > put);
+    world.hold_calls(None);
+    world.pass(Duration::from_secs(1));
+    for _ in 0..12 {
+        world.work_off(3);
+    }
+    let head = world.oracle.head(SHARD).expect("it has epochs");
+    assert!(head.retained.iter().all(|checkpoint| checkpoint.incarnation.as_str().starts_with("w1")), "{:?}", head.retained);
+    world.end();
+}
+
+/// The owner stands still with its files uploaded, after so many epochs; another one takes over, and what was there then is collected. Whether a
+/// manifest comes of the upload.
+fn overtaken_upload_ends_with_a_manifest(epochs: usize) -> bool {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    for _ in 0..epochs {
+        world.work_off(3);
+    }
+    world.produce(2);
+    world.until("its files are about to be looked for", |world| world.is_at(0, "snapshot-check"));
+    world.hold(0);
+    take_over(&mut world);
+    world.pass(Duration::from_secs(1));
+    for _ in 0..12 {
+        world.work_off(3);
+    }
+    world.wake(0);
+    world.until("they are looked for", |world| !world.is_at(0, "snapshot-check"));
+    let goes_on = world.is_at(0, "snapshot-manifest");
+    world.end();
+    goes_on
+}
+
+/// "A local copy of a file that was collected in the meantime must not be named again": nor one that was uploaded and collected.
+#[test]
+fn an_upload_whose_files_were_collected_meanwhile_comes_to_nothing() {
+    for epochs in 0..10 {
+        assert!(!overtaken_upload_ends_with_a_manifest(epochs), "after {epochs} epochs");
+    }
+}
+
+/// The same with the bug that it guards against: the manifest names what is gone. It is on no list, so that it harms nobody; but that the look is what
+/// stops it is proved.
+#[test]
+fn an_upload_that_does_not_look_for_its_files_goes_on() {
+    mutant::set(Some(Mutant::Engine(Bug::FilesUnchecked)));
+    let outcome = panics::caught(|| overtaken_upload_ends_with_a_manifest(5));
+    mutant::set(None);
+    assert_eq!(outcome, Ok(true));
+}
+
+/// "A claimant reuses none of it": the dead owner's epoch has named garbage, whose deletion arrives when the claimant has long gone on. The claimant
+/// was owner once, and has local copies of those files.
+#[test]
+fn what_a_dead_owners_epoch_named_as_garbage_is_not_used_again() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    for _ in 0..3 {
+        world.work_off(3);
+    }
+    take_over(&mut world);
+    world.pass(Duration::from_secs(1));
+    world.hold_calls(Some("delete"));
+    while !world.is_at(1, "delete") {
+        world.work_off(1);
+    }
+    // Its request is on its way; the worker sleeps, and is as good as dead.
+    world.hold(1);
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
+    for _ in 0..4 {
+        world.work_off(3);
+    }
+    let deleted = world.coverage.met("garbage is deleted");
+    world.wake(1);
+    world.hold_calls(None);
+    world.until("the deletion arrives", |world| !world.is_at(1, "delete") && world.coverage.met("garbage is deleted") > deleted);
+    world.crash(0, true);
+    take_over(&mut world);
+    world.work_off(3);
     world.end();
 }
