@@ -62,13 +62,26 @@ fn topics_that_do_not_fit_are_named() -> Result<()> {
         let (flights, _s3) = Flights::on_shared_servers(folder)?;
         let input = flights.input();
         let missing = format!("{input}.missing");
-        check_changed(&flights, &format!("topic: {input}\n"), &format!("topic: {missing}\n"), UNUSABLE, &[&missing, "create it"])?;
+        check_changed(
+            &flights,
+            &format!("topic: {input}\n"),
+            &format!("topic: {missing}\n"),
+            UNUSABLE,
+            &["changed.yaml:12:", "spec.inputs[0].topic: ", &missing, "create it"],
+        )?;
         let delayed = flights.output("delayed");
-        check_changed(&flights, &format!("topic: {delayed}\n"), &format!("topic: {missing}\n"), UNUSABLE, &[&missing, "create it"])?;
+        check_changed(
+            &flights,
+            &format!("topic: {delayed}\n"),
+            &format!("topic: {missing}\n"),
+            UNUSABLE,
+            &["spec.pipeline[6].route[0].emit.topic: ", &missing, "create it"],
+        )?;
         let narrow = format!("{input}.narrow");
         flights.broker.create_topic(&narrow, 6)?;
         let two = format!("      startFrom: earliest\n    - name: narrow\n      topic: {narrow}\n");
-        check_changed(&flights, "      startFrom: earliest\n", &two, UNUSABLE, &[&input, "12 partitions", &narrow, "6"])?;
+        let uneven = ["spec.inputs[1].topic: ", &input, "12 partitions", &narrow, "6"];
+        check_changed(&flights, "      startFrom: earliest\n", &two, UNUSABLE, &uneven)?;
         let as_input = format!("topic: {narrow}\n            partitioner: input\n");
         let said = ["spec.pipeline[6].route[0].emit.partitioner", &narrow, "12", "it has 6", "--alter"];
         check_changed(&flights, &format!("topic: {delayed}\n"), &as_input, UNUSABLE, &said)

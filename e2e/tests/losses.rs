@@ -281,7 +281,11 @@ fn a_damaged_checkpoint_has_a_predecessor() -> Result<()> {
 
         fs::remove_dir_all(flights.state_dir("one"))?;
         flights.feed(&records[30_000..])?;
-        let mut again = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
+        let mut again = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        again.wait_until_metric("forebay_records_total", records.len() as f64)?;
+        let counted = again.metric("forebay_restore_fallbacks_total")?;
+        ensure!(counted == f64::from(SHARDS), "the metric counts {counted} checkpoints that could not be used");
+        again.signal("TERM")?;
         again.success()?;
         let said = |message: &str| again.lines().iter().filter(|line| line.message() == message).count();
         let fell_back = said("checkpoint cannot be used; falling back to the one before");

@@ -6,7 +6,8 @@ use forebay_e2e::job::Process;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
 /// Method: two processes with half the shards each, started before and fed while they run. One is stopped; the other goes on with its own half
-/// and leaves the rest alone, until it is started again with all shards. The oracle judges what both put out.
+/// and leaves the rest alone, until it is started again with all shards. Both had released theirs, so that it need not bar anybody. The oracle judges
+/// what both put out.
 #[test]
 fn two_processes_share_the_shards_of_a_job_and_one_takes_over_all() -> Result<()> {
     in_folder("sharing", |folder| {
@@ -25,7 +26,12 @@ fn two_processes_share_the_shards_of_a_job_and_one_takes_over_all() -> Result<()
         flights.feed(&records[20_000..])?;
         worked_off(&flights, &right, 2..4)?;
         right.stop()?;
-        flights.forebay.run("right", &flights.state_dir("right"), &["--shards", "0-3", "--until-end"])?.success()?;
+        let debug = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug");
+        let mut all = debug.run("right", &flights.state_dir("right"), &["--shards", "0-3", "--until-end"])?;
+        all.success()?;
+        let said = |message: &str| all.lines().iter().filter(|line| line.message() == message).count();
+        ensure!(said("claim begins") >= SHARDS as usize, "the log does not tell of claims");
+        ensure!(said("bar begins") == 0, "an owner that had stopped in good order was barred: {}", all.tail());
         let (left, right) = (flights.shards(&flights.state_dir("left"))?, flights.shards(&flights.state_dir("right"))?);
         ensure!(left == before, "the process that was stopped went on: {left:?}, before {before:?}");
         ensure!(right.len() == SHARDS as usize, "the one that took over has the shards {:?} only", right.keys());
