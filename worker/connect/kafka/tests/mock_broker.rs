@@ -75,6 +75,30 @@ fn a_commit_that_hangs_commits_nothing_when_it_comes_back() {
     committing.join().unwrap();
 }
 
+#[test]
+fn a_full_queue_of_the_producer_holds_the_commit_up_and_loses_nothing() {
+    // Method: ten times as many bytes as librdkafka may hold, to a broker that takes its time. The commit waits for room again and again.
+    let (cluster, mut options) = job();
+    options.produce_bytes = 1 << 20;
+    cluster.broker_round_trip_time(1, Duration::from_millis(10)).unwrap();
+    // One that reads the output tells its end.
+    let mut reading = options.clone();
+    reading.topics.inputs = vec!["out".into()];
+    let log = KafkaLog::open(options).unwrap();
+    let mut producer = log.open_producer(&Incarnation::new("w.1")).unwrap();
+    let value = vec![7; 50_000];
+    let mut outputs = Outputs::default();
+    for number in 0..210 {
+        let timestamp = Timestamp::from_millis(1 + number);
+        let destination = Destination { output: OutputId::new(0), partition: Some(Partition::new(0)), timestamp, key: Some(b"k") };
+        outputs.push(destination, Some(&value), &[]);
+    }
+    let receipt = producer.commit(&Transaction { outputs: vec![Arc::new(outputs)], ..transaction() }).unwrap();
+    assert!(receipt.journal.contains_key(&ShardId::new(0)), "{receipt:?}");
+    let ends = KafkaLog::open(reading).unwrap().start_positions(InputId::new(0), StartFrom::Latest).unwrap();
+    assert_eq!(ends[0].next, Offset::new(210), "the broker took that many");
+}
+
 fn transaction() -> Transaction {
     let mut outputs = Outputs::default();
     let (output, partition, timestamp) = (OutputId::new(0), Some(Partition::new(0)), Timestamp::from_millis(1));

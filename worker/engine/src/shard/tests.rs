@@ -12,8 +12,14 @@ use crate::ids::{AssignmentVersion, Incarnation, InputId, Revision, Timeline, Wo
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Blob(Vec<u8>);
 
+thread_local! {
+    /// How often a value was encoded.
+    static ENCODED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 impl Entity for Blob {
     fn encode(&self, into: &mut Vec<u8>) {
+        ENCODED.set(ENCODED.get() + 1);
         into.extend_from_slice(&self.0);
     }
 
@@ -220,4 +226,33 @@ fn whatever_is_evicted_between_two_records_the_state_is_that_of_a_cache_without_
         driver.confirm();
         assert_eq!(driver.shard.into_store().0, model, "seed {seed}");
     }
+}
+
+/// Method: epochs of many records on few keys; reads, failures and removals among them. Whatever is cached, an epoch encodes each entity that it
+/// changed once, and no other.
+#[test]
+fn an_entity_is_encoded_once_for_each_epoch_that_changed_it() {
+    for cache_bytes_max in [0, 100_000] {
+        let mut driver = Driver::new(Memory::default(), cache_bytes_max, usize::MAX);
+        for round in 0..3 {
+            for _ in 0..10 {
+                for key in [b"a", b"b", b"c"] {
+                    driver.record(key, &[CHANGE]);
+                }
+                driver.record(b"read", &[READ]);
+                driver.record(b"failed", &[FAIL]);
+            }
+            driver.record(b"c", &[REMOVE]);
+            let before = ENCODED.get();
+            driver.round();
+            driver.confirm();
+            assert_eq!(ENCODED.get() - before, 2, "a and b in round {round}, with a cache of {cache_bytes_max} bytes");
+        }
+        let before = ENCODED.get();
+        driver.record(b"a", &[READ]);
+        driver.round();
+        driver.confirm();
+        assert_eq!(ENCODED.get() - before, 0, "nothing was changed");
+    }
+    assert_eq!(ENCODED.get(), 2 * 3 * 2, "records encode nothing");
 }
