@@ -108,6 +108,8 @@ pub struct Shard {
     pub epoch: u64,
     /// Records that are not read yet.
     pub lag_records: u64,
+    /// For how long the oldest record has waited that is not processed yet; 0: none waits; absent when that is not known.
+    pub freshness_millis: Option<u64>,
     /// How old its newest checkpoint is; absent without one.
     pub checkpoint_age_millis: Option<u64>,
     /// For how long it has been running there; absent while it does not.

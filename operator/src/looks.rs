@@ -135,6 +135,7 @@ fn shard(shard: &v1::Shard) -> Shard {
         phase: shard.phase.clone(),
         epoch: shard.epoch,
         lag_records: shard.lag_records,
+        freshness_millis: shard.freshness_millis,
         checkpoint_age_millis: shard.checkpoint_age_millis,
         running_millis: shard.running_millis,
         failure: Some(shard.failure.clone()).filter(|failure| !failure.is_empty()).map(shortened),

@@ -14,6 +14,7 @@ pub fn look() -> Look {
         phase: phase.into(),
         epoch: 812,
         lag_records: 5,
+        freshness_millis: (phase == "running").then_some(65_000),
         checkpoint_age_millis: checkpoint,
         stalled: phase == "failed",
         ..Shard::default()
@@ -71,7 +72,7 @@ fn all_that_is_known_is_told_with_the_way_out() {
     let conditions =
         [condition("Ready", "False", "RolledBack", "m"), condition("Stalled", "True", "RolledBack", "revision bbb was taken back")];
     let status = json!({
-        "phase": "RolledBack", "observedGeneration": 3, "conditions": conditions, "workers": "2/2", "revision": "aaa", "lagRecords": 10,
+        "phase": "RolledBack", "observedGeneration": 3, "conditions": conditions, "workers": "2/2", "revision": "aaa", "lagRecords": 10, "freshness": "1m5s",
         "lastCheckpoint": "2026-11-26T09:09:48Z",
     });
     let failed = json!({
@@ -90,7 +91,7 @@ fn all_that_is_known_is_told_with_the_way_out() {
          Ready       False    5m    RolledBack\n\
          Stalled     True     5m    RolledBack\n\
          \n\
-         workers: 2/2; revision in force: aaa; records behind: 10; oldest last checkpoint: 12s ago\n\
+         workers: 2/2; revision in force: aaa; records behind: 10; oldest record waits: 1m5s; oldest last checkpoint: 12s ago\n\
          \n\
          Change: from revision aaa to bbb, step 2 of 3: one worker more tries it on one shard\n\
          \n\
@@ -98,9 +99,9 @@ fn all_that_is_known_is_told_with_the_way_out() {
          flights-0   aaa        ready   0          3s ago\n\
          flights-1   aaa        ready   0          never\n\
          \n\
-         SHARD   POD         PHASE              EPOCH   LAG   CHECKPOINT\n\
-         0       flights-0   stalled (3s ago)   812     5     none\n\
-         1       flights-0   running (3s ago)   812     5     2s ago\n\
+         SHARD   POD         PHASE              EPOCH   LAG   FRESHNESS   CHECKPOINT\n\
+         0       flights-0   stalled (3s ago)   812     5     -           none\n\
+         1       flights-0   running (3s ago)   812     5     65s         2s ago\n\
          \n\
          In the way:\n  shard 2 is on no worker that answers\n  the API server is away\n\
          \n\
@@ -124,7 +125,7 @@ fn a_job_is_told_of_without_an_operator_too() {
          CONDITION   STATUS   FOR   REASON\n\
          Ready       True     5m    AllShardsRun\n\
          \n\
-         workers: -; revision in force: -; records behind: -; oldest last checkpoint: -\n\
+         workers: -; revision in force: -; records behind: -; oldest record waits: -; oldest last checkpoint: -\n\
          \n\
          Workers and shards are not shown: no operator leads\n",
     );
