@@ -92,6 +92,7 @@ def quiet(operator):
         return time.monotonic() - since >= CALM_SECONDS
 
     await_true("no writes any more", PATIENCE_SECONDS, calm, every=3)
+    statuses_before = statuses()
     before, told, cpu = writes(), metrics(), cpu_seconds(operator.pid)
     time.sleep(QUIET_SECONDS)
     operator.check()
@@ -100,6 +101,7 @@ def quiet(operator):
     return {
         "quiet_seconds": QUIET_SECONDS,
         "quiet_writes": of_jobs(difference(before, after)),
+        "quiet_changes": changes(statuses_before, statuses()),
         "quiet_writes_of_the_cluster": {key: count for key, count in difference(before, after).items() if key not in of_jobs(after)},
         "quiet_cpu_share_of_core": round(cpu / QUIET_SECONDS, 4),
         "quiet_looks_per_second": round(told["forebay_operator_reconciles_total"] / QUIET_SECONDS, 1),
@@ -164,6 +166,8 @@ def table(cell):
     lines += ["", "Writes in the quiet minute that are the cluster's own: "
               + (", ".join(f"{key} {count:.0f}" for key, count in sorted(result["quiet_writes_of_the_cluster"].items())) or "none")
               + ". The operator's part of it is its lease, every few seconds."]
+    if result.get("quiet_changes"):
+        lines += ["", "What was written into statuses in that minute: " + "; ".join(result["quiet_changes"]) + "."]
     return "\n".join(lines)
 
 
@@ -208,6 +212,17 @@ def writes():
                 key = f"{labels['resource']} {labels['verb']}"
                 counts[key] = counts.get(key, 0) + count
     return counts
+
+
+def statuses():
+    """Of all jobs, by name."""
+    return {job["metadata"]["name"]: job.get("status", {}) for job in json.loads(kubectl("get", "ingestionjobs", "-A", "-o", "json"))["items"]}
+
+
+def changes(before, after):
+    """What was written into which status, for whoever looks why anything was."""
+    return [f"{name}: {field} {before.get(name, {}).get(field)} -> {value}" for name, status in after.items() for field, value in status.items()
+            if before.get(name, {}).get(field) != value]
 
 
 def of_jobs(counts):

@@ -17,8 +17,9 @@ use crate::plan::rollout::{Judgement, Rollout, Standing, judge};
 use crate::plan::{Action, Fleet, PodState};
 use crate::resources::PAUSED_ANNOTATION;
 
-/// Status times have whole seconds.
-const CLOCK_PRECISION: Duration = Duration::from_secs(2);
+/// So much later than it was a checkpoint may seem to have been taken: a worker's answer may be two seconds on its way, those of the others are waited for
+/// as long, and status times have whole seconds. A checkpoint that is newer by less than that is seldom, and nobody reads it so exactly.
+const CHECKPOINT_PRECISION: Duration = Duration::from_secs(5);
 
 /// Something that people want to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,8 +274,8 @@ fn last_checkpoint<'a>(old: Option<Time>, shards: impl Iterator<Item = &'a Shard
     }
     let oldest = ages.into_iter().collect::<Option<Vec<u64>>>()?.into_iter().max()?;
     let at = now - Duration::from_millis(oldest);
-    // An age is measured anew at each look: a second more or less is the same checkpoint.
-    old.filter(|old| old.0.duration_since(at).unsigned_abs() < CLOCK_PRECISION).or(Some(Time(at)))
+    // An age is told anew at each look: a few seconds more or less are the same checkpoint.
+    old.filter(|old| old.0.duration_since(at).unsigned_abs() < CHECKPOINT_PRECISION).or(Some(Time(at)))
 }
 
 /// Whether anything has changed but figures, which change all the time.
