@@ -5,11 +5,10 @@ mod error;
 mod workers;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_api::v1;
 use forebay_api::v1::CheckpointRequest;
-use forebay_api::v1::worker_client::WorkerClient;
 use forebay_crds::IngestionSavepoint;
 use forebay_crds::savepoint::SavepointDeletionPolicy;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
@@ -20,6 +19,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::certificates::Authority;
 use crate::leader::Leadership;
@@ -37,19 +37,28 @@ pub use error::ApplyError;
 
 /// By this name the API server knows which fields are the operator's.
 const FIELD_MANAGER: &str = "forebay-operator";
+/// How many writes are under way at a time. With hundreds of jobs to be made at once the API server is the slow one: more would take memory, and keep the lease's
+/// renewal waiting behind them until another operator may lead.
+const WRITES_MAX: usize = 16;
+/// A recorder remembers for minutes what it was told, to count what it is told again: with the start of thousands of jobs that is more than the jobs themselves.
+const REMEMBERED_MAX: u32 = 200;
 
 /// The hands of the operator.
 pub struct Applier {
     client: Client,
-    recorder: Recorder,
+    /// With how many events it has been told.
+    recorder: Mutex<(Recorder, u32)>,
+    reporter: Reporter,
     leadership: Arc<Leadership>,
+    turns: Semaphore,
 }
 
 impl Applier {
     /// Writes as `instance`: the operator's own pod, as events name it.
     pub fn new(client: Client, instance: String, leadership: Arc<Leadership>) -> Self {
-        let recorder = Recorder::new(client.clone(), Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) });
-        Self { client, recorder, leadership }
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) };
+        let recorder = Mutex::new((Recorder::new(client.clone(), reporter.clone()), 0));
+        Self { client, recorder, reporter, leadership, turns: Semaphore::new(WRITES_MAX) }
     }
 
     /// Does one thing of a plan.
@@ -118,6 +127,15 @@ impl Applier {
         self.apply(&secret).await
     }
 
+    fn recorder(&self) -> Recorder {
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        if recorder.1 >= REMEMBERED_MAX {
+            *recorder = (Recorder::new(self.client.clone(), self.reporter.clone()), 0);
+        }
+        recorder.1 += 1;
+        recorder.0.clone()
+    }
+
     async fn mark(
         &self,
         blueprint: &Blueprint,
@@ -156,7 +174,7 @@ impl Applier {
             patch["metadata"]["annotations"] = annotations;
         }
         let name = blueprint.config_name(template);
-        let api = self.api::<ConfigMap>(&blueprint.job.namespace)?;
+        let (api, _turn) = self.api::<ConfigMap>(&blueprint.job.namespace).await?;
         match api
             .patch(&name, &PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }, &Patch::Merge(patch))
             .await
@@ -170,8 +188,8 @@ impl Applier {
     /// Has these workers take checkpoints. One that does not hear it is asked again with the next look.
     pub async fn checkpoint(&self, observer: &Observer, seen: &Seen, pods: &BTreeSet<String>) {
         for worker in seen.fleet.workers.iter().filter(|worker| pods.contains(&worker.pod)) {
-            let Some(channel) = observer.channel(&worker.uid) else { continue };
-            if let Err(error) = WorkerClient::new(channel).checkpoint(CheckpointRequest {}).await {
+            let Some(mut client) = observer.client(&worker.uid) else { continue };
+            if let Err(error) = client.checkpoint(CheckpointRequest {}).await {
                 tracing::warn!(pod = worker.pod, error = error.message(), "a worker was not asked for checkpoints");
             }
         }
@@ -216,7 +234,7 @@ impl Applier {
     }
 
     async fn doom(&self, namespace: &str, name: &str) -> Result<(), ApplyError> {
-        let api = self.api::<IngestionSavepoint>(namespace)?;
+        let (api, _turn) = self.api::<IngestionSavepoint>(namespace).await?;
         let patch = serde_json::json!({"spec": {"deletionPolicy": SavepointDeletionPolicy::Delete}});
         match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -256,7 +274,7 @@ impl Applier {
         let mut all: Vec<&str> = object.finalizers().iter().map(String::as_str).filter(|other| *other != finalizer).collect();
         all.extend(wanted.then_some(finalizer));
         let patch = serde_json::json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": all}});
-        let api = self.api::<K>(&object.namespace().unwrap_or_default())?;
+        let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
             // It is looked at again when its change is seen.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
@@ -270,7 +288,7 @@ impl Applier {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     {
         let name = object.name_any();
-        let api = self.api::<K>(&object.namespace().unwrap_or_default())?;
+        let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
         let patch = serde_json::json!({
             "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "status": status,
         });
@@ -280,6 +298,7 @@ impl Applier {
 
     /// Tells people. Events are a courtesy: one that is lost is logged and not repeated.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, news: News) {
+        let _turn = self.turn().await;
         if self.check_lead().is_err() {
             return;
         }
@@ -288,18 +307,23 @@ impl Applier {
         // The API server takes a kilobyte.
         let note = news.note.chars().take(1000).collect();
         let event = Event { type_, reason: news.reason.to_owned(), note: Some(note), action: news.reason.to_owned(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, &about.object_ref(&())).await {
+        if let Err(error) = self.recorder().publish(&event, &about.object_ref(&())).await {
             tracing::warn!(%error, "an event was not recorded");
         }
     }
 
-    /// All that is written to the cluster goes through this.
-    fn api<K>(&self, namespace: &str) -> Result<Api<K>, ApplyError>
+    /// All that is written to the cluster goes through this, a few at a time.
+    async fn api<K>(&self, namespace: &str) -> Result<(Api<K>, SemaphorePermit<'_>), ApplyError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
+        let turn = self.turn().await;
         self.check_lead()?;
-        Ok(Api::namespaced(self.client.clone(), namespace))
+        Ok((Api::namespaced(self.client.clone(), namespace), turn))
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turns.acquire().await.expect("nobody closes it")
     }
 
     fn check_lead(&self) -> Result<(), ApplyError> {
@@ -311,7 +335,7 @@ impl Applier {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
     {
         let name = object.name_any();
-        let api = self.api::<K>(&object.namespace().unwrap_or_default())?;
+        let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
         let done = api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await;
         done.map(drop).map_err(|source| cluster(format!("apply {} {name}", K::kind(&())), source))
     }
@@ -320,7 +344,8 @@ impl Applier {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     {
-        match self.api::<K>(namespace)?.delete(name, parameters).await {
+        let (api, _turn) = self.api::<K>(namespace).await?;
+        match api.delete(name, parameters).await {
             // It is gone already, or another one bears its name.
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             done => done.map(drop).map_err(|source| cluster(format!("delete {} {name}", K::kind(&())), source)),

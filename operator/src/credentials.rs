@@ -1,7 +1,7 @@
 //! By what this operator proves who it is, and knows whom it asks. Keeps the authority in a secret of the operator's own namespace; its own certificate
 //! lies in memory only, and is renewed there.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, anyhow};
 use k8s_openapi::ByteString;
@@ -10,7 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::certificates::{Authority, Holder, Pair, is_old, workers_name};
 
@@ -28,7 +32,8 @@ pub struct Credentials {
 }
 
 struct Own {
-    pair: Pair,
+    /// One for all connections: each of its own takes as much memory as the connection.
+    tls: Arc<ClientConfig>,
     signed: Timestamp,
     /// Grows with each renewal.
     number: u64,
@@ -47,9 +52,10 @@ impl Credentials {
         Self::of(authority, Timestamp::now()).context("sign the operator's certificate")
     }
 
-    fn of(authority: Authority, now: Timestamp) -> Result<Self, rcgen::Error> {
-        let pair = authority.sign(Holder::Operator, now)?;
-        Ok(Self { authority, own: Mutex::new(Own { pair, signed: now, number: 0 }) })
+    /// With an authority that is there.
+    pub fn of(authority: Authority, now: Timestamp) -> anyhow::Result<Self> {
+        let tls = sign(&authority, now)?;
+        Ok(Self { authority, own: Mutex::new(Own { tls, signed: now, number: 0 }) })
     }
 
     /// Who signs.
@@ -61,27 +67,39 @@ impl Credentials {
     pub fn number(&self, now: Timestamp) -> u64 {
         let mut own = self.own();
         if is_old(own.signed, now) {
-            match self.authority.sign(Holder::Operator, now) {
-                Ok(pair) => *own = Own { pair, signed: now, number: own.number + 1 },
+            match sign(&self.authority, now) {
+                Ok(tls) => *own = Own { tls, signed: now, number: own.number + 1 },
                 // The old one is good for another month.
-                Err(error) => tracing::warn!(%error, "the operator's certificate is not renewed"),
+                Err(error) => tracing::warn!(error = format!("{error:#}"), "the operator's certificate is not renewed"),
             }
         }
         own.number
     }
 
     /// How to speak with the workers of a job, and with nobody else.
-    pub fn for_workers(&self, job: &str) -> ClientTlsConfig {
-        let own = self.own();
-        ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&self.authority.pair().certificate))
-            .identity(Identity::from_pem(&own.pair.certificate, &own.pair.key))
-            .domain_name(workers_name(job))
+    pub fn for_workers(&self, job: &str) -> (ServerName<'static>, Arc<ClientConfig>) {
+        let name = ServerName::try_from(workers_name(job)).expect("a uid and a domain make a name");
+        (name, self.own().tls.clone())
     }
 
     fn own(&self) -> std::sync::MutexGuard<'_, Own> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A new certificate for this operator, and whom it trusts.
+fn sign(authority: &Authority, now: Timestamp) -> anyhow::Result<Arc<ClientConfig>> {
+    let pair = authority.sign(Holder::Operator, now)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pair().certificate.as_bytes())?)?;
+    let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes())?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider())).with_safe_default_protocol_versions()?;
+    let mut tls = builder.with_root_certificates(roots).with_client_auth_cert(chain, key)?;
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    // A connection lasts: what would make the next one cheaper is kept for nothing.
+    tls.resumption = Resumption::disabled();
+    Ok(Arc::new(tls))
 }
 
 /// The data of a secret with a pair in it.

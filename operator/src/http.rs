@@ -12,6 +12,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use forebay_api::look::{self, Look};
 use forebay_crds::IngestionJob;
+use futures::FutureExt;
 use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -65,6 +66,11 @@ impl Metrics {
         drop(self.jobs.set(jobs));
     }
 
+    /// Whether all jobs there are have been seen, and all else before.
+    fn sees_jobs(&self) -> bool {
+        self.jobs.get().is_some_and(|jobs| jobs.wait_until_ready().now_or_never().is_some_and(|seen| seen.is_ok()))
+    }
+
     /// The uid of a job that there is.
     fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
         self.jobs.get()?.get(&ObjectRef::new(name).within(namespace))?.uid()
@@ -77,8 +83,8 @@ impl Metrics {
         registry.register(Box::new(self.errors.clone()))?;
         registry.register(Box::new(self.seconds.clone()))?;
         registry.register(Box::new(self.deciding.clone()))?;
-        let leader = IntGauge::new("forebay_operator_leader", "1 while this operator leads.")?;
-        leader.set(i64::from(leads));
+        let leader = IntGauge::new("forebay_operator_leader", "1 while this operator leads, and sees all jobs.")?;
+        leader.set(i64::from(leads && self.sees_jobs()));
         registry.register(Box::new(leader))?;
         let jobs = IntGaugeVec::new(Opts::new("forebay_operator_jobs", "Jobs by phase."), &["phase"])?;
         for (phase, count) in self.phases() {
@@ -103,7 +109,7 @@ impl Metrics {
 /// Serves on `address` until the process ends. `Err` when the address cannot be had.
 pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, looks: Arc<Looks>, leadership: Arc<Leadership>) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| format!("serve metrics on {address}"))?;
-    let (ready, leads, jobs) = (leadership.clone(), leadership.clone(), metrics.clone());
+    let (ready, leads, jobs, sees) = (leadership.clone(), leadership.clone(), metrics.clone(), metrics.clone());
     let tell = move |Path((namespace, name)): Path<(String, String)>| async move {
         let uid = jobs.uid_of(&namespace, &name);
         let look = uid.and_then(|uid| looks.of(&namespace, &name, &uid, Instant::now()));
@@ -113,7 +119,7 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, looks: Arc<Looks>
         .route(&format!("{}/{{name}}", look::path("{namespace}")), get(tell))
         .route("/metrics", get(move || async move { answer(metrics.render(leadership.is_certain())) }))
         .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || async move { readiness(&ready) }));
+        .route("/readyz", get(move || async move { readiness(ready.is_in_touch(), ready.is_certain(), sees.sees_jobs()) }));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(%error, "metrics are no longer served");
@@ -122,12 +128,12 @@ pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, looks: Arc<Looks>
     Ok(())
 }
 
-/// Ready: able to lead, whether it does or waits for its turn.
-fn readiness(leadership: &Leadership) -> (StatusCode, &'static str) {
-    if leadership.is_in_touch() {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered about the lease lately\n")
+/// Ready: able to lead and waiting for its turn, or leading and at work.
+fn readiness(is_in_touch: bool, leads: bool, sees_jobs: bool) -> (StatusCode, &'static str) {
+    match (is_in_touch, leads, sees_jobs) {
+        (false, _, _) => (StatusCode::SERVICE_UNAVAILABLE, "the API server has not answered about the lease lately\n"),
+        (true, true, false) => (StatusCode::SERVICE_UNAVAILABLE, "this operator leads, and its watches have not seen all there is yet\n"),
+        (true, true, true) | (true, false, _) => (StatusCode::OK, "ready\n"),
     }
 }
 
@@ -159,12 +165,15 @@ mod tests {
         let metrics = Metrics::new();
         assert!(metrics.render(false).unwrap().contains("\nforebay_operator_leader 0\n"));
         let (store, mut writer) = reflector::store::<IngestionJob>();
+        writer.apply_watcher_event(&watcher::Event::Init);
         for (name, status) in [("a", "{\"phase\": \"Running\"}"), ("b", "{}")] {
             let status: serde_json::Value = serde_json::from_str(status).unwrap();
             let job = serde_json::json!({"metadata": {"name": name, "namespace": "n"}, "spec": spec(), "status": status});
-            writer.apply_watcher_event(&watcher::Event::Apply(serde_json::from_value(job).unwrap()));
+            writer.apply_watcher_event(&watcher::Event::InitApply(serde_json::from_value(job).unwrap()));
         }
         metrics.see_jobs(store);
+        assert!(metrics.render(true).unwrap().contains("\nforebay_operator_leader 0\n"), "it has not seen all of them");
+        writer.apply_watcher_event(&watcher::Event::InitDone);
         for failed in [false, true, false] {
             metrics.count((Duration::from_millis(3), Duration::from_millis(1)), failed);
         }
@@ -182,6 +191,20 @@ mod tests {
         ] {
             assert!(said.lines().any(|said| said == line), "{line} is not in\n{said}");
         }
+    }
+
+    /// Method: what is known of a leader, from its start to the end of its watches' first lists.
+    #[test]
+    fn who_leads_is_ready_once_its_watches_have_seen_all() {
+        let metrics = Metrics::new();
+        let ready = |is_in_touch, leads| readiness(is_in_touch, leads, metrics.sees_jobs()).0 == StatusCode::OK;
+        assert!(ready(true, false) && !ready(false, false) && !ready(true, true));
+        let (store, mut writer) = reflector::store::<IngestionJob>();
+        metrics.see_jobs(store);
+        writer.apply_watcher_event(&watcher::Event::Init);
+        assert!(ready(true, false) && !ready(true, true));
+        writer.apply_watcher_event(&watcher::Event::InitDone);
+        assert!(ready(true, true) && !ready(false, true));
     }
 
     fn spec() -> serde_json::Value {

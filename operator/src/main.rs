@@ -28,6 +28,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Parser;
 use forebay_crds::{IngestionJob, IngestionSavepoint};
+use futures::future::join;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
@@ -39,9 +40,13 @@ use crate::credentials::Credentials;
 use crate::http::Metrics;
 use crate::leader::Leadership;
 use crate::looks::Looks;
-use crate::observe::{Observer, api, controller, own_objects};
+use crate::observe::{Observer, START_TIMEOUT, all_seen, api, controller, own_objects, seen};
 use crate::reconcile::{Context, reconcile, retry};
 use crate::stopwatch::timed;
+
+/// With thousands of connections and objects that come and go, the system's keeps much that nobody uses any more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs IngestionJobs in a Kubernetes cluster.
 #[derive(Parser)]
@@ -86,7 +91,7 @@ async fn main() -> anyhow::Result<()> {
     outcome
 }
 
-/// Until it is asked to stop, and the looks that have begun are over.
+/// Until it is asked to stop, and the looks that have begun are over. `Err` when a watch does not come up: then another one may try, and this one is started again.
 async fn look_after_jobs(
     client: &Client,
     arguments: &Arguments,
@@ -98,9 +103,16 @@ async fn look_after_jobs(
     let namespace = arguments.namespace.as_deref();
     let jobs = controller::<IngestionJob>(client, namespace);
     let savepoints = controller::<IngestionSavepoint>(client, namespace);
+    let credentials = Credentials::load(client).await?;
+    let observer = tokio::select! {
+        biased;
+        () = stop.clone() => return Ok(()),
+        observer = Observer::start(client, namespace, credentials) => observer?,
+    };
     metrics.see_jobs(jobs.store());
+    let all = all_seen([seen(&jobs.store()), seen(&savepoints.store())], START_TIMEOUT);
     let context = Arc::new(Context {
-        observer: Observer::start(client, namespace, Credentials::load(client).await?).await.context("watch the operator's own objects")?,
+        observer,
         applier: Applier::new(client.clone(), name, leadership),
         jobs: jobs.store(),
         worker_image: arguments.worker_image.clone(),
@@ -122,8 +134,11 @@ async fn look_after_jobs(
         savepoint::reconcile::retry,
         context,
     );
-    futures::join!(jobs.for_each(outcome), savepoints.for_each(outcome));
-    Ok(())
+    tokio::select! {
+        biased;
+        Err(error) = all => Err(error),
+        ((), ()) = join(jobs.for_each(outcome), savepoints.for_each(outcome)) => Ok(()),
+    }
 }
 
 /// SIGTERM is how Kubernetes asks, SIGINT how a person does.

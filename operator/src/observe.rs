@@ -1,5 +1,7 @@
 //! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
 
+mod connection;
+mod kept;
 mod lags;
 mod pods;
 pub mod refusals;
@@ -7,7 +9,7 @@ mod secrets;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,9 +22,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::reflector::Store;
+use kube::core::PartialObjectMeta;
 use kube::{Client, Resource, ResourceExt};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::credentials::Credentials;
 use crate::plan::letters::Letters;
@@ -38,15 +39,14 @@ use crate::resources::{
     Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL,
     certificate, config_map, network_policy,
 };
+use connection::Connection;
+use kept::Kept;
 use lags::Lags;
-use pods::{age, postman, rewinder, task_of, worker};
+use pods::{age, postman, rewinder, slim, task_of, worker};
 use refusals::Refusals;
 use secrets::Secrets;
-use watches::watch;
-pub use watches::{api, controller, own_objects};
-
-/// How long a worker may take to answer: it answers from memory. Two of these are less than the time after which it counts as lost.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+pub use watches::{START_TIMEOUT, all_seen, api, controller, own_objects, seen};
+use watches::{all, watch};
 
 /// How often workers whose pods are gone are forgotten: all pods are gone through for it, whichever job is looked at.
 const FORGET_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,17 +62,27 @@ pub struct Seen {
     pub revisions: BTreeMap<String, Revision>,
 }
 
+/// A pod of a job or a savepoint.
+pub struct Owned {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Whether it is on its way out.
+    pub ends: bool,
+}
+
 /// The eyes of the operator.
 pub struct Observer {
-    pods: Store<Pod>,
-    configs: Store<ConfigMap>,
-    services: Store<Service>,
-    budgets: Store<PodDisruptionBudget>,
-    policies: Store<NetworkPolicy>,
+    pods: Kept<Pod>,
+    configs: Kept<ConfigMap>,
+    services: Kept<PartialObjectMeta<Service>>,
+    budgets: Kept<PartialObjectMeta<PodDisruptionBudget>>,
+    policies: Kept<NetworkPolicy>,
     /// The operator's own namespace.
     namespace: String,
     /// Those that the operator has made before changes.
-    savepoints: Store<IngestionSavepoint>,
+    savepoints: Kept<IngestionSavepoint>,
     secrets: Secrets,
     /// What the API server does not take, by the uid of the job or the savepoint that it is for.
     pub refusals: Refusals,
@@ -86,28 +96,24 @@ pub struct Observer {
 
 /// What this operator has had to do with a worker.
 struct Contact {
-    channel: Channel,
+    connection: Connection,
     address: IpAddr,
-    /// The number of the operator's certificate that the channel was made with.
+    /// The number of the operator's certificate that the connection was made with.
     certificate: u64,
     known_since: Instant,
     last: Option<(Instant, Description)>,
 }
 
 impl Observer {
-    /// Starts the watches, and waits until each of them has seen all there is.
+    /// Starts the watches, and waits until each of them has seen all there is. `Err` when one does not come up.
     pub async fn start(client: &Client, namespace: Option<&str>, credentials: Credentials) -> anyhow::Result<Self> {
         let secrets = Secrets::watch(client, namespace);
-        let (pods, configs, services, budgets) =
-            (watch(client, namespace), watch(client, namespace), watch(client, namespace), watch(client, namespace));
-        let (savepoints, policies) = (watch(client, namespace), watch(client, namespace));
-        pods.wait_until_ready().await?;
-        savepoints.wait_until_ready().await?;
-        configs.wait_until_ready().await?;
-        services.wait_until_ready().await?;
-        budgets.wait_until_ready().await?;
-        policies.wait_until_ready().await?;
-        secrets.wait_until_ready().await?;
+        let pods = watch(client, namespace, slim);
+        let (configs, services, budgets) = (watch(client, namespace, all), watch(client, namespace, all), watch(client, namespace, all));
+        let (savepoints, policies) = (watch(client, namespace, all), watch(client, namespace, all));
+        let own = [seen(pods.store()), seen(configs.store()), seen(services.store()), seen(budgets.store())];
+        let more = [seen(savepoints.store()), seen(policies.store()), secrets.seen()];
+        all_seen(own.into_iter().chain(more), START_TIMEOUT).await?;
         let namespace = client.default_namespace().to_owned();
         let (refusals, lags, contacts) = (Refusals::default(), Lags::since(Instant::now()), Mutex::default());
         let forgotten = Mutex::new(Instant::now());
@@ -130,11 +136,12 @@ impl Observer {
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
     pub async fn look(&self, blueprint: &Blueprint) -> Seen {
-        let pods = self.pods.state_filter(|pod| is_of(pod, blueprint) && pod.labels().contains_key(SLOT_LABEL));
+        let own: Vec<Arc<Pod>> = of(&self.pods, blueprint).collect();
+        let pods: Vec<&Arc<Pod>> = own.iter().filter(|pod| pod.labels().contains_key(SLOT_LABEL)).collect();
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
         let (now, version) = (Timestamp::now(), |name: &str| self.secret_version(&blueprint.job.namespace, name));
         let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer, since_made(pod, version), now)).collect();
-        let maps = self.configs.state_filter(|config| is_of(config, blueprint));
+        let maps: Vec<Arc<ConfigMap>> = of(&self.configs, blueprint).collect();
         let maps: Vec<(String, &ConfigMap)> = maps.iter().filter_map(|map| Some((label(&**map, TEMPLATE_LABEL)?, &**map))).collect();
         let mut configs: BTreeMap<String, Config> = maps.iter().map(|(template, map)| (template.clone(), config(map))).collect();
         if configs.values().any(|config| config.letters == Letters::Due) {
@@ -143,13 +150,12 @@ impl Observer {
             }
         }
         let revisions = maps.iter().filter_map(|(template, map)| Some((template.clone(), Revision::read(map)?))).collect();
-        let has_budget = !self.budgets.state_filter(|budget| is_of(budget, blueprint)).is_empty();
+        let has_budget = of(&self.budgets, blueprint).next().is_some();
         let policy = network_policy::build(blueprint, &self.namespace).spec;
-        let is_right = |found: &NetworkPolicy| is_of(found, blueprint) && found.spec == policy;
-        let has_policy = !self.policies.state_filter(is_right).is_empty();
-        let has_service = !self.services.state_filter(|service| is_of(service, blueprint)).is_empty();
+        let has_policy = of(&self.policies, blueprint).any(|found| found.spec == policy);
+        let has_service = of(&self.services, blueprint).next().is_some();
         let (replicas, template, gate) = (blueprint.replicas(), blueprint.template.clone(), blueprint.job.upgrade);
-        let savepoints = self.savepoints.state_filter(|savepoint| label(savepoint, JOB_UID_LABEL).as_deref() == Some(blueprint.uid()));
+        let savepoints = self.savepoints.of(blueprint.uid());
         let calendar = Calendar {
             schedule: blueprint.job.savepoints.clone(),
             now,
@@ -160,9 +166,9 @@ impl Observer {
         let stops_for = stops_for(&blueprint.resource, now);
         let rewind = rewind::Sight {
             asked: blueprint.job.rewind.as_ref().map(|rewind| asked(rewind, &blueprint.resource, now)),
-            pods: self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| rewinder(pod, now)).collect(),
+            pods: own.iter().filter_map(|pod| rewinder(pod, now)).collect(),
         };
-        let postmen = self.pods.state_filter(|pod| is_of(pod, blueprint)).iter().filter_map(|pod| postman(pod, now)).collect();
+        let postmen = own.iter().filter_map(|pod| postman(pod, now)).collect();
         let mut fleet = Fleet {
             replicas,
             stops_for,
@@ -194,8 +200,8 @@ impl Observer {
             Standing::Good(number) => Some((number, map.clone())),
             Standing::Untried | Standing::Proven | Standing::Bad(_) => None,
         };
-        let maps = self.configs.state_filter(|config| is_owned_by(config, &uid));
-        let (_, newest) = maps.iter().filter_map(good).max_by_key(|(number, _)| *number)?;
+        let maps = self.configs.of(&uid);
+        let (_, newest) = maps.iter().filter(|map| is_owned_by(&***map, &uid)).filter_map(good).max_by_key(|(number, _)| *number)?;
         Blueprint::of_config(resource.clone(), &newest)
     }
 
@@ -223,19 +229,35 @@ impl Observer {
     }
 
     /// How to reach a worker that was seen: for those who tell it something.
-    pub fn channel(&self, uid: &str) -> Option<Channel> {
-        self.contacts().get(uid).map(|contact| contact.channel.clone())
+    pub fn client(&self, uid: &str) -> Option<WorkerClient<Connection>> {
+        self.contacts().get(uid).map(|contact| WorkerClient::new(contact.connection.clone()))
     }
 
     /// The pod that copies the savepoint with this uid, and for how long there has been that.
     pub fn copier(&self, savepoint: &str, now: Timestamp) -> Option<(Task, Duration)> {
-        self.pods.state_filter(|pod| is_owned_by(pod, savepoint)).first().map(|pod| (task_of(pod, now), age(pod, now)))
+        self.pods.of(savepoint).iter().find(|pod| is_owned_by(&***pod, savepoint)).map(|pod| (task_of(pod, now), age(pod, now)))
+    }
+
+    /// All pods that belong to the job or savepoint with this uid.
+    pub fn pods_of(&self, owner: &str) -> Vec<Owned> {
+        let owned = |pod: Arc<Pod>| Owned {
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            ends: pod.metadata.deletion_timestamp.is_some(),
+        };
+        self.pods.of(owner).into_iter().filter(|pod| is_owned_by(&**pod, owner)).map(owned).collect()
+    }
+
+    /// Whether a savepoint of the job with this uid is being copied.
+    pub fn is_copied(&self, job: &str) -> bool {
+        let copies = |pod: &&Arc<Pod>| label(&***pod, JOB_UID_LABEL).is_some_and(|uid| uid == job);
+        self.pods.of(job).iter().filter(copies).any(|pod| matches!(task_of(pod, Timestamp::now()), Task::Working(..)))
     }
 
     /// The pod that cleans up behind the job or savepoint with this uid.
     pub fn cleaner(&self, of: &str) -> Option<Task> {
-        let is_it = |pod: &Pod| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of);
-        self.pods.state_filter(is_it).first().map(|pod| task_of(pod, Timestamp::now()))
+        let is_it = |pod: &&Arc<Pod>| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of);
+        self.pods.of(of).iter().find(is_it).map(|pod| task_of(pod, Timestamp::now()))
     }
 
     /// Forgets workers whose pods are gone.
@@ -245,7 +267,7 @@ impl Observer {
             return;
         }
         *forgotten = Instant::now();
-        let there: BTreeSet<String> = self.pods.state().iter().filter_map(|pod| pod.uid()).collect();
+        let there: BTreeSet<String> = self.pods.all().iter().filter_map(|pod| pod.uid()).collect();
         self.contacts().retain(|uid, _| there.contains(uid));
         self.refusals.forget_old(Instant::now());
         self.lags.retain(&there);
@@ -254,9 +276,8 @@ impl Observer {
     async fn ask(&self, pod: &Pod, job: &str) -> Answer {
         let Some(uid) = pod.uid() else { return Answer::Unheard(Duration::ZERO) };
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
-        let Some(channel) = self.contact(&uid, address, job) else { return Answer::Unheard(Duration::ZERO) };
-        let mut client = WorkerClient::new(channel);
-        let answer = client.describe(DescribeRequest {}).await.map(tonic::Response::into_inner);
+        let Some(connection) = self.contact(&uid, address, job) else { return Answer::Unheard(Duration::ZERO) };
+        let answer = WorkerClient::new(connection).describe(DescribeRequest {}).await.map(tonic::Response::into_inner);
         let mut contacts = self.contacts();
         let Some(contact) = contacts.get_mut(&uid) else { return Answer::Unheard(Duration::ZERO) };
         // An address may have been given to another pod meanwhile.
@@ -275,9 +296,9 @@ impl Observer {
         }
     }
 
-    /// The channel to a pod: made when it has an address, made anew when that changes, as it does when a node was restarted, or when the operator has
+    /// The connection to a pod: made when it has an address, made anew when that changes, as it does when a node was restarted, or when the operator has
     /// another certificate.
-    fn contact(&self, uid: &str, address: Option<IpAddr>, job: &str) -> Option<Channel> {
+    fn contact(&self, uid: &str, address: Option<IpAddr>, job: &str) -> Option<Connection> {
         let certificate = self.credentials.number(Timestamp::now());
         let mut contacts = self.contacts();
         let address = match (address, contacts.get(uid)) {
@@ -287,16 +308,14 @@ impl Observer {
         };
         let known = contacts.get(uid).filter(|contact| contact.address == address && contact.certificate == certificate);
         if let Some(contact) = known {
-            return Some(contact.channel.clone());
+            return Some(contact.connection.clone());
         }
-        let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
-        let endpoint = Endpoint::from_shared(format!("https://{host}:{}", forebay_api::PORT)).expect("an address and a port make a URL");
-        let endpoint = endpoint.tls_config(self.credentials.for_workers(job)).expect("certificates of our own making are some");
-        let channel = endpoint.connect_timeout(ANSWER_TIMEOUT).timeout(ANSWER_TIMEOUT).connect_lazy();
+        let (name, tls) = self.credentials.for_workers(job);
+        let connection = Connection::new(SocketAddr::new(address, forebay_api::PORT), name, tls);
         let before = contacts.remove(uid);
         let (known_since, last) = before.map_or((Instant::now(), None), |contact| (contact.known_since, contact.last));
-        contacts.insert(uid.to_owned(), Contact { channel: channel.clone(), address, certificate, known_since, last });
-        Some(channel)
+        contacts.insert(uid.to_owned(), Contact { connection: connection.clone(), address, certificate, known_since, last });
+        Some(connection)
     }
 
     fn contacts(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Contact>> {
@@ -307,6 +326,14 @@ impl Observer {
 /// By the owner's uid: an object of a job that was deleted and made again under its name is not this one's.
 fn is_of<K: Resource>(object: &K, blueprint: &Blueprint) -> bool {
     is_owned_by(object, blueprint.uid())
+}
+
+/// All of a kind that belong to a job.
+fn of<K>(kept: &Kept<K>, blueprint: &Blueprint) -> impl Iterator<Item = Arc<K>>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    kept.of(blueprint.uid()).into_iter().filter(|object| is_of(&**object, blueprint))
 }
 
 fn is_owned_by<K: Resource>(object: &K, uid: &str) -> bool {

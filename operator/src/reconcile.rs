@@ -50,11 +50,11 @@ pub struct Context {
 pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<controller::Action, ApplyError> {
     let begin = Instant::now();
     if resource.metadata.deletion_timestamp.is_some() {
-        return teardown::reconcile::reconcile(resource, context).await;
+        return Box::pin(teardown::reconcile::reconcile(resource, context)).await;
     }
     let job = match validate(&resource).and_then(check_for_cluster) {
         Ok(job) => job,
-        Err(findings) => return look_after(&resource, &context, &Verdict::invalid(&findings)).await,
+        Err(findings) => return Box::pin(look_after(&resource, &context, &Verdict::invalid(&findings))).await,
     };
     let is_cleaned_up = job.deletion_policy == DeletionPolicy::Delete;
     if is_cleaned_up != resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
@@ -102,10 +102,11 @@ async fn look_and_act(blueprint: &Blueprint, context: &Context) -> (Seen, Vec<Ac
     let actions = plan(&seen.fleet);
     let mut outcome = Ok(());
     if context.observer.certificate_is_due(blueprint) {
-        outcome = context.applier.certificate(blueprint, context.observer.credentials().authority()).await;
+        outcome = Box::pin(context.applier.certificate(blueprint, context.observer.credentials().authority())).await;
     }
     for action in &actions {
-        let done = context.applier.act(blueprint, &context.observer, &seen, action).await;
+        // Boxed, as all that is seldom: else every look has room for the largest object that may be made.
+        let done = Box::pin(context.applier.act(blueprint, &context.observer, &seen, action)).await;
         note_refusal(&context.observer.refusals, blueprint.uid(), action, &done);
         outcome = outcome.and(done);
     }
@@ -156,14 +157,14 @@ async fn write(
     let uid = resource.uid().unwrap_or_default();
     let status = report::status(resource, verdict, seen, Timestamp::now());
     for news in report::news(resource.status.as_ref(), verdict, seen, actions) {
-        context.applier.tell(resource, news).await;
+        Box::pin(context.applier.tell(resource, news)).await;
     }
     let last = context.written.lock().unwrap_or_else(PoisonError::into_inner).get(&uid).copied();
     let figures_are_due = last.is_none_or(|at| at.elapsed() >= FIGURES_INTERVAL) && resource.status.as_ref() != Some(&status);
     if !report::is_news(resource.status.as_ref(), &status) && !figures_are_due {
         return Ok(());
     }
-    context.applier.status(resource, &status).await?;
+    Box::pin(context.applier.status(resource, &status)).await?;
     context.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, Instant::now());
     Ok(())
 }

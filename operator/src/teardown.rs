@@ -17,10 +17,12 @@ const DEADLINE: Duration = Duration::from_secs(300);
 pub struct Sight {
     /// For how long.
     pub age: Duration,
-    /// Its worker pods, by name: those that are not on their way out, and whether there are others.
-    pub workers: Vec<String>,
+    /// Its pods, by name, which may still write what is to be deleted: those that are not on their way out.
+    pub pods: Vec<String>,
     /// Whether any pod of it is there.
     pub has_pods: bool,
+    /// Whether a savepoint of it is being copied, which outlives it: what is copied is not deleted meanwhile.
+    pub is_copied: bool,
     /// The pod that cleans up.
     pub cleaner: Option<Task>,
 }
@@ -30,7 +32,7 @@ pub struct Sight {
 pub enum Step {
     /// Wait.
     Wait,
-    /// End the workers.
+    /// End them.
     DeletePods(Vec<String>),
     /// Make the pod that deletes what the job left in Kafka and in the object store.
     Clean,
@@ -47,13 +49,18 @@ pub fn step(sight: &Sight) -> Step {
         Some(Task::Lost) | None => None,
     };
     if sight.age > DEADLINE {
-        let why = trouble.map_or(String::new(), |Trouble { message, .. }| format!(": {message}"));
+        let why = match trouble {
+            Some(Trouble { message, .. }) => format!(": {message}"),
+            None if sight.is_copied => ": a savepoint of it is still being copied".to_owned(),
+            None => String::new(),
+        };
         return Step::Release(Some(format!("cleaning up took more than {} s{why}", DEADLINE.as_secs())));
     }
-    if !sight.workers.is_empty() {
-        return Step::DeletePods(sight.workers.clone());
+    if !sight.pods.is_empty() {
+        return Step::DeletePods(sight.pods.clone());
     }
     match &sight.cleaner {
+        None if sight.is_copied => Step::Wait,
         None if !sight.has_pods || sight.age > PODS_TIMEOUT => Step::Clean,
         None | Some(_) => Step::Wait,
     }
@@ -65,19 +72,32 @@ mod tests {
 
     use super::*;
 
-    fn check(age: u64, workers: &[&str], has_pods: bool, cleaner: Option<Task>, expected: &Step) {
-        let workers = workers.iter().map(|pod| (*pod).to_owned()).collect();
-        assert_eq!(step(&Sight { age: Duration::from_secs(age), workers, has_pods, cleaner }), *expected);
+    fn sight(age: u64, pods: &[&str], has_pods: bool, cleaner: Option<Task>) -> Sight {
+        let pods = pods.iter().map(|pod| (*pod).to_owned()).collect();
+        Sight { age: Duration::from_secs(age), pods, has_pods, is_copied: false, cleaner }
+    }
+
+    fn check(age: u64, pods: &[&str], has_pods: bool, cleaner: Option<Task>, expected: &Step) {
+        assert_eq!(step(&sight(age, pods, has_pods, cleaner)), *expected);
     }
 
     #[test]
-    fn workers_end_then_what_they_left_goes_then_the_job() {
+    fn pods_end_then_what_they_left_goes_then_the_job() {
         check(0, &["a", "b"], true, None, &Step::DeletePods(vec!["a".into(), "b".into()]));
         check(5, &[], true, None, &Step::Wait);
         check(61, &[], true, None, &Step::Clean);
         check(5, &[], false, None, &Step::Clean);
         check(9, &[], false, Some(Task::Working(0, None)), &Step::Wait);
         check(9, &[], false, Some(Task::Done), &Step::Release(None));
+    }
+
+    #[test]
+    fn what_a_savepoint_still_copies_is_left_until_it_is_done_or_people_have_waited_long_enough() {
+        let copied = |age, pods, has_pods| step(&Sight { is_copied: true, ..sight(age, pods, has_pods, None) });
+        assert_eq!(copied(0, &["a"], true), Step::DeletePods(vec!["a".into()]));
+        assert_eq!(copied(100, &[], false), Step::Wait);
+        let why = "cleaning up took more than 300 s: a savepoint of it is still being copied";
+        assert_eq!(copied(301, &[], false), Step::Release(Some(why.into())));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, ContainerStatus, Pod, PodSpec, PodStatus};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 
@@ -17,6 +17,30 @@ use crate::resources::{SLOT_LABEL, TEMPLATE_LABEL};
 
 /// The exit code of `forebay` for what cannot work, however often it is tried.
 const CANNOT_WORK: i32 = 2;
+
+/// Lets go of what nobody here asks a pod for: most of it, and what it was made from stands in its revision's config map.
+pub(super) fn slim(pod: &mut Pod) {
+    let slim_container = |container: Container| {
+        let mut env = container.env.unwrap_or_default();
+        env.retain(|variable| variable.value_from.as_ref().is_some_and(|from| from.secret_key_ref.is_some()));
+        env.shrink_to_fit();
+        Container { name: container.name, env: Some(env), env_from: container.env_from, ..Container::default() }
+    };
+    let all = |containers: Vec<Container>| containers.into_iter().map(slim_container).collect();
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        containers: all(spec.containers),
+        init_containers: spec.init_containers.map(all),
+        ..PodSpec::default()
+    });
+    pod.status = pod.status.take().map(|status| PodStatus {
+        phase: status.phase,
+        pod_ip: status.pod_ip,
+        conditions: status.conditions,
+        container_statuses: status.container_statuses,
+        init_container_statuses: status.init_container_statuses,
+        ..PodStatus::default()
+    });
+}
 
 /// A worker's pod, with what its worker has answered.
 pub(super) fn worker(pod: &Pod, answer: Answer, secrets: Secrets, now: Timestamp) -> Worker {
@@ -179,6 +203,53 @@ mod tests {
         let mut beside = container(false, waits(), last());
         beside["containerStatuses"][0]["name"] = "proxy".into();
         check(beside, Some(("Error", "container proxy: forebay: topic flights is missing")));
+    }
+
+    /// Method: pods with all that is asked for, and more, are compared with what is kept of them.
+    #[test]
+    fn what_is_kept_of_a_pod_tells_as_much_of_it() {
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        let key = |name: &str| serde_json::json!({"name": "V", "valueFrom": {"secretKeyRef": {"name": name, "key": "k"}}});
+        let container = |ready: bool, state: &str, last: &str| {
+            let mut status = container(ready, json(state), json(last))["containerStatuses"][0].clone();
+            status["restartCount"] = 3.into();
+            status
+        };
+        let crashed = r#"{"terminated": {"exitCode": 1, "message": "forebay: no broker"}}"#;
+        let statuses = [
+            serde_json::json!({"phase": "Running", "podIP": "10.1.2.3", "hostIP": "10.0.0.1",
+                "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [container(true, r#"{"running": {}}"#, crashed)]}),
+            serde_json::json!({"phase": "Pending", "initContainerStatuses": [container(false, crashed, "{}")]}),
+            serde_json::json!({"phase": "Pending",
+                "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes"}]}),
+        ];
+        for status in statuses {
+            let meta = serde_json::json!({"name": "p", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z",
+                "labels": {SLOT_LABEL: "4", TEMPLATE_LABEL: "t1"}, "annotations": {"forebay.dev/secrets": r#"{"kafka": "1"}"#}});
+            let spec = serde_json::json!({
+                "nodeName": "n", "volumes": [{"name": "state"}],
+                "initContainers": [{"name": "first", "image": "i", "env": [key("of-first")]}],
+                "containers": [{"name": "worker", "image": "i", "args": ["worker"], "env": [{"name": "PLAIN", "value": "x"}, key("kafka")],
+                    "envFrom": [{"secretRef": {"name": "store"}}], "resources": {"limits": {"memory": "2Gi"}}}],
+            });
+            let whole: Pod = serde_json::from_value(serde_json::json!({"metadata": meta, "spec": spec, "status": status})).unwrap();
+            let mut kept = whole.clone();
+            slim(&mut kept);
+            let told = |pod: &Pod| {
+                let version = |name: &str| (name != "store").then(|| "2".to_owned());
+                let secrets = crate::resources::secrets::since_made(pod, version);
+                assert!(secrets.changed.len() == 2 && secrets.missing.len() == 1, "{secrets:?}");
+                let now = "2026-01-01T00:01:00Z".parse().unwrap();
+                (worker(pod, Answer::Unheard(Duration::ZERO), secrets, now), task_of(pod, now), pod.status.clone().unwrap().pod_ip)
+            };
+            assert_eq!(told(&kept), told(&whole), "{status}");
+            let said = told(&whole).0;
+            assert!((said.state == PodState::Ready) != said.trouble.is_some(), "{said:?}");
+            let spec = kept.spec.unwrap();
+            assert!(
+                spec.volumes.is_none() && spec.containers[0].resources.is_none() && spec.containers[0].env.as_ref().unwrap().len() == 1
+            );
+        }
     }
 
     #[test]

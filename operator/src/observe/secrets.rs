@@ -6,12 +6,12 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::store::WriterDropped;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Config;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 
 use super::api;
+use super::watches::{Seen, seen};
 use crate::resources::MANAGED_BY;
 
 /// All secrets of the namespaces that are looked after.
@@ -31,9 +31,9 @@ impl Secrets {
         Self(store)
     }
 
-    /// Waits until all there is has been seen.
-    pub(super) async fn wait_until_ready(&self) -> Result<(), WriterDropped> {
-        self.0.wait_until_ready().await
+    /// When all there is has been seen.
+    pub(super) fn seen(&self) -> Seen {
+        seen(&self.0)
     }
 
     /// What stands on one, if it is there.

@@ -1,8 +1,11 @@
 //! The watches: what they keep is a copy of the cluster, and most of what an operator with many jobs holds in memory.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use anyhow::ensure;
+use futures::future::{BoxFuture, join_all};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::{Config, Event};
@@ -10,7 +13,16 @@ use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
+use super::kept::Kept;
 use crate::resources::MANAGED_BY;
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Long enough for thousands of objects on a busy API server.
+pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A kind, and when all that there is of it has been seen.
+pub type Seen = (String, BoxFuture<'static, bool>);
 
 /// The API of a kind, in one namespace or in all.
 pub fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -37,25 +49,84 @@ where
     Controller::for_stream(reflector(writer, lean(api(client, namespace), Config::default())).applied_objects(), store)
 }
 
-/// Keeps a copy of the operator's own objects of a kind.
-pub fn watch<K>(client: &Client, namespace: Option<&str>) -> Store<K>
+/// Keeps a copy of the operator's own objects of a kind, after `slim` has let go of what is of no interest.
+pub fn watch<K>(client: &Client, namespace: Option<&str>, slim: fn(&mut K)) -> Kept<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let stream = reflector(writer, lean(api(client, namespace), own_objects()).default_backoff());
-    tokio::spawn(stream.for_each(|event| async move {
-        if let Err(error) = event {
-            tracing::warn!(kind = %K::kind(&()), %error, "a watch is started again");
+    let stream = reflector(writer, lean(api(client, namespace), own_objects()).modify(slim).default_backoff());
+    let kept = Kept::new(store);
+    let follower = kept.clone();
+    tokio::spawn(stream.for_each(move |event| {
+        match event {
+            Ok(event) => follower.note(&event),
+            Err(error) => tracing::warn!(kind = %K::kind(&()), %error, "a watch is started again"),
         }
+        std::future::ready(())
     }));
-    store
+    kept
 }
 
-/// Without who wrote which field: most of an object, as a tree of maps in memory, and of no interest here.
+/// When a watch has seen all there is.
+pub fn seen<K>(store: &Store<K>) -> Seen
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let store = store.clone();
+    (K::kind(&()).into_owned(), async move { store.wait_until_ready().await.is_ok() }.boxed())
+}
+
+/// Waits until all of them have. `Err` names those that have not in time: an operator that does not see them must not look as if it worked.
+pub async fn all_seen(watches: impl IntoIterator<Item = Seen>, limit: Duration) -> anyhow::Result<()> {
+    let watches = watches.into_iter().map(|(kind, seen)| async move {
+        let is_seen = tokio::time::timeout(limit, seen).await.unwrap_or(false);
+        (!is_seen).then_some(kind)
+    });
+    let late: Vec<String> = join_all(watches).await.into_iter().flatten().collect();
+    ensure!(
+        late.is_empty(),
+        "{} could not be watched within {} s, and the log says why; give the operator the role and the definitions of its own version",
+        late.join(", "),
+        limit.as_secs()
+    );
+    Ok(())
+}
+
+/// Nothing is let go of.
+pub fn all<K>(_: &mut K) {}
+
+/// Without who wrote which field, which is most of an object, as a tree of maps in memory; and without all of it once more, which kubectl writes on what it
+/// applies.
 fn lean<K>(api: Api<K>, config: Config) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(api, config).modify(|object: &mut K| object.meta_mut().managed_fields = None)
+    watcher(api, config).modify(|object: &mut K| {
+        object.meta_mut().managed_fields = None;
+        if let Some(annotations) = &mut object.meta_mut().annotations {
+            annotations.remove(LAST_APPLIED);
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+
+    use super::*;
+
+    /// Method: of two watches one has seen all there is, and the other nothing.
+    #[tokio::test]
+    async fn watches_that_do_not_come_up_are_named() {
+        let (pods, mut writer) = reflector::store::<Pod>();
+        let (configs, _silent) = reflector::store::<ConfigMap>();
+        writer.apply_watcher_event(&Event::Init);
+        writer.apply_watcher_event(&Event::InitDone);
+        all_seen([seen(&pods)], Duration::from_secs(60)).await.unwrap();
+        let error = all_seen([seen(&pods), seen(&configs)], Duration::from_millis(1)).await.unwrap_err();
+        assert!(error.to_string().starts_with("ConfigMap could not be watched within 0 s"), "{error}");
+        drop(_silent);
+        all_seen([seen(&configs)], Duration::from_secs(60)).await.unwrap_err();
+    }
 }

@@ -12,7 +12,7 @@ use kube::{Resource, ResourceExt};
 
 use super::config_map::FILE;
 use super::revision::Revision;
-use super::{Blueprint, MANAGED_BY, pod};
+use super::{Blueprint, JOB_UID_LABEL, MANAGED_BY, pod};
 
 /// On a pod that cleans up behind a job or a savepoint, and on its config map: the uid of that.
 pub const CLEANUP_LABEL: &str = "forebay.dev/cleanup";
@@ -43,10 +43,12 @@ pub fn copier(
     place: &str,
     more: &[String],
 ) -> Pod {
+    let mut labels = labels("savepoint", ("forebay.dev/savepoint", &savepoint.name_any()));
+    labels.insert(JOB_UID_LABEL.to_owned(), blueprint.uid().to_owned());
     let metadata = ObjectMeta {
         name: Some(copier_name(savepoint)),
         namespace: savepoint.namespace(),
-        labels: Some(labels("savepoint", ("forebay.dev/savepoint", &savepoint.name_any()))),
+        labels: Some(labels),
         owner_references: savepoint.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };

@@ -92,9 +92,19 @@ async fn end(savepoint: &IngestionSavepoint, context: &Context, now: Timestamp) 
     };
     let age =
         savepoint.metadata.deletion_timestamp.as_ref().and_then(|time| now.duration_since(time.0).try_into().ok()).unwrap_or_default();
-    let cleaner = context.observer.cleaner(&savepoint.uid().unwrap_or_default());
-    match teardown::step(&teardown::Sight { age, workers: Vec::new(), has_pods: false, cleaner }) {
-        teardown::Step::Wait | teardown::Step::DeletePods(_) => {}
+    let uid = savepoint.uid().unwrap_or_default();
+    // The one that copies: what it puts there after the other one has looked would stay for ever.
+    let pods = context.observer.pods_of(&uid);
+    let sight = teardown::Sight {
+        age,
+        pods: pods.iter().filter(|pod| !pod.ends).map(|pod| pod.name.clone()).collect(),
+        has_pods: !pods.is_empty(),
+        is_copied: false,
+        cleaner: context.observer.cleaner(&uid),
+    };
+    match teardown::step(&sight) {
+        teardown::Step::Wait => {}
+        teardown::Step::DeletePods(_) => context.applier.delete_copier(savepoint, false).await?,
         teardown::Step::Clean => {
             let template = Rollout::of(&seen.fleet).in_force();
             match context.applier.erase(&blueprint, &seen, template, savepoint, &name(savepoint)).await {

@@ -31,17 +31,20 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     let seen = context.observer.look(&blueprint).await;
     let since = resource.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
+    // The workers, and whoever rewinds it or puts letters back.
+    let pods = context.observer.pods_of(blueprint.uid());
     let sight = Sight {
         age: since.and_then(|since| since.try_into().ok()).unwrap_or_default(),
-        workers: seen.fleet.workers.iter().filter(|worker| worker.is_live()).map(|worker| worker.pod.clone()).collect(),
-        has_pods: !seen.fleet.workers.is_empty(),
+        pods: pods.iter().filter(|pod| !pod.ends).map(|pod| pod.name.clone()).collect(),
+        has_pods: !pods.is_empty(),
+        is_copied: context.observer.is_copied(blueprint.uid()),
         cleaner: context.observer.cleaner(blueprint.uid()),
     };
     match step(&sight) {
         Step::Wait => {}
-        Step::DeletePods(pods) => {
-            for worker in seen.fleet.workers.iter().filter(|worker| pods.contains(&worker.pod)) {
-                let (pod, uid, reason) = (worker.pod.clone(), worker.uid.clone(), "the job is deleted".to_owned());
+        Step::DeletePods(names) => {
+            for pod in pods.into_iter().filter(|pod| names.contains(&pod.name)) {
+                let (pod, uid, reason) = (pod.name, pod.uid, "the job is deleted".to_owned());
                 context.applier.act(&blueprint, &context.observer, &seen, &plan::Action::DeletePod { pod, uid, reason }).await?;
             }
         }
