@@ -31,12 +31,14 @@ fn the_books_that_a_stopped_run_prints_are_those_of_its_last_epoch() {
 fn a_second_signal_ends_a_run_at_once_and_nothing_is_lost_by_it() {
     let world = World::new();
     world.produce("orders", (0..200_000).map(|number| (format!("c{}", number % 100), r#"{"amount": 1}"#.to_owned())));
-    let (_reader, mut writer) = std::io::pipe().unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
     writer.write_all(&[b'x'; PIPE_BYTES]).unwrap();
     let mut run = until_running(Watched::start(world.command(&["run", "--threads", "1", "--checkpoint-on-stop"]).stdout(writer)));
     run.signal("TERM");
     assert!(run.until("a checkpoint of every shard is taken before stopping"), "it does not hear the first signal: {:?}", run.seen);
     run.signal("INT");
+    // So that one that goes on all the same ends, too, and not with this code.
+    drop(reader);
     let (code, log) = run.end();
     assert_eq!(code, Some(130), "{log}");
     assert_eq!(world.ask(&["run", "--until-end"]), "200000 in = 200000 processed\n");
