@@ -187,6 +187,9 @@ impl<E: Entity> Cache<E> {
     pub(super) fn encode_changes(&mut self, epoch: Epoch, values: &mut StateBatch, journal: &mut Changes) {
         self.settle();
         self.pinned_open = 0;
+        // A store that keeps keys in order searches from the last one on: neighbours cost it half of what keys at random do.
+        let slots = &self.slots;
+        self.changed.sort_by_cached_key(|id| beginning_of(&slots[*id as usize].key));
         for id in self.changed.drain(..) {
             let slot = &mut self.slots[id as usize];
             if slot.changed != epoch {
@@ -267,4 +270,13 @@ impl<E: Entity> Cache<E> {
     fn pinned(&self) -> usize {
         (self.pinned_open + self.pinned_sealed).min(self.bytes)
     }
+}
+
+/// What tells the order of most keys.
+fn beginning_of(key: &[u8]) -> [u128; 2] {
+    let mut bytes = [0; 32];
+    let len = key.len().min(bytes.len());
+    bytes[..len].copy_from_slice(&key[..len]);
+    let (halves, _) = bytes.as_chunks::<16>();
+    [u128::from_be_bytes(halves[0]), u128::from_be_bytes(halves[1])]
 }

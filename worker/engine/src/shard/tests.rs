@@ -77,6 +77,7 @@ impl StateStore for Memory {
     }
 
     fn apply(&mut self, changes: &StateBatch, _stamp: &Stamp) -> Result<(), StateError> {
+        assert!(changes.iter().is_sorted_by_key(|(key, _)| key), "a store is given its keys in their order");
         for (key, value) in changes.iter() {
             match value {
                 Some(value) => self.0.insert(key.to_vec(), value.to_vec()),

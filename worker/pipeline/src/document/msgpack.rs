@@ -168,6 +168,7 @@ const fn sizes() -> [u8; 256] {
 }
 
 /// Where the value that begins at `at` ends. The bytes were checked before.
+#[inline]
 pub(super) fn end_of(bytes: &[u8], at: usize) -> usize {
     match SIZES[usize::from(bytes[at])] {
         0 => end_of_long(bytes, at),
@@ -176,6 +177,7 @@ pub(super) fn end_of(bytes: &[u8], at: usize) -> usize {
 }
 
 /// The same for long strings and for containers: passes over what is inside.
+#[inline(never)]
 fn end_of_long(bytes: &[u8], mut at: usize) -> usize {
     let mut left = 1;
     while left > 0 {

@@ -39,13 +39,13 @@ impl Enrich {
         let key = entity_key(self.key.as_ref(), scope, hand.context, &mut hand.buffers.vrl, &mut hand.buffers.key)?;
         let fields = workspace.get(self.table, key)?.and_then(Document::fields);
         let replaced = scope.doc.key_at(&self.into);
-        let is_empty = scope.doc.root().members().next().is_none();
+        let is_empty = || scope.doc.root().members().next().is_none();
         if replaced.is_none() && matches!(hand.form, Form::Original | Form::Extended(_)) {
             if hand.form == Form::Original {
                 hand.buffers.suffix.clear();
                 hand.form = Form::Extended(hand.text.trim_end().len() - 1);
             }
-            if !(is_empty && hand.buffers.suffix.is_empty()) {
+            if !(hand.buffers.suffix.is_empty() && is_empty()) {
                 hand.buffers.suffix.push(b',');
             }
             hand.buffers.suffix.extend_from_slice(&self.into_json);
