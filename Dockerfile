@@ -9,9 +9,9 @@ RUN apt-get update \
 WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
-    cargo build --workspace --release --locked --bins --examples \
+    cargo build --workspace --profile dist --locked --bins --examples \
  && mkdir -p /out/bin /out/lib \
- && cp target/release/forebay target/release/forebay-operator /out/bin/ \
+ && cp target/dist/forebay target/dist/forebay-operator /out/bin/ \
  # The C libraries that they name; glibc and its like are in the image below.
  && ldd /out/bin/* | grep -oE '/[^ ]*/lib(ssl|crypto|z|zstd)\.so[^ ]*' | sort -u | xargs -r -I{} cp -L {} /out/lib/
 

@@ -116,7 +116,7 @@ def selected(bench, arguments):
 
 def build(bench, names):
     if not (places.FOREBAY.exists() and places.LOAD.exists()):
-        raise BenchError(f"{places.FOREBAY} or {places.LOAD} is missing; `make build` builds them")
+        raise BenchError(f"{places.FOREBAY} or {places.LOAD} is missing; `make {'dist' if places.PROFILE == 'dist' else 'build'}` builds them")
     for name in sorted(names):
         bench.say(f"building {name}")
         bench.peers[name].build()

@@ -20,6 +20,7 @@ def write(bench):
         "hardware": hardware(),
         "versions": {
             "commit": commit(),
+            "profile": places.PROFILE,
             "kafka": pathlib.Path(places.STACK.parent / "kafka" / "pom.xml").read_text().split("<kafka.version>")[1].split("<")[0],
             "java": printed(["java", "-version"]).splitlines()[0],
             "rust": printed(["rustc", "--version"]),
