@@ -187,6 +187,21 @@ fn positions_that_are_gone_are_said_at_the_start() {
 }
 
 #[test]
+fn partitions_beyond_the_memory_for_them_are_refused_until_others_are_given_back() {
+    let with_room_for_two = |mut options: forebay_kafka::KafkaOptions| {
+        options.prefetch_bytes = 64 << 10;
+        options
+    };
+    let Some(world) = crate::world::world_with(2, 4, with_room_for_two) else { return };
+    let first = world.log.open_input(ShardId::new(0), &[at(0, 0), at(2, 0)]).unwrap();
+    let more = || world.log.open_input(ShardId::new(1), &[at(1, 0)]);
+    let error = more().map(drop).unwrap_err();
+    assert!(matches!(&error, LogError::Denied { reason, .. } if reason.contains("enough for 2") && reason.contains("--memory")), "{error}");
+    drop(first);
+    more().unwrap();
+}
+
+#[test]
 fn records_that_vanish_while_reading_stop_the_shard() {
     // One record fills the queue's smallest budget, so that the reader cannot have all of them in memory when they vanish.
     let Some(world) = crate::world::world_with(1, 1, |mut options| {
