@@ -56,21 +56,20 @@ pub struct TopicInfo {
 /// Which time stamps a topic takes, by its brokers' clock. A transaction with another is refused as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimestampLimits {
-    /// How far behind the clock.
-    pub behind_max: Duration,
+    /// How far behind the clock, in milliseconds.
+    pub behind_millis_max: i64,
     /// How far ahead of it.
-    pub ahead_max: Duration,
+    pub ahead_millis_max: i64,
 }
 
 impl TimestampLimits {
     /// All of them.
-    pub const NONE: Self = Self { behind_max: Duration::MAX, ahead_max: Duration::MAX };
+    pub const NONE: Self = Self { behind_millis_max: i64::MAX, ahead_millis_max: i64::MAX };
 
     /// The one that the topic takes and that is closest to this.
     pub fn nearest(self, timestamp: Timestamp, now: Timestamp) -> Timestamp {
-        let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        let oldest = now.as_millis().saturating_sub(millis(self.behind_max));
-        let newest = now.as_millis().saturating_add(millis(self.ahead_max));
+        let oldest = now.as_millis().saturating_sub(self.behind_millis_max);
+        let newest = now.as_millis().saturating_add(self.ahead_millis_max);
         Timestamp::from_millis(timestamp.as_millis().clamp(oldest, newest))
     }
 }

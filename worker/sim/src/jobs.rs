@@ -10,7 +10,7 @@ use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timeline, Timestamp};
 use forebay_engine::journal::{self, Books, Stamp};
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
-use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
+use forebay_engine::manifest::{Manifest, ManifestFile, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
 use forebay_engine::restore::{ImportError, RestoreError, RestoreNote, RestorePorts, restore};
 use forebay_engine::shard::Shard;
 use forebay_engine::snapshot::{ChecksumFile, KnownFiles, Upload, find_garbage};
@@ -23,6 +23,8 @@ use crate::mutant::{Mutant, is};
 use crate::pipeline::Counting;
 use crate::store::{Content, part_of};
 use crate::task::{Answer, Call, Outcome, Remote};
+
+mod savepoint;
 
 /// Small enough that some table files have an object of their own: a table of two entries has more bytes.
 const PACKED_BYTES_MAX: u64 = 64;
@@ -248,11 +250,7 @@ impl ObjectStore for Job<'_> {
             Body::File(path) => Content::Files(vec![self.checkpoint_file(path)]),
             Body::Pack(paths) => Content::Files(paths.iter().map(|path| self.checkpoint_file(path)).collect()),
         };
-        match self.remote.call(Call::Put(key.to_owned(), content)) {
-            Answer::Put(put) => Ok(put),
-            Answer::Store(error) => Err(error),
-            other => panic!("no answer to a put: {other:?}"),
-        }
+        self.create(key.to_owned(), content)
     }
 
     fn get(&self, key: &str) -> Result<Vec<u8>, StoreError> {
@@ -295,9 +293,23 @@ impl Job<'_> {
         }
     }
 
+    fn create(&self, key: String, content: Content) -> Result<Put, StoreError> {
+        match self.remote.call(Call::Put(key, content)) {
+            Answer::Put(put) => Ok(put),
+            Answer::Store(error) => Err(error),
+            other => panic!("no answer to a put: {other:?}"),
+        }
+    }
+
     fn checkpoint_file(&self, path: &Path) -> Arc<FileData> {
         self.disk.file(path).expect("the checkpoint's folder is there until the upload ends")
     }
+}
+
+/// The file that a manifest says is in an object that holds these.
+fn checked(there: &[Arc<FileData>], file: &ManifestFile, object: &str) -> Result<Arc<FileData>, ImportError> {
+    let found = part_of(there, file.offset).filter(|data| (data.size, data.crc32) == (file.size, file.crc32));
+    found.cloned().ok_or_else(|| ImportError::Damaged(format!("file {} in {object} failed its checksum", file.name)))
 }
 
 struct Checksums<'a>(&'a Disk);
@@ -360,10 +372,7 @@ impl RestorePorts for Ports<'_, '_> {
         for (object, parts) in manifest.objects() {
             let there = self.job.fetch(object)?;
             for file in parts {
-                match part_of(&there, file.offset).filter(|data| (data.size, data.crc32) == (file.size, file.crc32)) {
-                    Some(data) => files.insert(file.name.clone(), data.clone()),
-                    None => return Err(ImportError::Damaged(format!("file {} in {object} failed its checksum", file.name))),
-                };
+                files.insert(file.name.clone(), checked(&there, file, object)?);
             }
         }
         let store = self.job.disk.adopt(self.job.shard, &files)?.ok_or_else(|| ImportError::Damaged("its files are no database".into()))?;

@@ -89,6 +89,8 @@ pub enum Refused {
 pub struct SimLog {
     /// The input's partitions; `None` is a marker or an aborted record of whoever produces there.
     pub inputs: Vec<Vec<Option<InputBody>>>,
+    /// The oldest offset that is left of each; what lies before is there for the oracle only.
+    pub input_starts: Vec<u64>,
     /// Output partitions.
     pub outputs: BTreeMap<(OutputId, Partition), PartitionLog<OutputBody>>,
     /// Journals; the index is the shard.
@@ -109,6 +111,7 @@ impl SimLog {
         let all = (0..outputs).flat_map(|o| (0..partitions).map(move |p| (OutputId::new(o), Partition::new(p))));
         Self {
             inputs: vec![Vec::new(); partitions as usize],
+            input_starts: vec![0; partitions as usize],
             outputs: all.map(|key| (key, PartitionLog::default())).collect(),
             journals: (0..shards).map(|_| PartitionLog::default()).collect(),
             group: BTreeMap::new(),
@@ -295,6 +298,30 @@ impl SimLog {
         let entries = journal.records(wanted, end).filter(|(_, txn, _)| is_in(*txn));
         let entries = entries.map(|(offset, _, bytes)| JournalEntry { offset: JournalOffset::new(offset), bytes: bytes.clone() }).collect();
         Ok(Some((entries, JournalRange { start: JournalOffset::new(journal.start()), end: JournalOffset::new(end) })))
+    }
+
+    /// Whose transaction a committed reader of a journal waits for.
+    pub fn in_the_way(&self, shard: ShardId) -> Option<&Incarnation> {
+        self.journals[shard.get() as usize].first_open().map(|txn| &self.txns[txn.0].owner)
+    }
+
+    /// Whether an input has anything to say to a reader that stands at `at`: a record, or that it is in the wrong place.
+    pub fn has_input(&self, partition: Partition, at: usize) -> bool {
+        at != self.inputs[partition.get() as usize].len() || self.look_at_input(partition, at).is_err()
+    }
+
+    /// What a reader of an input is told that stands at `at`.
+    pub fn look_at_input(&self, partition: Partition, at: usize) -> Result<(), LogError> {
+        let number = partition.get();
+        let (start, end) = (self.input_starts[number as usize], self.inputs[number as usize].len() as u64);
+        let (action, topic, wanted) = ("read the input".to_owned(), "input".to_owned(), at as u64);
+        if wanted < start {
+            return Err(LogError::Cut { action, topic, partition: number, wanted, start, way_out: "rewind the job".into() });
+        }
+        if wanted > end {
+            return Err(LogError::Beyond { action, topic, partition: number, wanted, end });
+        }
+        Ok(())
     }
 
     /// Start and high watermark of a journal.

@@ -35,6 +35,11 @@ pub fn fate_of(value: &[u8]) -> (Fate, u64) {
     (fate, id)
 }
 
+/// What a record's value has besides.
+pub fn padding_of(value: &[u8]) -> &[u8] {
+    value.get(9..).unwrap_or_default()
+}
+
 /// One step of a hash that knows the order.
 pub fn mix(digest: u64, id: u64) -> u64 {
     (digest ^ id).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(23) ^ id
@@ -71,8 +76,9 @@ impl Model {
     /// Applies one record; appends what it puts out.
     pub fn apply(&mut self, partition: Partition, offset: u64, record: &InputBody, out: &mut Vec<Expected>) {
         self.books.records_in += 1;
-        let (fate, id) = fate_of(record.value.as_deref().unwrap_or_default());
-        let value = |count: u32, digest: u64| [&offset.to_be_bytes()[..], &count.to_be_bytes(), &digest.to_be_bytes()].concat();
+        let bytes = record.value.as_deref().unwrap_or_default();
+        let ((fate, id), padding) = (fate_of(bytes), padding_of(bytes));
+        let value = |count: u32, digest: u64| [&offset.to_be_bytes()[..], &count.to_be_bytes(), &digest.to_be_bytes(), padding].concat();
         let body = |value| OutputBody { key: record.key.clone(), value };
         let dead = Expected { dead: true, body: body(Some(value(0, 0))) };
         let Some(key) = &record.key else {

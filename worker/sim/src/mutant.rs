@@ -31,6 +31,8 @@ pub enum Mutant {
     OverlayKept,
     /// The journal is cut before the list that allows it is committed.
     CutEarly,
+    /// An epoch takes records however many bytes it has.
+    EpochUnbounded,
     /// Claim model: no step back to 3; and nobody looks again after the restore, which makes up for most of it.
     NoBackUnverified,
     /// Claim model: records of others behind one's claim do not matter; and nobody looks again after the restore.

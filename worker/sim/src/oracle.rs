@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use forebay_engine::changes::Changes;
 use forebay_engine::ids::{Epoch, Incarnation, JournalOffset, Offset, Partition, ShardId, Timestamp};
@@ -12,13 +11,13 @@ use forebay_engine::log::JournalEntry;
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint, manifest_key};
 use forebay_engine::state::StateError;
 
-use crate::disk::{FileData, digest_of_files};
 use crate::log::{OutputBody, SimLog, Target, TxnId};
 use crate::model::{Expected, Model, digest_of};
 use crate::pipeline::DEAD_LETTERS;
-use crate::store::{Content, SimStore, part_of};
+use crate::store::SimStore;
 
 mod end;
+mod snapshots;
 
 /// What must always hold; the last two are the simulator's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +32,7 @@ pub enum Invariant {
     I4Owners,
     /// A snapshot exists only for a committed epoch, and never changes.
     I5Snapshots,
-    /// Nothing that a retained checkpoint needs is deleted.
+    /// Nothing that a retained checkpoint or a savepoint needs is deleted.
     I6Garbage,
     /// Nothing committed is recomputed; the clock never goes back.
     I7Clock,
@@ -110,6 +109,8 @@ pub struct Oracle {
     manifests: BTreeMap<String, Manifest>,
     /// Everything that a committed epoch named as garbage.
     garbage: BTreeSet<String>,
+    /// The manifests of savepoints, by their names.
+    savepoints: BTreeMap<String, Manifest>,
     /// Objects that a fault took away.
     lost: BTreeSet<String>,
     violations: Vec<Violation>,
@@ -123,6 +124,7 @@ impl Oracle {
             checkpoints_retained,
             manifests: BTreeMap::new(),
             garbage: BTreeSet::new(),
+            savepoints: BTreeMap::new(),
             lost: BTreeSet::new(),
             violations: Vec::new(),
         }
@@ -299,50 +301,6 @@ impl Oracle {
                 format!("shard {shard}, epoch {}: listed, but not there: {missing:?}", stamp.epoch)
             });
         }
-    }
-
-    /// A manifest was created.
-    pub fn manifest(&mut self, key: &str, bytes: &[u8], store: &SimStore) {
-        let manifest = match Manifest::decode(bytes) {
-            Ok(manifest) => manifest,
-            Err(reason) => return self.report(Invariant::I5Snapshots, format!("{key}: {reason}")),
-        };
-        let stamp = &manifest.stamp;
-        let mut files: BTreeMap<String, Arc<FileData>> = BTreeMap::new();
-        for file in &manifest.files {
-            if let Some(Content::Files(parts)) = store.get(&file.object) {
-                files.extend(part_of(parts, file.offset).map(|data| (file.name.clone(), data.clone())));
-            // A zombie's late manifest may name what was collected meanwhile: it is on no list.
-            } else if !self.lost.contains(&file.object) && !self.garbage.contains(&file.object) {
-                self.report(Invariant::I5Snapshots, format!("{key} names {}, which is not there", file.object));
-            }
-        }
-        let truth = &self.shards[stamp.owner.shard.get() as usize];
-        let known = stamp.epoch.get().checked_sub(1).and_then(|at| truth.epochs.get(at as usize));
-        if files.len() == manifest.files.len() {
-            let held = digest_of_files(&files);
-            let holds = known.is_some_and(|(known, digest)| known == stamp && held == Some((known.clone(), *digest)));
-            let known = known.map(|(stamp, _)| format!("{stamp:?}"));
-            self.demand(holds, Invariant::I5Snapshots, || {
-                format!("{key}: {:?} with files of {held:?} is not what was committed: {known:?}", manifest.stamp)
-            });
-        }
-        self.manifests.insert(key.to_owned(), manifest);
-    }
-
-    /// An object is deleted by a worker.
-    pub fn deleted(&mut self, key: &str) {
-        let named = |truth: &Truth, shard: u32| {
-            truth.retained().iter().any(|checkpoint| {
-                let manifest = manifest_key(ShardId::new(shard), checkpoint.epoch, &checkpoint.incarnation);
-                manifest == key
-                    || self.manifests.get(&manifest).is_some_and(|manifest| manifest.files.iter().any(|file| file.object == key))
-            })
-        };
-        let named = self.shards.iter().zip(0..).any(|(truth, shard)| named(truth, shard));
-        self.demand(!named, Invariant::I6Garbage, || format!("{key} is deleted while a retained checkpoint names it"));
-        let dropped = self.garbage.contains(key);
-        self.demand(dropped, Invariant::I6Garbage, || format!("{key} is deleted although no committed epoch dropped it"));
     }
 
     /// A journal is cut.

@@ -6,7 +6,7 @@ use forebay_engine::pipeline::{Entity, Pipeline, Verdict, Workspace};
 use forebay_engine::record::{Destination, InputRecord};
 use forebay_engine::state::StateError;
 
-use crate::model::{Fate, fate_of, mix};
+use crate::model::{Fate, fate_of, mix, padding_of};
 
 /// Where results go.
 pub const RESULTS: OutputId = OutputId::new(0);
@@ -114,11 +114,12 @@ impl Pipeline for Counting {
     }
 }
 
-/// An output's value: where the record came from, what was counted, and the epoch's clock.
+/// An output's value: where the record came from, what was counted, what else was in the record, and the epoch's clock.
 fn result(record: &InputRecord<'_>, count: u32, digest: u64, now: i64) -> Vec<u8> {
     let mut bytes = record.offset.get().to_be_bytes().to_vec();
     bytes.extend_from_slice(&count.to_be_bytes());
     bytes.extend_from_slice(&digest.to_be_bytes());
+    bytes.extend_from_slice(padding_of(record.value.unwrap_or_default()));
     bytes.extend_from_slice(&now.to_be_bytes());
     bytes
 }

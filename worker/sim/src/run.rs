@@ -43,6 +43,9 @@ pub const PHASES: &[(&str, Kind)] = &[
     ("snapshot-manifest", Kind::StoreWrite),
     ("garbage-files", Kind::StoreRead),
     ("garbage-manifests", Kind::StoreRead),
+    ("savepoint-read", Kind::StoreRead),
+    ("savepoint-copy", Kind::StoreRead),
+    ("savepoint-write", Kind::StoreWrite),
     ("cut", Kind::LogWrite),
     ("delete", Kind::StoreWrite),
 ];
@@ -140,13 +143,16 @@ pub const SITUATIONS: &[&str] = &[
     "a transaction of several shards is refused",
     "a producer's request arrives late",
     "a read to the end waits for an open transaction",
+    "a savepoint is taken",
     "a shard fails",
     "a shard is restored from the journal alone",
     "a stale assignment arrives",
     "a transaction times out",
+    "a wait for markers ends with what blocks it",
     "a worker stops in good order",
     "an idle owner sees that it was replaced",
     "garbage is deleted",
+    "the inputs are cut before the committed offsets",
     "the journal is cut under a reader",
     "the store is down",
     "two workers are told the same version",
@@ -160,13 +166,15 @@ pub fn setup(seed: u64) -> Setup {
     let above_all = rng.chance(0.08);
     // Each seed goes for one pair, so that all are met however rare they are.
     let aim = pairs[seed as usize % pairs.len()];
-    let rare = ["restore-", "snapshot", "garbage", "cut", "delete"].iter().any(|prefix| aim.0.starts_with(prefix));
+    let rare = ["restore-", "snapshot", "garbage", "savepoint", "cut", "delete"].iter().any(|prefix| aim.0.starts_with(prefix));
     Setup {
         workers: 2 + rng.below(2),
         shards,
         partitions: shards * (1 + rng.below(2) as u32),
         records: rng.below(30),
         records_later: 20 + rng.below(60),
+        padding_max: *rng.pick(&[0, 0, 100, 3_000]),
+        skew: *rng.pick(&[0.0, 0.0, 0.8]),
         steps: if rare { 800 } else { *rng.pick(&[150, 400, 800]) },
         checkpoints_retained: *rng.pick(&[2, 2, 3]),
         checkpoint_epochs: if rare { 1 } else { *rng.pick(&[1, 2, 5]) },

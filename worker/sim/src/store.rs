@@ -31,6 +31,16 @@ pub fn part_of(files: &[Arc<FileData>], offset: Option<u64>) -> Option<&Arc<File
     }
 }
 
+/// Where the copy of an object lies that belongs to a savepoint.
+pub fn savepoint_key(name: &str, object: &str) -> String {
+    format!("savepoints/{name}/{object}")
+}
+
+/// The savepoint that an object belongs to.
+pub fn savepoint_of(key: &str) -> Option<&str> {
+    key.strip_prefix("savepoints/")?.split_once('/').map(|(name, _)| name)
+}
+
 impl Content {
     fn size(&self) -> u64 {
         match self {

@@ -40,6 +40,10 @@ pub struct Setup {
     pub records: usize,
     /// Records that are produced while the run goes on.
     pub records_later: usize,
+    /// What records have at most besides their key and id, in bytes. Their outputs have it, too.
+    pub padding_max: usize,
+    /// How often a record is of the first partition and key, instead of any.
+    pub skew: f64,
     /// Scheduling steps before all is healed.
     pub steps: usize,
     /// Checkpoints that count.
@@ -83,6 +87,8 @@ struct Task {
     pending: Call,
     /// The end that a read to the end has fixed.
     end: Option<JournalOffset>,
+    /// When it began to wait.
+    since: i64,
     /// The request was carried out; a bar waits for markers.
     sent: bool,
     link: Link,
@@ -124,6 +130,10 @@ pub struct World {
     held: Option<&'static str>,
     /// A scenario holds up all markers.
     markers_held: bool,
+    /// Transactions that nobody will ever end.
+    hanging: BTreeSet<TxnId>,
+    /// What the last failure of each shard was said to be.
+    said: BTreeMap<ShardId, String>,
     /// Nothing goes wrong any more.
     healed: bool,
     schedule: schedule::Schedule,
@@ -165,6 +175,8 @@ impl World {
             forced: None,
             held: None,
             markers_held: false,
+            hanging: BTreeSet::new(),
+            said: BTreeMap::new(),
             healed: false,
             schedule,
             records_made: 0,
@@ -249,7 +261,7 @@ impl World {
     }
 
     fn markers(&self) -> Vec<(TxnId, Target)> {
-        self.log.markers()
+        self.log.markers().into_iter().filter(|(txn, _)| !self.hanging.contains(txn)).collect()
     }
 
     /// Queues stay short and epochs small, whatever happens (I9).
@@ -264,8 +276,8 @@ impl World {
                 found = Some(format!("a queue of {} holds {} messages", seat.name, process.longest_queue()));
             }
             for (shard, state) in process.shards() {
-                // The last record may go over the limit; what an epoch changed is pinned until it is applied, and two are at most.
-                let epoch_max = epoch_max + 400;
+                // The last record may go over the limit, and counts as input and as output; what an epoch changed is pinned until it is applied, and two are at most.
+                let epoch_max = epoch_max + 400 + 2 * self.setup.padding_max;
                 if state.open_bytes() > epoch_max || state.cache_bytes() > cache_max + 2 * epoch_max {
                     found = Some(format!("shard {shard} holds {} bytes of epoch and {} of state", state.open_bytes(), state.cache_bytes()));
                 }

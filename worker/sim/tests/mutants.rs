@@ -80,6 +80,7 @@ mutants! {
     a_snapshot_is_taken_of_an_uncommitted_epoch: found_by_runs(Mutant::SnapshotUncommitted);
     a_file_id_comes_twice: found_by_runs(Mutant::FileIdTwice);
     a_failed_commit_is_tried_again_with_the_same_producer: found_by_runs(Mutant::CommitAgain);
+    an_epoch_takes_more_than_it_may: found_by_runs(Mutant::EpochUnbounded);
     the_overlay_is_kept_after_an_abort: found_by_runs(Mutant::OverlayKept);
     the_journal_is_cut_before_the_list_is_committed: found_by_runs(Mutant::CutEarly);
     the_list_is_never_trimmed: found_by_runs(Mutant::Engine(Bug::ListNotTrimmed));

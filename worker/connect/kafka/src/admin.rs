@@ -19,11 +19,11 @@ use crate::offsets;
 use crate::options::KafkaOptions;
 
 /// What a broker takes by default since Kafka 4.0.
-const AHEAD_DEFAULT: Duration = Duration::from_secs(3600);
+const AHEAD_DEFAULT_MILLIS: i64 = 3_600_000;
 
 /// How far the brokers' clocks may be from ours: so much nearer to our clock than a topic allows must a time stamp be, if it allows twice as
 /// much.
-const CLOCKS_APART: Duration = Duration::from_secs(60);
+const CLOCKS_APART_MILLIS: i64 = 60_000;
 
 /// The administrative side of a cluster. The client is made when it is first needed.
 pub(crate) struct Admin {
@@ -322,12 +322,12 @@ fn timestamp_limits(settings: &Settings) -> TimestampLimits {
     if settings.get("message.timestamp.type").is_some_and(|kind| kind == "LogAppendTime") {
         return TimestampLimits::NONE;
     }
-    let limit = |name: &str, default: Duration| {
-        let limit = settings.get(name).and_then(|millis| millis.parse().ok()).map_or(default, Duration::from_millis);
-        limit - CLOCKS_APART.min(limit / 2)
+    let limit = |name: &str, default: i64| {
+        let limit = settings.get(name).and_then(|millis| millis.parse().ok()).unwrap_or(default);
+        limit - CLOCKS_APART_MILLIS.min(limit / 2)
     };
     TimestampLimits {
-        behind_max: limit("message.timestamp.before.max.ms", Duration::MAX),
-        ahead_max: limit("message.timestamp.after.max.ms", AHEAD_DEFAULT),
+        behind_millis_max: limit("message.timestamp.before.max.ms", i64::MAX),
+        ahead_millis_max: limit("message.timestamp.after.max.ms", AHEAD_DEFAULT_MILLIS),
     }
 }

@@ -1,7 +1,5 @@
 //! What becomes of a record that a step refuses, and of a manifest that cannot be compiled.
 
-use std::time::Duration;
-
 use forebay_engine::ids::{Partition, Timestamp};
 use forebay_engine::log::TimestampLimits;
 use forebay_engine::pipeline::Verdict::{Processed, Rejected};
@@ -98,7 +96,7 @@ fn an_output_that_no_topic_takes_is_a_dead_letter_and_a_dead_letter_is_cut_to_fi
 fn an_output_whose_time_stamp_its_topic_does_not_take_is_a_dead_letter_with_one_that_it_does() {
     let manifest =
         "[{parse: {format: json}}, {upsert: {table: t, increment: {n: 1}, emit: {topic: deltas}}}, {emit: {topic: out, timestamp: .at}}]";
-    let limits = TimestampLimits { behind_max: Duration::from_millis(100), ahead_max: Duration::from_millis(50) };
+    let limits = TimestampLimits { behind_millis_max: 100, ahead_millis_max: 50 };
     let job = Job::with(&steps(manifest), |context| {
         let mut timestamp_limits = vec![TimestampLimits::NONE; context.outputs.len()];
         for topic in ["deltas", "out", DEAD] {

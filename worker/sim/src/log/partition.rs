@@ -49,6 +49,11 @@ impl<T> PartitionLog<T> {
         self.open.values().copied().min().unwrap_or(self.end())
     }
 
+    /// The transaction that keeps the last stable offset where it is.
+    pub fn first_open(&self) -> Option<TxnId> {
+        self.open.iter().min_by_key(|(_, from)| **from).map(|(txn, _)| *txn)
+    }
+
     /// Adds a record.
     pub fn append(&mut self, txn: TxnId, body: T) {
         self.open.entry(txn).or_insert(self.slots.len() as u64);

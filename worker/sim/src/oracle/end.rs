@@ -6,10 +6,12 @@ use super::{Invariant, Oracle, compare};
 use crate::log::{OutputBody, SimLog, Slot};
 use crate::model::Model;
 use crate::pipeline::{DEAD_LETTERS, RESULTS};
+use crate::store::SimStore;
 
 impl Oracle {
-    /// I1, I3 and I8 once more, over everything.
-    pub fn at_the_end(&mut self, log: &SimLog) {
+    /// I1, I3 and I8 once more, over everything; and I6 of savepoints.
+    pub fn at_the_end(&mut self, log: &SimLog, store: &SimStore) {
+        self.savepoints_at_the_end(store);
         for (partition, input) in (0u32..).map(Partition::new).zip(&log.inputs) {
             let group = log.group.get(&partition).map_or(0, |offset| offset.get());
             let rest = input.iter().skip(group as usize).filter(|record| record.is_some()).count();

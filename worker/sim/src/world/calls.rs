@@ -11,8 +11,11 @@ use super::{Orphan, Task, World};
 use crate::coverage::Fault;
 use crate::jobs::Job;
 use crate::oracle::Invariant;
-use crate::store::Content;
+use crate::store::{Content, savepoint_of};
 use crate::task::{Answer, Call, Message, Outcome};
+
+/// How long a request waits for markers before it ends with what blocks it, in milliseconds.
+const WAIT_MAX: i64 = 15_000;
 
 impl World {
     /// Starts a helper task of a shard; it runs up to its first call.
@@ -20,7 +23,7 @@ impl World {
         let disk = self.seats[seat].disk.clone();
         let link = self.pool.start(move |remote| act(Job { remote, shard, attempt: forebay_engine::worker::Attempt::default(), disk }));
         let id = self.id();
-        self.tasks.insert(id, Task { seat, shard, kind, calls: 0, pending: Call::Begin, end: None, sent: false, link });
+        self.tasks.insert(id, Task { seat, shard, kind, calls: 0, pending: Call::Begin, end: None, since: self.now, sent: false, link });
         self.listen(id);
     }
 
@@ -30,6 +33,7 @@ impl World {
             return false;
         }
         match (&task.pending, task.end) {
+            _ if self.is_overdue(task) => true,
             (Call::Bar(incarnation), _) if task.sent => self.log.settled(incarnation),
             (Call::Journal(from, View::CommittedToEnd), Some(end)) => {
                 let journal = &self.log.journals[task.shard.get() as usize];
@@ -37,6 +41,10 @@ impl World {
             }
             _ => true,
         }
+    }
+
+    fn is_overdue(&self, task: &Task) -> bool {
+        self.now - task.since > WAIT_MAX
     }
 
     /// Carries out what the task waits for, and lets it go on.
@@ -69,6 +77,7 @@ impl World {
             }
             None => match self.serve_waiting(id, shard, &call) {
                 Some(answer) => answer,
+                None if self.is_overdue(&self.tasks[&id]) => self.waited_too_long(shard, &call),
                 None => return,
             },
         };
@@ -78,13 +87,20 @@ impl World {
         self.listen(id);
     }
 
+    /// The deadline of a wait has passed.
+    fn waited_too_long(&mut self, shard: ShardId, call: &Call) -> Answer {
+        self.coverage.situation("a wait for markers ends with what blocks it");
+        let whose = self.log.in_the_way(shard).map_or("somebody".into(), ToString::to_string);
+        failure(call, &format!("a transaction of {whose} is open"))
+    }
+
     /// Barring and reading to the end may take several looks.
     fn serve_waiting(&mut self, id: u64, shard: ShardId, call: &Call) -> Option<Answer> {
         let range = self.log.journal_range(shard);
         let task = self.tasks.get_mut(&id).expect("its step");
         let end = *task.end.get_or_insert(range.end);
         match call {
-            Call::Bar(_) if task.sent => Some(Answer::Done),
+            Call::Bar(incarnation) if task.sent => self.log.settled(incarnation).then_some(Answer::Done),
             Call::Bar(incarnation) => {
                 task.sent = true;
                 let incarnation = incarnation.clone();
@@ -131,7 +147,10 @@ impl World {
             }
             Call::Put(key, content) => {
                 let put = self.store.put(key, content.clone(), forebay_engine::ids::Timestamp::from_millis(self.now));
-                if let (Put::Created, Content::Bytes(bytes)) = (put, content) {
+                if let (Put::Created, Content::Bytes(bytes), Some(name)) = (put, content, savepoint_of(key)) {
+                    self.coverage.situation("a savepoint is taken");
+                    self.oracle.savepoint(name, bytes, &self.store);
+                } else if let (Put::Created, Content::Bytes(bytes)) = (put, content) {
                     self.coverage.situation(if late.is_some() { "a manifest arrives late" } else { "a manifest is put" });
                     self.oracle.manifest(key, bytes, &self.store);
                 }
@@ -198,7 +217,7 @@ impl World {
             match self.pool.next(&mut task.link) {
                 Message::Call(call) => {
                     task.calls += 1;
-                    task.pending = call;
+                    (task.pending, task.since) = (call, self.now);
                     return;
                 }
                 Message::Say(event) => {
@@ -278,6 +297,9 @@ pub(super) fn label(task: &Task) -> &'static str {
         ("snapshot", Call::List(_)) => "snapshot-check",
         ("garbage", Call::List(prefix)) if prefix.starts_with("files/") => "garbage-files",
         ("garbage", Call::List(_)) => "garbage-manifests",
+        ("savepoint", Call::Put(..)) => "savepoint-write",
+        ("savepoint", Call::Download(_)) => "savepoint-copy",
+        ("savepoint", _) => "savepoint-read",
         ("discard", Call::Cut(_)) => "cut",
         ("discard", Call::Delete(_)) => "delete",
         (kind, _) => kind,

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{AssignmentVersion, JournalOffset, ShardId, Timestamp};
+use forebay_engine::ids::{AssignmentVersion, JournalOffset, Partition, ShardId, Timestamp};
 
 use super::{Letter, Setup, World};
 use crate::coverage::Fault;
+use crate::log::InputBody;
 use crate::oracle::Violation;
 use crate::store::Content;
 
@@ -23,6 +24,8 @@ impl Setup {
             partitions: 1,
             records: 10,
             records_later: 0,
+            padding_max: 0,
+            skew: 0.0,
             steps: 0,
             checkpoints_retained: 2,
             checkpoint_epochs: 2,
@@ -103,6 +106,44 @@ impl World {
     /// No marker is written, or they are again: transactions are decided, and committed readers do not see it.
     pub fn hold_markers(&mut self, hold: bool) {
         self.markers_held = hold;
+    }
+
+    /// The broker loses track of the transactions that are open: they hang, and no barring ends them.
+    pub fn leave_hanging(&mut self) {
+        let open: Vec<_> = self.log.open().map(|(txn, _)| txn).collect();
+        self.hanging.extend(open);
+        self.log.forget_producers();
+    }
+
+    /// Somebody aborts the transactions that hang.
+    pub fn end_hanging(&mut self) {
+        self.hanging.clear();
+    }
+
+    /// What the last failure of a shard was said to be.
+    pub fn said(&self, shard: ShardId) -> &str {
+        self.said.get(&shard).map_or("", String::as_str)
+    }
+
+    /// Somebody deletes what lies before an offset of an input; an offset before those that are gone brings them back.
+    pub fn cut_input(&mut self, partition: Partition, before: u64) {
+        self.log.input_starts[partition.get() as usize] = before;
+    }
+
+    /// An input loses its records from an offset on. Returns them.
+    pub fn lose_input(&mut self, partition: Partition, from: usize) -> Vec<Option<InputBody>> {
+        self.log.inputs[partition.get() as usize].split_off(from)
+    }
+
+    /// They are there again.
+    pub fn bring_input_back(&mut self, partition: Partition, records: Vec<Option<InputBody>>) {
+        self.log.inputs[partition.get() as usize].extend(records);
+    }
+
+    /// A savepoint of a shard is taken on a worker's machine.
+    pub fn take_savepoint(&mut self, seat: usize, shard: ShardId) {
+        let name = format!("s{}", self.id());
+        self.help(seat, shard, "savepoint", move |job| job.savepoint(&name));
     }
 
     /// The broker forgets the transactional ids of everybody, as after `transactional.id.expiration.ms`, and that they were barred.

@@ -55,7 +55,7 @@ pub struct Executor {
 
 impl Executor {
     pub(super) fn can_act(&self, log: &SimLog) -> bool {
-        let readable = |slot: &Slot| !slot.full && slot.reader.iter().any(|(p, at)| *at < log.inputs[p.get() as usize].len());
+        let readable = |slot: &Slot| !slot.full && slot.reader.iter().any(|(p, at)| log.has_input(*p, *at));
         !self.commands.is_empty() || self.slots.values().any(readable)
     }
 
@@ -129,7 +129,7 @@ impl World {
                     Ok(Ok(())) => self.consider_snapshot(seat, shard),
                     Ok(Err(error)) => {
                         self.cover(seat, Fault::ApplyFails);
-                        self.shard_failed(seat, number, shard, error.to_string());
+                        self.shard_failed(seat, number, shard, error.into());
                     }
                     Err(panic) => self.shard_panicked(seat, number, shard, panic),
                 }
@@ -161,7 +161,7 @@ impl World {
         let process = self.seats[seat].process.as_mut().expect("it acts");
         let time = process.time(self.now);
         let executor = &mut process.executors[number];
-        let readable = |slot: &Slot| !slot.full && slot.reader.iter().any(|(p, at)| *at < self.log.inputs[p.get() as usize].len());
+        let readable = |slot: &Slot| !slot.full && slot.reader.iter().any(|(p, at)| self.log.has_input(*p, *at));
         let ready: Vec<ShardId> = executor.slots.iter().filter(|(_, slot)| readable(slot)).map(|(shard, _)| *shard).collect();
         if ready.is_empty() {
             return;
@@ -169,7 +169,7 @@ impl World {
         let shard = *self.rng.pick(&ready);
         if executor.poison == Some(shard) {
             executor.poison = None;
-            return self.shard_failed(seat, number, shard, "a step panicked".into());
+            return self.shard_failed(seat, number, shard, Failure::Passing("a step panicked".into()));
         }
         let slot = executor.slots.get_mut(&shard).expect("it was just listed");
         let (log, inbox) = (&self.log, &mut process.inbox);
@@ -180,7 +180,7 @@ impl World {
                     slot.dirty = true;
                     inbox.push_back(Event::Dirty(shard));
                 }
-                if slot.shard.open_bytes() >= epoch_bytes_max && !slot.full {
+                if slot.shard.open_bytes() >= epoch_bytes_max && !slot.full && !is(Mutant::EpochUnbounded) {
                     slot.full = true;
                     inbox.push_back(Event::Full(shard));
                 }
@@ -196,24 +196,26 @@ impl World {
         }
     }
 
-    fn shard_failed(&mut self, seat: usize, number: usize, shard: ShardId, reason: String) {
+    fn shard_failed(&mut self, seat: usize, number: usize, shard: ShardId, failure: Failure) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
         if let Some(slot) = process.executors[number].slots.remove(&shard) {
-            process.inbox.push_back(Event::ShardFailed(shard, slot.attempt, Failure::Passing(reason)));
+            process.inbox.push_back(Event::ShardFailed(shard, slot.attempt, failure));
         }
     }
 
     fn shard_panicked(&mut self, seat: usize, number: usize, shard: ShardId, panic: String) {
         self.oracle.report(Invariant::Assertion, format!("shard {shard}: {panic}"));
-        self.shard_failed(seat, number, shard, panic);
+        self.shard_failed(seat, number, shard, Failure::Passing(panic));
     }
 }
 
-fn read(slot: &mut Slot, log: &SimLog, records_max: usize, epoch_bytes_max: usize, time: Timestamp) -> Result<usize, String> {
+fn read(slot: &mut Slot, log: &SimLog, records_max: usize, epoch_bytes_max: usize, time: Timestamp) -> Result<usize, Failure> {
     let mut records = 0;
     for (partition, at) in &mut slot.reader {
+        log.look_at_input(*partition, *at)?;
         let input = &log.inputs[partition.get() as usize];
-        while *at < input.len() && records < records_max && slot.shard.open_bytes() < epoch_bytes_max {
+        let has_room = |slot: &SimShard| slot.open_bytes() < epoch_bytes_max || is(Mutant::EpochUnbounded);
+        while *at < input.len() && records < records_max && has_room(&slot.shard) {
             let offset = Offset::new(*at as u64);
             *at += 1;
             let Some(body) = &input[*at - 1] else { continue };
@@ -221,7 +223,7 @@ fn read(slot: &mut Slot, log: &SimLog, records_max: usize, epoch_bytes_max: usiz
             let (key, value) = (body.key.as_deref(), body.value.as_deref());
             let record =
                 InputRecord { input: InputId::new(0), partition: *partition, offset, timestamp: body.timestamp, key, value, headers: &[] };
-            slot.shard.process(&record, time).map_err(|error| error.to_string())?;
+            slot.shard.process(&record, time)?;
         }
     }
     Ok(records)

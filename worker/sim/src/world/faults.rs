@@ -31,7 +31,7 @@ impl World {
             self.crash(seat, false);
             return self.start(seat);
         }
-        match self.rng.below(20) {
+        match self.rng.below(21) {
             0 | 1 => self.crash(seat, false),
             2 => self.crash(seat, true),
             3..=6 => self.stall(seat),
@@ -43,6 +43,8 @@ impl World {
             15 => self.damage(),
             16 | 17 => self.time_out_transactions(0.3),
             18 if self.rng.chance(0.5) => self.refuse_or_take(),
+            18 => self.delete_used_input(),
+            19 => self.savepoint(seat),
             _ => self.now += [500, 5_000, 60_000][self.rng.below(3)],
         }
     }
@@ -52,6 +54,10 @@ impl World {
         if phase.starts_with("restore-") && self.rng.chance(0.005) {
             let seat = self.rng.below(self.seats.len());
             self.crash(seat, true);
+        }
+        if phase.starts_with("savepoint-") && self.rng.chance(0.02) {
+            let seat = self.rng.below(self.seats.len());
+            self.savepoint(seat);
         }
         let hit: Vec<usize> = (0..self.seats.len()).filter(|seat| self.phases(*seat).contains(&phase)).collect();
         // Of a store that is away little else is at work.
@@ -155,6 +161,22 @@ impl World {
         }
     }
 
+    /// A savepoint of some shard is asked for, and this worker's machine makes it.
+    fn savepoint(&mut self, seat: usize) {
+        if self.seats[seat].process.is_some() {
+            let shard = ShardId::new(self.rng.below(self.setup.shards as usize) as u32);
+            self.take_savepoint(seat, shard);
+        }
+    }
+
+    /// Retention: the inputs lose what lies before the group's offsets, which no owner needs any more.
+    fn delete_used_input(&mut self) {
+        self.coverage.situation("the inputs are cut before the committed offsets");
+        for (partition, next) in &self.log.group {
+            self.log.input_starts[partition.get() as usize] = next.get();
+        }
+    }
+
     /// The newest checkpoint of a shard is damaged; once per shard, so that one is always left.
     fn damage(&mut self) {
         let shard = ShardId::new(self.rng.below(self.setup.shards as usize) as u32);
@@ -225,15 +247,18 @@ impl World {
 
     /// Somebody produces a record, or leaves a gap as transactions do.
     pub(super) fn produce_record(&mut self) {
-        let partition = self.rng.below(self.log.inputs.len());
+        let hot = self.rng.chance(self.setup.skew);
+        let partition = if hot { 0 } else { self.rng.below(self.log.inputs.len()) };
         if self.rng.chance(0.15) {
             return self.log.inputs[partition].push(None);
         }
         // One in ten repeats the last id, which makes a duplicate if the key is the same.
         self.records_made += u64::from(self.rng.chance(0.9));
-        let key = if self.rng.chance(0.05) { None } else { Some(vec![b'k', self.rng.below(6) as u8]) };
+        let number = if hot { 0 } else { self.rng.below(6) as u8 };
+        let key = if self.rng.chance(0.05) { None } else { Some(vec![b'k', number]) };
         let fate = *self.rng.pick(b"ccccccccfr-t");
-        let value = [&[fate][..], &self.records_made.to_be_bytes()].concat();
+        let padding = if self.rng.chance(0.2) { self.rng.below(self.setup.padding_max + 1) } else { 0 };
+        let value = [&[fate][..], &self.records_made.to_be_bytes(), &vec![b'.'; padding]].concat();
         let record = InputBody { key, value: Some(value), timestamp: Timestamp::from_millis(self.now) };
         let twice = self.rng.chance(0.1);
         self.log.inputs[partition].push(Some(record.clone()));

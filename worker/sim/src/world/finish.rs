@@ -33,7 +33,7 @@ impl World {
         while !self.markers().is_empty() || !self.orphans.is_empty() || !self.tasks.is_empty() {
             self.step()?;
         }
-        self.oracle.at_the_end(&self.log);
+        self.oracle.at_the_end(&self.log, &self.store);
         self.verdict()
     }
 
@@ -42,6 +42,7 @@ impl World {
         self.healed = true;
         self.store_down = false;
         self.refusing = None;
+        self.hanging.clear();
         self.letters.clear();
         for seat in 0..self.seats.len() {
             self.seats[seat].stalled = 0;

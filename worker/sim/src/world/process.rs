@@ -234,8 +234,8 @@ impl World {
                     "a claim is given up before its record"
                 });
             }
-            Report::Failed(..) => self.coverage.situation("a shard fails"),
-            Report::Stalled(..) => self.coverage.situation("a shard stalls"),
+            Report::Failed(shard, reason) => self.shard_said("a shard fails", *shard, reason),
+            Report::Stalled(shard, reason) => self.shard_said("a shard stalls", *shard, reason),
             Report::IncarnationOver(_, reason) => {
                 self.coverage.situation("an incarnation is over");
                 if reason.ends_with("it claims the shard") {
@@ -244,6 +244,11 @@ impl World {
             }
             Report::FellBack(..) => unreachable!("the simulator's restores note what they find"),
         }
+    }
+
+    fn shard_said(&mut self, situation: &'static str, shard: ShardId, reason: &str) {
+        self.coverage.situation(situation);
+        self.said.insert(shard, reason.to_owned());
     }
 
     /// A committed epoch was applied: takes a checkpoint if one is due.

@@ -1,10 +1,11 @@
 //! Method: one schedule each for what design.md sections 3 and 4 guard against, down to the half-sentences. The world does the one thing that is
 //! asked for and nothing else goes wrong; the oracle watches all the way, and at the end all is worked off.
 //!
-//! One file per part of the two sections: [`claim`], [`epoch`], [`watch`], [`state`].
+//! One file per part of the two sections: [`claim`], [`epoch`], [`watch`], [`gone`], [`state`].
 
 mod claim;
 mod epoch;
+mod gone;
 mod state;
 mod watch;
 

@@ -394,3 +394,87 @@ fn what_a_dead_owners_epoch_named_as_garbage_is_not_used_again() {
     world.work_off(3);
     world.end();
 }
+
+/// A checkpoint is uploaded while an epoch is on its way that does not list it yet. Once that one is committed the next checkpoint begins, from a list
+/// without the first one; and the first has come of age when garbage is looked for.
+fn a_checkpoint_joins_the_list_while_garbage_is_looked_for() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, checkpoints_retained: 6, ..Setup::quiet() });
+    quiet(&mut world);
+    world.pass(Duration::from_secs(1));
+    world.hold_calls(Some("snapshot-begin"));
+    world.produce(2);
+    world.until("a checkpoint is about to begin", |world| world.is_at(0, "snapshot-begin"));
+    world.produce(2);
+    world.until("the next epoch is on its way", |world| world.is_at(0, "commit-end"));
+    world.delay_commits(0, true);
+    let (listed, uploaded) = (retained(&world), world.coverage.met("a checkpoint is uploaded"));
+    world.hold_calls(None);
+    quiet(&mut world);
+    assert_eq!((world.coverage.met("a checkpoint is uploaded"), retained(&world)), (uploaded + 1, listed), "it is there, and on no list");
+    let first = world.store.keys().filter(|key| key.starts_with("checkpoints/")).max().cloned().expect("there are checkpoints");
+    world.pass(Duration::from_secs(1));
+    world.hold_calls(Some("garbage-files"));
+    world.delay_commits(0, false);
+    world.until("the next checkpoint is uploaded, and garbage looked for", |world| world.is_at(0, "garbage-files"));
+    world.until("the first has joined the list", move |world| {
+        let head = world.oracle.head(SHARD).expect("it has epochs");
+        head.retained.iter().any(|checkpoint| manifest_key(SHARD, checkpoint.epoch, &checkpoint.incarnation) == first)
+    });
+    // No other checkpoint is uploaded before an epoch is committed that could name it.
+    world.hold_calls(Some("snapshot-begin"));
+    quiet(&mut world);
+    world.hold_calls(None);
+    quiet(&mut world);
+    world.crash(0, true);
+    take_over(&mut world);
+    world.end();
+}
+
+/// "What was found before another checkpoint joined the list does not count."
+#[test]
+fn garbage_that_was_listed_while_a_checkpoint_joined_the_list_does_not_count() {
+    a_checkpoint_joins_the_list_while_garbage_is_looked_for();
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn garbage_that_counts_although_the_list_grew_is_found() {
+    mutant::set(Some(Mutant::Engine(Bug::StaleGarbage)));
+    let outcome = panics::caught(a_checkpoint_joins_the_list_while_garbage_is_looked_for);
+    mutant::set(None);
+    assert!(outcome.as_ref().is_err_and(|panic| panic.contains("I6Garbage")), "{outcome:?}");
+}
+
+/// "Savepoints lie outside it ... self-contained copies": all that the one was made of is collected, and it is whole.
+#[test]
+fn a_savepoint_is_whole_when_all_that_it_was_made_of_is_collected() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    quiet(&mut world);
+    let made_of: Vec<String> = world.store.keys().cloned().collect();
+    world.take_savepoint(1, SHARD);
+    world.until("it is there", |world| world.coverage.met("a savepoint is taken") == 1);
+    while made_of.iter().any(|key| world.store.get(key).is_some()) {
+        world.pass(Duration::from_secs(1));
+        world.work_off(5);
+    }
+    world.end();
+}
+
+/// A checkpoint that is collected while it is copied makes no savepoint.
+#[test]
+fn a_checkpoint_that_is_collected_while_it_is_copied_makes_no_savepoint() {
+    let mut world = owned(Setup { checkpoint_epochs: 1, ..Setup::quiet() });
+    quiet(&mut world);
+    let made_of: Vec<String> = world.store.keys().filter(|key| key.starts_with("files/")).cloned().collect();
+    world.hold_calls(Some("savepoint-copy"));
+    world.take_savepoint(1, SHARD);
+    world.until("it knows what to copy", |world| world.is_at(1, "savepoint-copy"));
+    while made_of.iter().any(|key| world.store.get(key).is_some()) {
+        world.pass(Duration::from_secs(1));
+        world.work_off(5);
+    }
+    world.hold_calls(None);
+    quiet(&mut world);
+    assert_eq!(world.coverage.met("a savepoint is taken"), 0);
+    world.end();
+}

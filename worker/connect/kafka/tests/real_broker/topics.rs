@@ -72,14 +72,13 @@ fn a_journal_is_made_once_and_an_unfit_one_is_refused() {
 fn time_stamps_within_an_outputs_limits_are_taken_and_others_are_not() {
     let Some(world) = world(1, 1) else { return };
     let mut options = world.options.clone();
-    let minute = Duration::from_secs(60);
     let outputs = [
         ("appended", &[("message.timestamp.type", "LogAppendTime")][..], TimestampLimits::NONE),
-        ("created", &[], TimestampLimits { behind_max: Duration::from_millis(i64::MAX as u64) - minute, ahead_max: 59 * minute }),
+        ("created", &[], TimestampLimits { behind_millis_max: i64::MAX - 60_000, ahead_millis_max: 59 * 60_000 }),
         (
             "narrow",
             &[("message.timestamp.before.max.ms", "600000"), ("message.timestamp.after.max.ms", "80000")],
-            TimestampLimits { behind_max: 9 * minute, ahead_max: Duration::from_secs(40) },
+            TimestampLimits { behind_millis_max: 9 * 60_000, ahead_millis_max: 40_000 },
         ),
     ];
     options.topics.outputs.clear();

@@ -1,0 +1,124 @@
+//! Section 3, "What is gone is said", and waits that nothing ends: the reason is said, nothing is skipped, and it is tried again.
+
+use crate::*;
+
+const FIRST: Partition = Partition::new(0);
+
+/// Two shards of one partition each, both worker 0's, worked off. Then worker 0 dies, and there is more input.
+fn left_with_input() -> (World, usize) {
+    let mut world = World::new(Setup { shards: 2, partitions: 2, ..Setup::quiet() }, 7);
+    (0..2).for_each(|seat| world.start(seat));
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("both shards run", |world| world.runs(0, SHARD) && world.runs(0, ShardId::new(1)));
+    world.work_off(20);
+    quiet(&mut world);
+    world.crash(0, false);
+    let committed = world.log.group[&FIRST].get() as usize;
+    world.produce(20);
+    assert!(world.log.inputs[0].iter().skip(committed).flatten().count() > 2, "the first partition has more to read");
+    (world, committed)
+}
+
+/// Worker 1 gets both shards: the first must stall with these words and commit nothing, the second must go on.
+fn stalls_alone(world: &mut World, said: &[&str]) {
+    let before = world.oracle.head(SHARD).expect("it has epochs").clone();
+    let version = world.next_version();
+    world.assign(1, version);
+    for again in 1..=2 {
+        world.until("the first shard stalls", |world| world.coverage.met("a shard stalls") >= again);
+    }
+    world.until("the second shard is worked off", |world| world.is_partition_worked_off(Partition::new(1)));
+    assert!(said.iter().all(|words| world.said(SHARD).contains(words)), "{} does not say {said:?}", world.said(SHARD));
+    assert_eq!(
+        world.oracle.head(SHARD).map(|head| (head.epoch, &head.positions)),
+        Some((before.epoch, &before.positions)),
+        "nothing is skipped"
+    );
+    assert_eq!(world.coverage.met("a shard fails"), 0, "it is not said to heal by itself");
+}
+
+/// "Input deleted before it was used."
+#[test]
+fn an_input_that_was_deleted_before_it_was_used_stalls_its_shard_and_no_other() {
+    let (mut world, committed) = left_with_input();
+    world.cut_input(FIRST, committed as u64 + 2);
+    let (wanted, start) = (format!("offset {committed} is gone"), format!("starts at {}", committed + 2));
+    stalls_alone(&mut world, &["input-0", &wanted, &start]);
+    world.cut_input(FIRST, committed as u64);
+    world.until("all is worked off", World::is_worked_off);
+    world.end();
+}
+
+/// The same under an owner that reads on.
+#[test]
+fn an_input_that_is_deleted_under_its_reader_stalls_the_shard() {
+    let mut world = owned(Setup::quiet());
+    world.produce(3);
+    world.until("worker 0 commits", |world| world.is_at(0, "commit-end"));
+    world.delay_commits(0, true);
+    // More than an epoch may hold: reading stops in the middle.
+    world.produce(80);
+    quiet(&mut world);
+    let end = world.log.inputs[0].len();
+    world.cut_input(FIRST, end as u64 - 1);
+    world.delay_commits(0, false);
+    world.until("it stalls", |world| world.is_at(0, "stalled"));
+    assert!(world.said(SHARD).contains("is gone"), "{}", world.said(SHARD));
+    world.cut_input(FIRST, 0);
+    world.until("all is worked off", World::is_worked_off);
+    world.end();
+}
+
+/// "Offsets behind or beyond the topic": the committed offset lies behind the end.
+#[test]
+fn an_input_that_ends_before_the_committed_offset_stalls_its_shard_and_no_other() {
+    let (mut world, committed) = left_with_input();
+    let lost = world.lose_input(FIRST, committed - 2);
+    let (wanted, end) = (format!("offset {committed} "), format!("behind the end {} of input-0", committed - 2));
+    stalls_alone(&mut world, &[&wanted, &end]);
+    world.bring_input_back(FIRST, lost);
+    world.until("all is worked off", World::is_worked_off);
+    world.end();
+}
+
+/// Retention that deletes what is committed is nobody's business.
+#[test]
+fn an_input_that_is_deleted_up_to_the_committed_offset_is_not_missed() {
+    let (mut world, committed) = left_with_input();
+    world.cut_input(FIRST, committed as u64);
+    let version = world.next_version();
+    world.assign(1, version);
+    world.until("all is worked off", World::is_worked_off);
+    assert_eq!(world.coverage.met("a shard stalls"), 0);
+    world.end();
+}
+
+/// "Each wait has a deadline and ends with what blocks it (a hanging transaction ...), and is tried again." The dead owner's transaction was lost track of:
+/// barring does not end it.
+#[test]
+fn a_hanging_transaction_is_named_when_the_wait_for_its_end_is_over_and_the_claim_is_tried_again() {
+    let mut world = owned(Setup { checkpoint_epochs: 1000, ..Setup::quiet() });
+    quiet(&mut world);
+    world.produce(5);
+    world.until("worker 0's transaction is open", |world| world.is_at(0, "commit-end"));
+    let epochs = world.oracle.epochs();
+    world.leave_hanging();
+    world.crash(0, false);
+    let version = world.next_version();
+    world.assign(1, version);
+    for again in 1..=3 {
+        world.until("the wait is over", |world| world.coverage.met("a wait for markers ends with what blocks it") >= again);
+        world.until("the claim fails", |world| world.is_at(1, "failed"));
+        assert!(world.said(SHARD).contains("a transaction of w0") && world.said(SHARD).ends_with("is open"), "{}", world.said(SHARD));
+    }
+    assert_eq!(
+        (world.oracle.epochs(), world.coverage.met("a shard stalls")),
+        (epochs, 0),
+        "it may heal by itself, and nobody goes on before"
+    );
+    world.end_hanging();
+    world.until("worker 1 owns the shard", |world| world.runs(1, SHARD));
+    world.until("all is worked off", World::is_worked_off);
+    world.end();
+}
