@@ -73,7 +73,7 @@ impl Applier {
                 let revision = revision_of(blueprint, seen, template)?;
                 let mut pod = pod::build(blueprint, (template, revision), *slot);
                 secrets::note(&mut pod, |name| observer.secret_version(namespace, name));
-                self.apply(&pod).await
+                self.apply_and_get(&pod).await.map(|made| observer.pod_is_made(made))
             }
             Action::DeletePod { pod, uid, reason: _ } => {
                 let only_this = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
@@ -334,10 +334,17 @@ impl Applier {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
     {
+        self.apply_and_get(object).await.map(drop)
+    }
+
+    async fn apply_and_get<K>(&self, object: &K) -> Result<K, ApplyError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+    {
         let name = object.name_any();
         let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
         let done = api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await;
-        done.map(drop).map_err(|source| cluster(format!("apply {} {name}", K::kind(&())), source))
+        done.map_err(|source| cluster(format!("apply {} {name}", K::kind(&())), source))
     }
 
     async fn delete<K>(&self, namespace: &str, name: &str, parameters: &DeleteParams) -> Result<(), ApplyError>

@@ -193,6 +193,12 @@ impl Observer {
         Seen { fleet, selector: selector.join(","), revisions }
     }
 
+    /// The API server has taken a pod, and the watch may not have told of it yet.
+    pub fn pod_is_made(&self, mut pod: Pod) {
+        slim(&mut pod);
+        self.pods.add_made(pod);
+    }
+
     /// A job whose manifest cannot work, by the revision that was in force last; `None`: none has ever been.
     pub fn in_force(&self, resource: &IngestionJob) -> Option<Blueprint> {
         let uid = resource.uid()?;

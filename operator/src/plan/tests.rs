@@ -419,6 +419,7 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
 }
 
 mod letters;
+mod lifecycle;
 mod rewinds;
 mod secrets;
 mod upgrades;
