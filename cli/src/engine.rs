@@ -8,7 +8,7 @@ use std::time::Duration;
 use forebay_crds::job::StartFrom as DeclaredStart;
 use forebay_crds::pipeline::{Emit, Partitioner, Step};
 use forebay_crds::validate::STATE_MEMORY_RANGE;
-use forebay_crds::{ByteSize, JobIdentity};
+use forebay_crds::{ByteSize, JobIdentity, Path as Field};
 use forebay_engine::claim::VersionRule;
 use forebay_engine::ids::{InputId, Timestamp, WorkerName};
 use forebay_engine::log::{JobTopics, Log, LogError, StartFrom, TopicInfo};
@@ -147,15 +147,16 @@ fn check_start<L: Log>(loaded: &Loaded, means: &Means, log: &L) -> anyhow::Resul
 
 /// Outputs that take over their records' partitions need as many as the inputs have.
 fn check_outputs(loaded: &Loaded, topics: &[TopicInfo], partitions: u32) -> anyhow::Result<()> {
-    for (path, topic) in by_input_partition(&loaded.job.pipeline) {
+    for (emit, topic) in by_input_partition(&loaded.job.pipeline) {
         match topics.iter().find(|info| info.name == topic) {
             Some(info) if info.partitions < partitions => {
                 let found = info.partitions;
-                let reason = format!(
-                    "{path}.partitioner: `input` needs topic {topic} to have as many partitions as the inputs, {partitions}, and it has {found}; \
-                     give it more (`kafka-topics.sh --alter --topic {topic} --partitions {partitions}`), or leave `partitioner` out"
+                let problem =
+                    format!("`input` needs topic {topic} to have as many partitions as the inputs, {partitions}, and it has {found}");
+                let way_out = format!(
+                    "give it more (`kafka-topics.sh --alter --topic {topic} --partitions {partitions}`), or leave `partitioner` out"
                 );
-                return Err(Unusable(reason).into());
+                return Err(loaded.of_field(&emit.key("partitioner"), &problem, &way_out).into());
             }
             _ => {}
         }
@@ -163,20 +164,22 @@ fn check_outputs(loaded: &Loaded, topics: &[TopicInfo], partitions: u32) -> anyh
     Ok(())
 }
 
-/// The topics of these outputs, and where in the manifest they are named.
-fn by_input_partition(steps: &[Step]) -> Vec<(String, &str)> {
-    let mut emits: Vec<(String, &Emit)> = Vec::new();
+/// The topics of these outputs, and where in the manifest their steps stand.
+fn by_input_partition(steps: &[Step]) -> Vec<(Field, &str)> {
+    let mut emits: Vec<(Field, &Emit)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
+        let at = Field::spec().key("pipeline").index(index);
         match step {
-            Step::Emit(emit) => emits.push((format!("spec.pipeline[{index}].emit"), emit)),
+            Step::Emit(emit) => emits.push((at.key("emit"), emit)),
             Step::Route(routes) => {
-                emits.extend((0..).zip(routes).map(|(route, at)| (format!("spec.pipeline[{index}].route[{route}].emit"), &at.emit)));
+                let at = at.key("route");
+                emits.extend(routes.iter().enumerate().map(|(index, route)| (at.index(index).key("emit"), &route.emit)));
             }
             _ => {}
         }
     }
     emits.retain(|(_, emit)| emit.partitioner == Partitioner::Input);
-    emits.into_iter().map(|(path, emit)| (path, emit.topic.as_str())).collect()
+    emits.into_iter().map(|(at, emit)| (at, emit.topic.as_str())).collect()
 }
 
 fn host_name() -> String {

@@ -194,8 +194,12 @@ impl Loaded {
 
     /// What is wrong with a topic, at the place where the manifest names it.
     pub fn of_topic(&self, topic: &str, problem: &str, way_out: &str) -> BadManifest {
-        let field = topic_field(&self.manifest.job.spec, topic).unwrap_or_default();
-        let mut findings = vec![Finding::new(&field, problem, way_out)];
+        self.of_field(&topic_field(&self.manifest.job.spec, topic).unwrap_or_default(), problem, way_out)
+    }
+
+    /// What is wrong with a field, with its place in the manifest.
+    pub fn of_field(&self, field: &forebay_crds::Path, problem: &str, way_out: &str) -> BadManifest {
+        let mut findings = vec![Finding::new(field, problem, way_out)];
         self.manifest.locator.locate(&mut findings);
         BadManifest(findings)
     }

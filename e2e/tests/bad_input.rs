@@ -83,7 +83,7 @@ fn topics_that_do_not_fit_are_named() -> Result<()> {
         let uneven = ["spec.inputs[1].topic: ", &input, "12 partitions", &narrow, "6"];
         check_changed(&flights, "      startFrom: earliest\n", &two, UNUSABLE, &uneven)?;
         let as_input = format!("topic: {narrow}\n            partitioner: input\n");
-        let said = ["spec.pipeline[6].route[0].emit.partitioner", &narrow, "12", "it has 6", "--alter"];
+        let said = ["changed.yaml:", "spec.pipeline[6].route[0].emit.partitioner", &narrow, "12", "it has 6", "--alter"];
         check_changed(&flights, &format!("topic: {delayed}\n"), &as_input, UNUSABLE, &said)
     })
 }

@@ -31,3 +31,42 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+
+    /// `spec.checkpoint.maxConcurrent` is such a count.
+    #[test]
+    fn no_more_tasks_run_at_a_time_than_there_are_threads_and_a_panic_ends_only_its_own() {
+        let (tasks, threads) = start("test", 2);
+        assert_eq!(threads.len(), 2);
+        let ((say, said), (go, gate)) = (unbounded(), unbounded::<()>());
+        for number in 0..4 {
+            let (say, gate) = (say.clone(), gate.clone());
+            let task = move || {
+                say.send(("begins", number)).unwrap();
+                gate.recv().unwrap();
+                say.send(("ends", number)).unwrap();
+                assert!(number > 0, "the first one panics");
+            };
+            tasks.send(Box::new(task)).unwrap();
+        }
+        drop((tasks, say));
+        let (mut running, mut begun) = (0, 0);
+        for (what, number) in std::iter::from_fn(|| said.recv().ok()) {
+            if what == "ends" {
+                running -= 1;
+                continue;
+            }
+            (running, begun) = (running + 1, begun + 1);
+            assert!(running <= 2, "task {number} begins, and {running} run");
+            // One ends when two have begun, and both when there is none left to begin.
+            (0..if begun == 4 { 2 } else { running - 1 }).for_each(|_| go.send(()).unwrap());
+        }
+        assert_eq!(running, 0);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
