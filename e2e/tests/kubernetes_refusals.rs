@@ -204,7 +204,7 @@ fn every_bad_manifest_is_refused_with_the_field_and_the_way_out() -> Result<()> 
     let known: BTreeSet<&str> =
         refused.iter().map(|(mistake, _)| *mistake).chain(LEFT_TO_THE_OPERATOR.iter().map(|(mistake, _)| *mistake)).collect();
     ensure!(known.len() == refused.len() + LEFT_TO_THE_OPERATOR.len(), "a mistake is listed twice");
-    ensure!(known == MISTAKES.iter().map(|(mistake, ..)| *mistake).collect(), "the lists are not those of all mistakes");
+    ensure!(known == MISTAKES.iter().map(|(mistake, ..)| *mistake).collect::<BTreeSet<_>>(), "the lists are not those of all mistakes");
 
     for (mistake, from, to) in MISTAKES {
         let said = complaint(&cluster, &in_cluster(&GOOD.replace(from, to)));
@@ -268,7 +268,7 @@ fn what_the_state_is_bound_up_with_cannot_change() -> Result<()> {
 
 /// A job that cannot work as it is applied.
 struct Broken<'a> {
-    /// What of the good manifest is replaced, and by what.
+    /// What of the good manifest is replaced, where `NAME` is the job's name, and by what.
     change: (&'a str, String),
     /// The reasons that the condition may have.
     reasons: &'a [&'a str],
@@ -283,13 +283,13 @@ impl Broken<'_> {
             let flights = written(folder, 1)?;
             let good = fs::read_to_string(&flights.manifest)?;
             let (from, to) = &self.change;
-            cluster.apply(&replaced(good.clone(), from, to)?)?;
+            cluster.apply(&replaced(good.clone(), &from.replace("NAME", &flights.name), to)?)?;
             let applied = Instant::now();
-            let (mut reason, mut message) = Default::default();
+            let (mut reason, mut message) = (String::new(), String::new());
             let told = until("the condition says why", PATIENCE, || {
                 let job = cluster.get("ingestionjob", &flights.name)?;
                 (reason, message) = FlightsInCluster::said(&job["status"]);
-                let says = |word: &String| message.contains(&word.replace("NAME", &flights.name));
+                let says = |word: &String| message.contains(word.as_str());
                 let is_told = job["status"]["phase"] == "Stalled" && self.reasons.contains(&reason.as_str()) && self.words.iter().all(says);
                 Ok(is_told.then_some(()))
             });
@@ -323,7 +323,7 @@ fn what_a_worker_finds_out_is_told_and_the_job_starts_once_it_is_repaired() -> R
     broken.check(&cluster, |_, good| cluster.apply(good))?;
     let missing = unique("missing");
     let broken = Broken {
-        change: ("topic: enriched", format!("topic: {missing}")),
+        change: ("topic: NAME.enriched\n", format!("topic: {missing}\n")),
         reasons: &["Error"],
         words: words(&[&missing, "spec.pipeline[5].emit.topic", "create"]),
     };
@@ -340,11 +340,8 @@ fn a_bucket_that_cannot_be_used_is_told_and_the_job_starts_once_it_can() -> Resu
     cluster.apply(&credentials(&s3))?;
     let bucket = format!("bucket: {BUCKET},");
     let missing = unique("missing");
-    let broken = Broken {
-        change: (&bucket, format!("bucket: {missing},")),
-        reasons: &["Error"],
-        words: words(&[&missing, "create the bucket"]),
-    };
+    let broken =
+        Broken { change: (&bucket, format!("bucket: {missing},")), reasons: &["Error"], words: words(&[&missing, "create the bucket"]) };
     broken.check(&cluster, |_, good| cluster.apply(good))?;
 
     let resources = [format!("arn:aws:s3:::{BUCKET}"), format!("arn:aws:s3:::{BUCKET}/*")];
