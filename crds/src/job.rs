@@ -12,11 +12,12 @@ mod status;
 mod upgrade;
 mod workers;
 
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use connection::{FolderStore, KafkaSpec, PropertySource, S3Store, SecretKey, StateSpec, StoreSpec, TableSpec};
+pub(crate) use input::START_FROM;
 pub use input::{InputPartitioner, InputSpec, StartFrom};
 pub use pods::{AddedMetadata, PodTemplate, VolumeClaimTemplate};
 pub use rewind::RewindSpec;
@@ -29,7 +30,7 @@ use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
 /// A job reads events from Kafka, validates, deduplicates and enriches them against state per entity, and hands them on, exactly once.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "forebay.dev",
     version = "v1alpha1",
@@ -40,26 +41,41 @@ use crate::quantity::{ByteSize, TimeSpan};
     namespaced,
     status = "IngestionJobStatus",
     derive = "PartialEq",
-    scale(spec_replicas_path = ".spec.workers.replicas", status_replicas_path = ".status.replicas", label_selector_path = ".status.selector"),
+    scale(
+        spec_replicas_path = ".spec.workers.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     doc = "A job reads events from Kafka, validates, deduplicates and enriches them against state per entity, and hands them on, exactly once.",
-    validation = Rule::new("size(self.metadata.name) <= 63").message("metadata.name is longer than 63 characters; write a shorter one"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || (has(self.spec.shards) ? self.spec.shards : 0) == (has(oldSelf.spec.shards) ? oldSelf.spec.shards : 0)")
-        .message("spec.shards is frozen at the first start; set it back, or make a new job with the new number"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "What the job is doing"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether all shards process"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status",
+        description = "Whether all shards process"
+    ),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lagRecords", description = "Records not processed yet"),
-    printcolumn(name = "Freshness", type_ = "string", json_path = ".status.freshness", description = "Age of the oldest record not processed yet"),
-    printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers", description = "Workers that are ready, of those wanted"),
-    printcolumn(name = "Checkpoint", type_ = "date", json_path = ".status.lastCheckpoint", description = "Age of the oldest shard's newest checkpoint"),
+    printcolumn(
+        name = "Freshness",
+        type_ = "string",
+        json_path = ".status.freshness",
+        description = "Age of the oldest record not processed yet"
+    ),
+    printcolumn(
+        name = "Workers",
+        type_ = "string",
+        json_path = ".status.workers",
+        description = "Workers that are ready, of those wanted"
+    ),
+    printcolumn(
+        name = "Checkpoint",
+        type_ = "date",
+        json_path = ".status.lastCheckpoint",
+        description = "Age of the oldest shard's newest checkpoint"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("self.inputs.all(a, self.inputs.exists_one(b, b.topic == a.topic))")
-        .message("two of spec.inputs read the same topic; delete one of them"),
-    validation = Rule::new("!self.inputs.exists(input, input.topic == self.deadLetter.topic)")
-        .message("spec.deadLetter.topic is an input too; write dead letters to a topic of their own")
-)]
 pub struct IngestionJobSpec {
     /// The topics to read. All have the same number of partitions.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -162,7 +178,7 @@ pub struct CheckpointSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeadLetterSpec {
     /// The topic. Neither an input nor an output of the pipeline.
-    #[schemars(length(min = 1, max = 249))]
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9._-]+$"))]
     pub topic: String,
 }
 

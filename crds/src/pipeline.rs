@@ -18,6 +18,8 @@ pub use scalar::{Expression, Scalar};
 
 use crate::quantity::{ByteSize, TimeSpan};
 
+/// The most routes of one step: the API server compares each of them with all inputs.
+pub const ROUTES_MAX: u32 = 32;
 /// The name of the state table that a `dedup` step uses unless it names one.
 pub const DEDUP_TABLE: &str = "dedup";
 
@@ -85,6 +87,7 @@ pub enum Format {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Csv {
     /// The columns in order. A line with more or fewer goes to the dead-letter topic.
+    #[schemars(length(min = 1))]
     pub columns: Vec<CsvColumn>,
     /// The character between columns; `,` by default.
     #[serde(default = "comma", skip_serializing_if = "is_comma")]
@@ -219,6 +222,7 @@ pub enum FieldType {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dedup {
     /// Expressions that together identify a record. None of them may be null.
+    #[schemars(length(min = 1))]
     pub by: Vec<Expression>,
     /// Remembers this many records of each key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,6 +237,7 @@ pub struct Dedup {
     pub within_records_max: Option<u32>,
     /// The state table that holds it; needed only when a pipeline has several `dedup` steps.
     #[serde(default = "dedup_table", skip_serializing_if = "is_dedup_table")]
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub table: String,
 }
 
@@ -242,6 +247,7 @@ pub struct Dedup {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Upsert {
     /// The state table.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub table: String,
     /// The entity's key; the record's key by default. It must fall into the record's own partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,6 +301,7 @@ pub struct Append {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeltaEmit {
     /// The topic.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9._-]+$"))]
     pub topic: String,
 }
 
@@ -303,6 +310,7 @@ pub struct DeltaEmit {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Remove {
     /// The state table.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub table: String,
     /// The entity's key; the record's key by default. It must fall into the record's own partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -317,11 +325,13 @@ pub struct Remove {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Enrich {
     /// The state table.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9_-]+$"))]
     pub table: String,
     /// The entity's key; the record's key by default. It must fall into the record's own partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Expression>,
     /// The document's field that they are put into, as an object; null when there is no such entity. One that is there is replaced.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[^.]+$"))]
     pub into: String,
     /// The fields; all by default. One that the entity does not have is left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -347,6 +357,7 @@ pub struct Route {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Emit {
     /// The topic.
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9._-]+$"))]
     pub topic: String,
     /// The record's key; the input record's by default. Null gives a record without a key.
     #[serde(default, skip_serializing_if = "Option::is_none")]

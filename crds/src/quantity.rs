@@ -38,8 +38,8 @@ const SIZE_UNITS: [(&str, u64); 9] = [
     ("k", 1_000),
     ("", 1),
 ];
-const TIME_WAY_OUT: &str = "write a whole number and a unit (ms, s, m, h, d), such as 100ms, 30s or 1h30m";
-const SIZE_WAY_OUT: &str = "write a whole number and a unit (Ki, Mi, Gi, Ti), such as 512Ki or 64Mi";
+pub(crate) const TIME_WAY_OUT: &str = "write a whole number and a unit (ms, s, m, h, d), such as 100ms, 30s or 1h30m";
+pub(crate) const SIZE_WAY_OUT: &str = "write a whole number and a unit (Ki, Mi, Gi, Ti), such as 512Ki or 64Mi";
 
 impl TimeSpan {
     /// A span of whole milliseconds.

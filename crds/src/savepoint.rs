@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{CustomResource, KubeSchema};
+use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::quantity::TimeSpan;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// A savepoint: a copy of a job's state that needs nothing of the job, outlives it, and can be the beginning of another one.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "forebay.dev",
     version = "v1alpha1",
@@ -25,11 +25,14 @@ const DEADLINE: Duration = Duration::from_secs(600);
     status = "IngestionSavepointStatus",
     derive = "PartialEq",
     doc = "A savepoint: a copy of a job's state that needs nothing of the job, outlives it, and can be the beginning of another one.",
-    validation = Rule::new("size(self.metadata.name) <= 63").message("metadata.name is longer than 63 characters; write a shorter one"),
-    validation = Rule::new("self.spec.job == oldSelf.spec.job").message("spec.job cannot change; make another savepoint"),
     printcolumn(name = "Job", type_ = "string", json_path = ".spec.job", description = "Whose state it holds"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "How far it has come"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", description = "Why, in one word"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        description = "Why, in one word"
+    ),
     printcolumn(name = "Path", type_ = "string", json_path = ".status.path", description = "What another job names it by"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

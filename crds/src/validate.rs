@@ -2,6 +2,7 @@
 //! nobody behind this reads the raw spec.
 
 mod connection;
+pub(crate) mod limits;
 mod pods;
 mod rewind;
 mod savepoints;
@@ -32,15 +33,15 @@ pub use upgrade::Upgrade;
 /// The ordinary delay of a result. Half of it is what a record waits on average; a broker's commit takes about as long.
 const COMMIT_INTERVAL: TimeSpan = TimeSpan::from_millis(100);
 /// Below, a commit takes longer than its interval; above, a transaction comes close to the 30 s after which the broker ends it, when one is late.
-const COMMIT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10), TimeSpan::from_millis(10_000)];
+pub(crate) const COMMIT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10), TimeSpan::from_millis(10_000)];
 /// Flushed within about 100 ms by one producer; larger epochs delay the next commit.
 const COMMIT_BYTES: ByteSize = ByteSize::from_bytes(8 << 20);
 /// Below, a commit would carry only a few records of usual size; above, larger epochs gain nothing.
-const COMMIT_BYTES_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(64 << 10), ByteSize::from_bytes(16 << 20)];
+pub(crate) const COMMIT_BYTES_RANGE: [ByteSize; 2] = [ByteSize::from_bytes(64 << 10), ByteSize::from_bytes(16 << 20)];
 /// The journal of half a minute is read again in a second or two.
 const CHECKPOINT_INTERVAL: TimeSpan = TimeSpan::from_millis(30_000);
 /// Below, uploads never end; above, the journal outgrows the brokers' disks unnoticed.
-const CHECKPOINT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(86_400_000)];
+pub(crate) const CHECKPOINT_INTERVAL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(86_400_000)];
 /// One uploads while the next flushes.
 const CHECKPOINT_CONCURRENT: u32 = 2;
 /// One that is damaged must have a predecessor.

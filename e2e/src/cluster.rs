@@ -66,6 +66,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// The same without keeping it.
+    pub fn try_apply(&self, manifest: &str) -> Result<()> {
+        let output = self.call(&["apply", "--dry-run=server", "-f", "-"], manifest)?;
+        ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
     /// The same from a file.
     pub fn apply_file(&self, manifest: &Path) -> Result<()> {
         self.apply(&std::fs::read_to_string(manifest)?)

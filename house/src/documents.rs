@@ -54,6 +54,28 @@ pub fn check_metrics(source: &str, document: &str) -> Vec<String> {
     missing.chain(gone).collect()
 }
 
+/// Reasons of conditions and events that the operator gives and that no table below `heading` has in its first column, and the other way round. `own` are those
+/// that others give.
+pub fn check_reasons(sources: &[&str], document: &str, heading: &str, own: &[&str]) -> Vec<String> {
+    let production = |source: &&str| source.split("#[cfg(test)]").next().map(str::to_owned);
+    let code: Vec<String> = sources.iter().filter_map(production).collect();
+    let literals = code.iter().flat_map(|text| text.split('"').skip(1).step_by(2));
+    let given: BTreeSet<&str> = literals.filter(|text| is_reason(text)).chain(own.iter().copied()).collect();
+    let section = document.split_once(heading).map_or("", |(_, rest)| rest.split("\n## ").next().unwrap_or_default());
+    let cells = section.lines().filter(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1));
+    let cells = cells.filter(|cell| !cell.trim_start().starts_with("reason of"));
+    let described: BTreeSet<&str> = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let missing = given.difference(&described).map(|name| format!("reason {name} is in no table below {heading:?}"));
+    let gone = described.difference(&given).map(|name| format!("a table below {heading:?} has {name}, which no code says"));
+    missing.chain(gone).collect()
+}
+
+/// One word in capitals and small letters, but for the conditions themselves and their status.
+fn is_reason(text: &str) -> bool {
+    let is_word = text.len() > 2 && text.starts_with(|c: char| c.is_ascii_uppercase()) && text.chars().all(|c| c.is_ascii_alphabetic());
+    is_word && !["Ready", "Reconciling", "True", "False"].contains(&text)
+}
+
 /// Metrics that a rule or a dashboard asks for and that are not described. A histogram has three names for one.
 pub fn check_metrics_used(file: &TextFile, document: &str) -> Vec<String> {
     let described: BTreeSet<&str> = document.split('`').skip(1).step_by(2).filter(|text| is_metric(text)).collect();
@@ -169,6 +191,16 @@ mod tests {
         check("[a](#gone)", &["docs/x.md:1: docs/x.md has no heading #gone"]);
         check("[a]: y.md", &["docs/x.md:1: y.md does not exist"]);
         check("`code` [a](y.md \"title\")", &["docs/x.md:1: y.md does not exist"]);
+    }
+
+    #[test]
+    fn reasons_are_compared_with_the_tables_of_one_section() {
+        let document = "# A\n| `Elsewhere` |\n### Why\n| reason of `Stalled` | what |\n|---|---|\n| `Gone`, `Known` | `Words` |\n\n## B\n| `Behind` |\n";
+        let sources = [r#"say("Known", "Ready", "some words"); say("New");
+#[cfg(test)] "Tested""#];
+        let findings = check_reasons(&sources, document, "\n### Why\n", &["Other"]);
+        let missing = |name: &str| format!("reason {name} is in no table below \"\\n### Why\\n\"");
+        assert_eq!(findings, [missing("New"), missing("Other"), "a table below \"\\n### Why\\n\" has Gone, which no code says".to_owned()]);
     }
 
     #[test]

@@ -118,6 +118,19 @@ fn every_metric_is_described() {
 }
 
 #[test]
+fn every_reason_of_a_condition_or_an_event_is_described() {
+    let files = text_files(&root());
+    let is_source = |path: &str| {
+        let at = ["operator/src/report", "operator/src/savepoint", "operator/src/teardown"].iter().any(|place| path.starts_with(place));
+        at && path.ends_with(".rs") && !path.ends_with("/tests.rs")
+    };
+    let sources: Vec<&str> = files.iter().filter(|file| is_source(&file.path)).map(|file| file.text.as_str()).collect();
+    assert!(sources.len() > 5, "only {} files were found", sources.len());
+    // Kubernetes says this of a process that ended.
+    check(&documents::check_reasons(&sources, &text_of(&files, "docs/operator.md").text, "\n### Troubleshooting by reason\n", &["Error"]));
+}
+
+#[test]
 fn every_phase_of_a_job_is_described_where_jobs_are_counted_by_phase() {
     let files = text_files(&root());
     let definition = &text_of(&files, "crds/ingestionjobs.forebay.dev.yaml").text;

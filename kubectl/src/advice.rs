@@ -22,7 +22,13 @@ pub fn advice(reason: &str, job: &str) -> Option<String> {
         }
         "CrashLoopBackOff" => "see why it ends: `kubectl forebay logs JOB --previous`; it is started again by itself",
         "OOMKilled" => "raise spec.workers.resources.limits.memory, or lower spec.state.memory",
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" => {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "ImageInspectError"
+        | "RegistryUnavailable"
+        | "SignatureValidationFailed" => {
             "correct spec.workers.image, or the operator's --worker-image if the job names none; or let the nodes pull it"
         }
         "Unschedulable" => "lower spec.workers.resources.requests, ask for fewer workers, or add a node; the message says what no node has",

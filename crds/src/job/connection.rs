@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +14,7 @@ use crate::quantity::{ByteSize, TimeSpan};
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KafkaSpec {
     /// Brokers to ask for the others: `host:port`, separated by commas.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 4096), regex(pattern = "^ *[^ ,]+:[0-9]{1,5}( *, *[^ ,]+:[0-9]{1,5})* *$"))]
     pub bootstrap_servers: String,
     /// Properties of librdkafka, such as `security.protocol` and `sasl.mechanism`. Passwords and keys stand under `propertiesFrom`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -52,12 +51,8 @@ pub struct SecretKey {
 }
 
 /// Where the state lies and how much memory it takes.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("!has(self.adopt) || !has(self.fromSavepoint)")
-        .message("a job begins with one state; write spec.state.adopt or spec.state.fromSavepoint")
-)]
 pub struct StateSpec {
     /// Where snapshots go. `forebay run` may name it on the command line instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -108,15 +103,15 @@ pub enum StoreSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct S3Store {
     /// The bucket.
-    #[schemars(length(min = 3, max = 63))]
+    #[schemars(length(min = 3, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"))]
     pub bucket: String,
     /// Under which all objects lie; several jobs may share it. None by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = "^[^/]+(/[^/]+)*$"))]
     pub prefix: Option<String>,
     /// The URL of a store other than AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 1024), regex(pattern = "^https?://.+$"))]
     pub endpoint: Option<String>,
     /// The region; by default as the AWS SDK finds it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,9 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+/// A time is a date, a T, a time of day and a zone; whether there is such a day is for the parser.
+pub(crate) const START_FROM: &str = "^(earliest|latest|group|[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))$";
+
 /// One topic to read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -14,7 +17,7 @@ pub struct InputSpec {
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub name: String,
     /// The topic.
-    #[schemars(length(min = 1, max = 249))]
+    #[schemars(length(min = 1, max = 249), regex(pattern = "^[A-Za-z0-9._-]+$"))]
     pub topic: String,
     /// Where a job without any state starts to read: `earliest` (the default), `latest`, `group` (at the offsets of the consumer group), or
     /// at a time such as `2013-01-01T00:00:00Z`. Without effect once the job has run.
@@ -96,9 +99,7 @@ impl JsonSchema for StartFrom {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // A date, a T, a time, a zone; whether there is such a day is for the parser.
-        let time = "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})";
-        json_schema!({ "type": "string", "maxLength": 64, "pattern": format!("^(earliest|latest|group|{time})$") })
+        json_schema!({ "type": "string", "maxLength": 64, "pattern": START_FROM })
     }
 }
 

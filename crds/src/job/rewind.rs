@@ -1,21 +1,15 @@
 //! A request to go on from an earlier state. `forebay run` reads none of it: `forebay rewind` does it by hand.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::quantity::TimeSpan;
 
 /// Has the job go on, once, from an earlier state of its own: state, books and places in the inputs become those of then. What it has put out since stays
 /// out, and comes out once more when the inputs are processed again.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(
-    validation = Rule::new("has(self.toSavepoint) != has(self.toTime)")
-        .message("name either toSavepoint or toTime: the state to go back to"),
-    validation = Rule::new("self.id != oldSelf.id || (has(self.toSavepoint) == has(oldSelf.toSavepoint) && (!has(self.toSavepoint) || self.toSavepoint == oldSelf.toSavepoint) && (!has(self.toTime) || self.toTime == oldSelf.toTime))")
-        .message("this is another rewind than before under the same id; write another id")
-)]
 pub struct RewindSpec {
     /// Names this rewind: one that was done, or has failed, is not done again under the same id.
     #[schemars(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]

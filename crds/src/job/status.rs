@@ -36,6 +36,9 @@ pub struct IngestionJobStatus {
     /// The labels of the worker pods, as the scale subresource wants them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
+    /// Whether shards have run, so that there is state: from then on `spec.shards` and `spec.inputs` are frozen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_state: bool,
     /// The rewind that `spec.state.rewind` asks for, or the last one that it asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewind: Option<RewindStatus>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Csv, Dedup, FieldRule, FieldType, Format, Parse, Route, Step, Upsert};
+use super::{Csv, Dedup, FieldRule, FieldType, Format, Parse, ROUTES_MAX, Route, Step, Upsert};
 
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,6 +223,10 @@ fn check_upsert(step: &Upsert, path: &str, findings: &mut Findings) {
 fn check_routes(routes: &[Route], path: &str, findings: &mut Findings) {
     if routes.is_empty() {
         findings.add(path.to_owned(), "there is no route".into(), "add `- when: …` with `emit: {topic: …}`".into());
+    }
+    if routes.len() > ROUTES_MAX as usize {
+        let help = format!("write at most {ROUTES_MAX}, and the others in another `route` step");
+        findings.add(path.to_owned(), format!("{} routes", routes.len()), help);
     }
     for (index, route) in routes.iter().enumerate() {
         let path = format!("{path}[{index}]");

@@ -8,7 +8,7 @@ use crate::names;
 use crate::path::Path;
 
 /// The protocol depends on these; what a user would set them to breaks it.
-const OWN_PROPERTIES: [&str; 16] = [
+pub(crate) const OWN_PROPERTIES: [&str; 16] = [
     "acks",
     "auto.offset.reset",
     "bootstrap.servers",
@@ -27,7 +27,7 @@ const OWN_PROPERTIES: [&str; 16] = [
     "transactional.id",
 ];
 /// What nobody may read in a manifest, a log or a status.
-const SECRET_PROPERTIES: [&str; 5] =
+pub(crate) const SECRET_PROPERTIES: [&str; 5] =
     ["sasl.oauthbearer.client.secret", "sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password"];
 
 /// The cluster.

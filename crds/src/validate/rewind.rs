@@ -14,7 +14,7 @@ use crate::quantity::TimeSpan;
 /// The state of a large job is downloaded and uploaded once within.
 const DEADLINE: TimeSpan = TimeSpan::from_millis(600_000);
 /// Below, not even a container starts; above, nobody would wait for it.
-const DEADLINE_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10_000), TimeSpan::from_millis(86_400_000)];
+pub(crate) const DEADLINE_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10_000), TimeSpan::from_millis(86_400_000)];
 /// With the pauses of Kubernetes between them, about two minutes.
 const RETRIES: u32 = 3;
 const RETRIES_MAX: u32 = 10;

@@ -11,7 +11,7 @@ use crate::pipeline::Step;
 use crate::quantity::TimeSpan;
 
 /// Below, an entity could be gone before the next record of its key is committed; above, nobody waits for it.
-const TTL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(10 * 365 * 86_400_000)];
+pub(crate) const TTL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(10 * 365 * 86_400_000)];
 
 /// The tables whose entities do not stay for ever. `at` is the place of `spec.state.tables`.
 pub(super) fn check_ttls(spec: &IngestionJobSpec, at: &Path, findings: &mut Vec<Finding>) -> BTreeMap<String, Duration> {

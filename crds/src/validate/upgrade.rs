@@ -11,11 +11,11 @@ use crate::quantity::TimeSpan;
 /// A few hundred commits, and time for a first checkpoint.
 const UPGRADE_OBSERVE: TimeSpan = TimeSpan::from_millis(30_000);
 /// Below, not even a container starts; above, a bad revision would do harm for long.
-const UPGRADE_OBSERVE_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(3_600_000)];
+pub(crate) const UPGRADE_OBSERVE_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeSpan::from_millis(3_600_000)];
 /// An image is pulled and a large shard restored within.
 const UPGRADE_DEADLINE: TimeSpan = TimeSpan::from_millis(600_000);
 /// Above, nobody would wait for it.
-const UPGRADE_DEADLINE_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10_000), TimeSpan::from_millis(86_400_000)];
+pub(crate) const UPGRADE_DEADLINE_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(10_000), TimeSpan::from_millis(86_400_000)];
 /// Far more than the share of bad records wavers.
 const UPGRADE_DEAD_LETTERS: u32 = 10;
 

@@ -49,9 +49,12 @@ fn below(field: &Value, at: &str, page: &mut String) {
     }
 }
 
-/// What the API server refuses besides, in its own words.
+/// What the API server refuses besides, in its own words. Those of a pattern say what the second column says.
 fn rules(field: &Value) -> Vec<String> {
-    let messages = field["x-kubernetes-validations"].as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str());
+    let places = [field, &field["items"], &field["additionalProperties"]];
+    let all = places.into_iter().flat_map(|place| place["x-kubernetes-validations"].as_array().into_iter().flatten());
+    let rules = all.filter(|rule| !rule["rule"].as_str().is_some_and(|rule| rule.starts_with("self.matches(") && !rule.contains('?')));
+    let messages = rules.filter_map(|rule| rule["message"].as_str());
     messages.map(|message| format!(" Refused: “{}”.", message.split_whitespace().collect::<Vec<_>>().join(" "))).collect()
 }
 

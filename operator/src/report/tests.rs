@@ -8,8 +8,9 @@ use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 
 use super::*;
+use crate::plan::rollout::Standing;
 use crate::plan::schedule::Calendar;
-use crate::plan::{Answer, Config, Fleet, Saved, Secrets, Trouble, Worker};
+use crate::plan::{Action, Answer, Config, Fleet, PodState, Saved, Secrets, Trouble, Worker};
 
 fn seen(answer: Answer, trouble: Option<Trouble>) -> Seen {
     let (pod, uid, template) = ("pod-0".into(), "uid".into(), "t".into());
@@ -75,6 +76,9 @@ fn the_verdict_names_what_stands_in_the_way() {
     let trouble = || Some(Trouble { reason: "Error".into(), message: "topic flights is missing".into() });
     check(&seen(Answer::Unheard(Duration::ZERO), None), (Phase::Starting, "WorkersStarting", "0 of 1 workers answer"));
     check(&seen(Answer::Unheard(Duration::ZERO), trouble()), (Phase::Stalled, "Error", "pod pod-0: topic flights is missing"));
+    let nowhere = Trouble { reason: "OOMKilled".into(), message: "it ended with exit code 137".into() };
+    let way_out = "pod pod-0: it ended with exit code 137; raise spec.workers.resources.limits.memory, or lower spec.state.memory";
+    check(&seen(Answer::Unheard(Duration::ZERO), Some(nowhere)), (Phase::Stalled, "OOMKilled", way_out));
     check(
         &seen(heard(["running", "restoring"], ""), None),
         (Phase::Starting, "ShardsStarting", "1 of 2 shards process, 1 of 1 workers answer"),
@@ -149,6 +153,20 @@ fn conditions_follow_kstatus_and_keep_the_time_of_their_transition() {
     let times: Vec<_> = changed.conditions.iter().map(|condition| condition.last_transition_time.0).collect();
     assert_eq!(times, [late, late, early]);
     assert!(is_news(Some(&first), &changed) && !is_news(Some(&first), &IngestionJobStatus { lag_records: Some(9), ..first.clone() }));
+}
+
+#[test]
+fn a_job_has_state_once_a_shard_has_run_and_for_good() {
+    let mut job = IngestionJob::new("flights", flights());
+    let at = Timestamp::from_second(1000).unwrap();
+    let said = |job: &IngestionJob, seen: &Seen| status(job, &Verdict::of(seen), Some(seen), at);
+    let starting = seen(heard(["claiming", "restoring"], ""), None);
+    job.status = Some(said(&job, &starting));
+    assert!(!job.status.as_ref().unwrap().has_state);
+    job.status = Some(said(&job, &seen(heard(["running", "restoring"], ""), None)));
+    assert!(job.status.as_ref().unwrap().has_state);
+    assert!(said(&job, &starting).has_state);
+    assert!(status(&job, &Verdict::of(&starting), None, at).has_state);
 }
 
 #[test]
