@@ -7,4 +7,5 @@ pub mod dependencies;
 pub mod documents;
 pub mod repository;
 pub mod sources;
+pub mod toolchain;
 pub mod words;

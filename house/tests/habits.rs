@@ -4,7 +4,7 @@ use std::process::Command;
 
 use forebay_house::repository::{TextFile, root, text_files};
 use forebay_house::sources::{Exception, check_header, find_long, find_unsafe, judge};
-use forebay_house::{dependencies, documents, words};
+use forebay_house::{dependencies, documents, toolchain, words};
 
 /// What may be longer than the rule, up to its own limit, and why.
 const EXCEPTIONS: &[Exception] = &[
@@ -156,6 +156,12 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist_and_each_alert_has_its_runboo
     check(&documents::check_metrics_used(rules, metrics));
     check(&documents::check_metrics_used(text_of(&files, "kustomize/components/monitoring/dashboard.json"), metrics));
     check(&documents::check_runbooks(rules, text_of(&files, "docs/runbooks.md")));
+}
+
+#[test]
+fn the_image_is_built_by_an_exact_version_of_the_rust_that_is_asked_for() {
+    let files = text_files(&root());
+    check(&toolchain::check(&text_of(&files, "Dockerfile").text, &text_of(&files, "Cargo.toml").text));
 }
 
 #[test]
