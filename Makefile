@@ -182,6 +182,10 @@ docs: ## the API documentation, warnings are errors
 deny: ## licences, sources and known vulnerabilities of the dependencies (DENY="licenses ..." for some of it)
 	scripts/cargo-deny.sh --locked check $(DENY)
 
+.PHONY: sbom
+sbom: ## what the programs of the image consist of, as CycloneDX JSON, in the cache folder's sbom/
+	scripts/sbom.sh
+
 .PHONY: generate
 generate: ## write the generated files anew
 	cargo build $(CARGO_FLAGS) --example generate
