@@ -30,6 +30,7 @@ use crate::pipeline::Step;
 use crate::quantity::{ByteSize, TimeSpan};
 
 /// A job reads events from Kafka, validates, deduplicates and enriches them against state per entity, and hands them on, exactly once.
+#[allow(clippy::duplicated_attributes, reason = "each column of a table has its own type")]
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "forebay.dev",

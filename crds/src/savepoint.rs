@@ -13,6 +13,7 @@ use crate::quantity::TimeSpan;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// A savepoint: a copy of a job's state that needs nothing of the job, outlives it, and can be the beginning of another one.
+#[allow(clippy::duplicated_attributes, reason = "each column of a table has its own type")]
 #[derive(CustomResource, JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "forebay.dev",

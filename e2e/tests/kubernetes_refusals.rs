@@ -119,7 +119,7 @@ const REFUSED_BY_API_SERVER: &[(&str, &[&str])] = &[
     ("no parse", &["spec.pipeline", "start with `- parse: {format: json}`"]),
     ("steps that put nothing out", &["spec.pipeline", "add an `emit` or `upsert` step"]),
     ("two faulty steps", &["unknown field \"spec.pipeline[0].parse.csvv\""]),
-    ("a list for a step", &["spec.pipeline[0]", "object"]),
+    ("a list for a step", &["unknown field \"spec.pipeline[0][0].parse\""]),
     ("a list for text", &["spec.pipeline[0].parse.format", TEXT]),
     ("unknown choice", &["spec.pipeline[0].parse.format", "\"json\", \"csv\""]),
     ("no store", &["unknown field \"spec.state.store.gcs\""]),

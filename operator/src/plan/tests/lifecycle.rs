@@ -196,7 +196,7 @@ impl Life {
                 continue;
             }
             let seen = self.operator.seen.clone();
-            self.carry_out(&action, &seen, !is_calm && self.rng.0 % 5 == 0);
+            self.carry_out(&action, &seen, !is_calm && self.rng.0.is_multiple_of(5));
             if !is_calm && self.rng.once_in(3) {
                 // Something else happens before the next one.
                 return;
