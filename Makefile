@@ -113,7 +113,7 @@ e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first ti
 # Servers that pods need listen in the cluster's own network, and so does the test. There is no internet in there: all is installed before.
 define in_cluster
 	$(STACK) install kafka s3
-	python3 examples/flights/prepare.py --limit 1 --output /dev/null
+	python3 examples/flights/prepare.py --limit 1 --output $(FOREBAY_CACHE)/flights/one.jsonl
 	$(KUBERNETES) install
 	$(KUBERNETES) image $(CARGO_TARGET_DIR)/release
 	$(KUBERNETES) with -- env FOREBAY_STACK_HOST=10.99.0.1 FOREBAY_STACK_RUN=$(or $(FOREBAY_STACK_RUN),$(FOREBAY_CACHE)/stack/run)/in-cluster \

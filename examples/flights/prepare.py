@@ -56,6 +56,8 @@ def parse_arguments():
         parser.error("--limit must be at least 1")
     if arguments.malformed < 0:
         parser.error("--malformed must not be negative")
+    if arguments.output is not None and arguments.output.exists() and not arguments.output.is_file():
+        parser.error(f"--output {arguments.output} is there and is no file, and would be replaced; name a file")
     return arguments
 
 
