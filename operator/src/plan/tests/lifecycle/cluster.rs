@@ -289,12 +289,7 @@ impl Cluster {
                 doomed.into_iter().for_each(|(saved, ..)| saved.takes_all = true);
             }
             Action::DeleteSavepoint(name) => self.objects.savepoints.retain(|_, (saved, ..)| saved.name != *name),
-            Action::PutBack(template) => {
-                if self.objects.postmen.iter().all(|(postman, _)| postman.template != *template) {
-                    let postman = Postman { pod: format!("letters-{template}"), template: template.clone(), task: Task::Working(0, None) };
-                    self.objects.postmen.push((postman, now + 5));
-                }
-            }
+            Action::PutBack(template) => self.put_back(template),
             Action::DeletePostman(pod) => self.objects.postmen.retain(|(postman, _)| postman.pod != *pod),
             Action::Prefetch { pod, shards } => self.tell(seen, pod, |process| {
                 process.prefetched.retain(|shard, _| shards.contains(shard));
@@ -321,6 +316,13 @@ impl Cluster {
         let process = Process { began: self.now, ..Process::default() };
         let (born, template) = (self.now, template.to_owned());
         self.objects.pods.push(Pod { uid, slot, template, born, ends: None, is_lost: false, deaf_until: 0, process });
+    }
+
+    fn put_back(&mut self, template: &str) {
+        if self.objects.postmen.iter().all(|(postman, _)| postman.template != template) {
+            let (pod, template) = (format!("letters-{template}"), template.to_owned());
+            self.objects.postmen.push((Postman { pod, template, task: Task::Working(0, None) }, self.now + 5));
+        }
     }
 
     fn change(&mut self, template: &str, version: Option<String>, change: impl FnOnce(&mut Config)) {
