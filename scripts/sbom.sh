@@ -16,10 +16,10 @@ if [ ! -x "$TOOLS/bin/cargo-cyclonedx" ]; then
   env -u CARGO_TARGET_DIR cargo install --locked --root "$TOOLS" cargo-cyclonedx --version "$VERSION"
 fi
 
-# It writes beside each manifest: so it gets a copy.
+# It writes beside each manifest: so it gets a copy, of what is committed.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
-git ls-files -z | tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+git archive HEAD | tar -xf - -C "$copy"
 
 # The time of the commit instead of now, and no random number: the same commit gives the same bytes.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
@@ -28,6 +28,7 @@ export SOURCE_DATE_EPOCH
   --target x86_64-unknown-linux-gnu
 mkdir -p "$CACHE/sbom"
 for program in cli/forebay operator/forebay-operator; do
-  cp "$copy/${program}_bin.cdx.json" "$CACHE/sbom/$(basename "$program").cdx.json"
+  # The folder's name is another one each time.
+  sed "s|file://$copy|file:///forebay|g" "$copy/${program}_bin.cdx.json" >"$CACHE/sbom/$(basename "$program").cdx.json"
   echo "$CACHE/sbom/$(basename "$program").cdx.json"
 done

@@ -78,7 +78,7 @@ pub struct Worker {
     pub pod: String,
     /// What it was made from.
     pub revision: String,
-    /// What Kubernetes knows of it: `starting`, `ready`, `ending`, `over`.
+    /// What Kubernetes knows of it: `starting`, `ready`, `ending`, `stuck` (it was to be gone by now), `over`.
     pub state: String,
     /// How often its container was started again.
     pub restarts: u32,
@@ -114,6 +114,8 @@ pub struct Shard {
     pub checkpoint_age_millis: Option<u64>,
     /// For how long it has been running there; absent while it does not.
     pub running_millis: Option<u64>,
+    /// What part of a processor's time it has taken lately, in thousandths; absent in its first minute.
+    pub load_permille: Option<u32>,
     /// Why it does not run, if it failed.
     pub failure: Option<String>,
     /// Whether it cannot go on without help.

@@ -121,6 +121,9 @@ pub struct Shard {
     /// How long ago the shard was as its newest checkpoint holds it: what it had committed by then is in there. Absent without one that this process has taken.
     #[prost(uint64, optional, tag = "13")]
     pub checkpoint_taken_millis: ::core::option::Option<u64>,
+    /// What part of a processor's time it has taken lately, over a minute or so, in thousandths. Absent while this process has not had it running for as long.
+    #[prost(uint32, optional, tag = "14")]
+    pub load_permille: ::core::option::Option<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Books {

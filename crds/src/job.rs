@@ -81,8 +81,9 @@ pub struct IngestionJobSpec {
     /// The topics to read. All have the same number of partitions.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub inputs: Vec<InputSpec>,
-    /// Into how many shards the input's partitions are divided: partition p belongs to shard p mod shards. It must divide the number of
-    /// partitions. By default the largest divisor that is at most 32. Frozen at the first start.
+    /// Into how many shards the input's partitions are divided: partition p belongs to shard p mod shards. It should divide the number of
+    /// partitions: otherwise shards get uneven parts, and with more shards than partitions some have nothing to do. By default the largest divisor
+    /// that is at most 32. Frozen at the first start, which `status.shards` tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub shards: Option<u32>,
@@ -147,8 +148,8 @@ pub struct CommitSpec {
     /// shards that have records are behind, commits are up to `1s` apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<TimeSpan>,
-    /// Commits before the interval is over once the records of a shard since the last commit hold this many bytes, or a shard's share of the memory if that
-    /// is less; `8Mi` by default, `16Mi` at most.
+    /// Commits before the interval is over once a shard holds this many bytes since the last commit, or its share of the memory if that is less: those of the
+    /// records that came in, of what they put out, and of the entities that they change, as these were before. `8Mi` by default, `16Mi` at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_max: Option<ByteSize>,
 }

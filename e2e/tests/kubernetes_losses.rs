@@ -4,9 +4,11 @@
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
+use forebay_e2e::cluster::plugin::Plugin;
 use forebay_e2e::cluster::{Cluster, SYSTEM};
 use forebay_e2e::flights::records;
 use forebay_e2e::{PATIENCE, in_folder, until};
+use serde_json::Value;
 
 const WORKERS: usize = 2;
 
@@ -73,6 +75,47 @@ fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
         nodes.start(node)?;
         cluster.ask(&["wait", "--for=condition=Ready", &format!("node/{node}"), "--timeout=120s"])?;
         job.delete_and_check(outcome?)
+    })
+}
+
+/// Method: the kubelet of one of two workers is frozen, and its pod deleted while records come in: it cannot be ended, and works on. Its shards must go to others
+/// before the kubelet is thawed.
+#[test]
+fn the_shards_of_a_pod_that_is_stuck_in_terminating_go_on_elsewhere() -> Result<()> {
+    let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-stuck", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        job.until_whole(WORKERS)?;
+        let said = Plugin::of_environment()?.ask(&["-o", "json", "assignments", &job.flights.name])?;
+        let assignments: Vec<Value> = serde_json::from_str(&said)?;
+        let has_shards =
+            |pod: &Pod| assignments.iter().any(|one| one["pod"] == pod.name.as_str() && one["shards"] != serde_json::json!([]));
+        let stuck = job.pods()?.into_iter().find(has_shards).with_context(|| format!("nobody has shards: {said}"))?;
+        // What comes instead must not come there.
+        cluster.ask(&["cordon", &stuck.node])?;
+        let records = records(336_776)?;
+        let outcome = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            nodes.signal_kubelet(&stuck.node, "STOP")?;
+            cluster.ask(&["delete", "pod", &stuck.name, "--wait=false"])?;
+            let told = format!("{} has the shards {{}} under", stuck.name);
+            until("it is told to release its shards", PATIENCE, || {
+                let about = format!("involvedObject.name={}", job.flights.name);
+                let said = cluster.ask(&["get", "events", "--field-selector", &about, "-o", "jsonpath={.items[*].message}"])?;
+                Ok(said.contains(&told).then_some(()))
+            })?;
+            job.until_whole(WORKERS)?;
+            let phase = cluster.ask(&["get", "pod", &stuck.name, "-o", "jsonpath={.status.phase} {.metadata.deletionTimestamp}"])?;
+            ensure!(phase.starts_with("Running 2"), "{} is gone, or is not being deleted: {phase}", stuck.name);
+            Ok(())
+        });
+        nodes.signal_kubelet(&stuck.node, "CONT")?;
+        cluster.ask(&["uncordon", &stuck.node])?;
+        let all = outcome?;
+        cluster.ask(&["wait", "--for=delete", &format!("pod/{}", stuck.name), "--timeout=120s"])?;
+        job.until_processed(all)?;
+        job.delete_and_check(all)
     })
 }
 

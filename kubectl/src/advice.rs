@@ -21,21 +21,9 @@ pub fn advice(reason: &str, job: &str) -> Option<String> {
              It starts again by itself; `kubectl forebay logs JOB --previous` shows all of it"
         }
         "CrashLoopBackOff" => "see why it ends: `kubectl forebay logs JOB --previous`; it is started again by itself",
-        "OOMKilled" => "raise spec.workers.resources.limits.memory, or lower spec.state.memory",
-        "ErrImagePull"
-        | "ImagePullBackOff"
-        | "InvalidImageName"
-        | "ErrImageNeverPull"
-        | "ImageInspectError"
-        | "RegistryUnavailable"
-        | "SignatureValidationFailed" => {
-            "correct spec.workers.image, or the operator's --worker-image if the job names none; or let the nodes pull it"
-        }
-        "Unschedulable" => "lower spec.workers.resources.requests, ask for fewer workers, or add a node; the message says what no node has",
         "Refused" => {
             "change what the API server's message names: in spec.workers.podTemplate or spec.workers.volumeClaimTemplate, or in what the namespace allows"
         }
-        "CreateContainerConfigError" => "make the secret that the message names, with the key in it, in the job's namespace",
         "SecretMissing" => "make the secret that the message names again, in the job's namespace; nobody can be started without it",
         "SecretRefused" => "correct what is in the secret that the message names: the workers are replaced by themselves then",
         "RolledBack" => {
@@ -57,16 +45,31 @@ pub fn advice(reason: &str, job: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// Kubernetes' own, with whose words the operator says the way out.
+    const IN_THE_MESSAGE: [&str; 10] = [
+        "OOMKilled",
+        "Unschedulable",
+        "CreateContainerConfigError",
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    ];
+
     /// Method: the reasons in the first column of the table in the document.
     #[test]
-    fn every_reason_in_the_document_has_advice() {
+    fn every_reason_in_the_document_has_its_way_out_once() {
         let document = include_str!("../../docs/operator.md");
         let table = document.lines().skip_while(|line| !line.starts_with("| reason of `Stalled` |")).skip(2);
         let cells: Vec<&str> = table.take_while(|line| line.starts_with('|')).filter_map(|line| line.split('|').nth(1)).collect();
         let reasons: Vec<&str> = cells.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
         assert!(reasons.len() > 5, "the table is not there any more: {reasons:?}");
-        let without: Vec<_> = reasons.iter().filter(|reason| advice(reason, "flights").is_none()).collect();
-        assert!(without.is_empty(), "no advice for {without:?}");
+        for reason in reasons {
+            assert_eq!(advice(reason, "flights").is_none(), IN_THE_MESSAGE.contains(&reason), "{reason}");
+        }
         assert_eq!(advice("AllShardsRun", "flights"), None);
         assert!(advice("CrashLoopBackOff", "flights").unwrap().contains("`kubectl forebay logs flights --previous`"));
     }

@@ -12,6 +12,8 @@ use kube::{Api, Client, Config, Resource, ResourceExt};
 
 /// By this name the API server knows which fields were changed by this program.
 const FIELD_MANAGER: &str = "kubectl-forebay";
+/// Where the operator of a job is that no operator has looked at.
+const OPERATOR_NAMESPACE: &str = "forebay-system";
 /// More jobs than anybody reads the names of.
 const NAMES_MAX: usize = 20;
 
@@ -20,12 +22,13 @@ pub struct Cluster {
     client: Client,
     /// The namespace of the jobs.
     pub namespace: String,
-    operator_namespace: String,
+    /// The operator's, if it is not the one that the job's status names.
+    operator_namespace: Option<String>,
 }
 
 impl Cluster {
     /// By the kubeconfig, as kubectl does it.
-    pub async fn connect(context: Option<&str>, namespace: Option<String>, operator_namespace: String) -> anyhow::Result<Self> {
+    pub async fn connect(context: Option<&str>, namespace: Option<String>, operator_namespace: Option<String>) -> anyhow::Result<Self> {
         let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
         let config = match context {
             Some(name) => Config::from_kubeconfig(&options).await.with_context(|| format!("take context {name:?} of the kubeconfig"))?,
@@ -71,21 +74,17 @@ impl Cluster {
         Ok(pods.into_iter().filter(is_its).collect())
     }
 
-    /// The operator's last look at a job. It is asked through the API server, which reaches it whatever network this runs in.
+    /// The last look at a job of the operator that looks after it. It is asked through the API server, which reaches it whatever network this runs in.
     pub async fn look(&self, job: &IngestionJob) -> anyhow::Result<Look> {
-        let leases = Api::<Lease>::namespaced(self.client.clone(), &self.operator_namespace);
-        let lease = leases
-            .get_opt(look::LEASE)
-            .await
-            .map_err(|error| no_look(error, &lease_of(&self.operator_namespace), &self.operator_namespace))?;
+        let named = job.status.as_ref().and_then(|status| status.operator.clone().filter(|name| !name.is_empty()));
+        let namespace = self.operator_namespace.clone().or(named).unwrap_or_else(|| OPERATOR_NAMESPACE.to_owned());
+        let leases = Api::<Lease>::namespaced(self.client.clone(), &namespace);
+        let lease = leases.get_opt(look::LEASE).await.map_err(|error| no_look(error, &lease_of(&namespace), &namespace))?;
         let leader = lease.and_then(|lease| lease.spec?.holder_identity).filter(|holder| !holder.is_empty());
-        let Some(leader) = leader else { bail!(no_leader(&self.operator_namespace)) };
-        let pod = format!("/api/v1/namespaces/{}/pods/{leader}:{}/proxy", self.operator_namespace, look::OPERATOR_PORT);
+        let Some(leader) = leader else { bail!(no_leader(&namespace)) };
+        let pod = format!("/api/v1/namespaces/{namespace}/pods/{leader}:{}/proxy", look::OPERATOR_PORT);
         let request = Request::new(format!("{pod}{}", look::path(&self.namespace))).get(&job.name_any(), &GetParams::default())?;
-        self.client
-            .request(request)
-            .await
-            .map_err(|error| no_look(error, &operator_of(&leader, &self.operator_namespace), &self.operator_namespace))
+        self.client.request(request).await.map_err(|error| no_look(error, &operator_of(&leader, &namespace), &namespace))
     }
 
     /// Changes a job's spec. Returns the job as it is now.

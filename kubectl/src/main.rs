@@ -46,9 +46,9 @@ struct Place {
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
 
-    /// Where the operator runs: it is asked for what `status`, `assignments`, `plan` and `logs --shard` tell
-    #[arg(long, global = true, value_name = "NAME", default_value = "forebay-system", env = "FOREBAY_OPERATOR_NAMESPACE")]
-    operator_namespace: String,
+    /// Where the operator runs: it is asked for what `status`, `assignments`, `plan` and `logs --shard` tell [default: what the job's status names]
+    #[arg(long, global = true, value_name = "NAME", env = "FOREBAY_OPERATOR_NAMESPACE")]
+    operator_namespace: Option<String>,
 }
 
 const EXAMPLES: &str = "\

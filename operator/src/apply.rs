@@ -2,6 +2,7 @@
 //! nothing unless this operator leads for certain.
 
 mod error;
+mod owners;
 mod workers;
 
 use std::collections::BTreeSet;
@@ -265,37 +266,6 @@ impl Applier {
         self.delete::<ConfigMap>(namespace, &name, &DeleteParams::default()).await
     }
 
-    /// Gives an object a finalizer, or takes it away, if nobody has changed the object meanwhile.
-    pub async fn finalizer<K>(&self, object: &K, finalizer: &str, wanted: bool) -> Result<(), ApplyError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-    {
-        let name = object.name_any();
-        let mut all: Vec<&str> = object.finalizers().iter().map(String::as_str).filter(|other| *other != finalizer).collect();
-        all.extend(wanted.then_some(finalizer));
-        let patch = serde_json::json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": all}});
-        let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
-        match api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            // It is looked at again when its change is seen.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-            done => done.map(drop).map_err(|source| cluster(format!("change the finalizers of {} {name}", K::kind(&())), source)),
-        }
-    }
-
-    /// Writes the status of a job or a savepoint. What fails here is tried again with the next look.
-    pub async fn status<K>(&self, object: &K, status: &impl Serialize) -> Result<(), ApplyError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-    {
-        let name = object.name_any();
-        let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
-        let patch = serde_json::json!({
-            "apiVersion": K::api_version(&()), "kind": K::kind(&()), "metadata": {"name": name}, "status": status,
-        });
-        let done = api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await;
-        done.map(drop).map_err(|source| cluster(format!("write the status of {} {name}", K::kind(&())), source))
-    }
-
     /// Tells people. Events are a courtesy: one that is lost is logged and not repeated.
     pub async fn tell<K: Resource<DynamicType = ()>>(&self, about: &K, news: News) {
         let _turn = self.turn().await;
@@ -304,9 +274,9 @@ impl Applier {
         }
         tracing::info!(about = about.name_any(), reason = news.reason, "{}", news.note);
         let type_ = if news.is_warning { EventType::Warning } else { EventType::Normal };
-        // The API server takes a kilobyte.
-        let note = news.note.chars().take(1000).collect();
-        let event = Event { type_, reason: news.reason.to_owned(), note: Some(note), action: news.reason.to_owned(), secondary: None };
+        // The API server takes a kilobyte, and an eighth of it as the action. Events of one action are counted as one, with the words of the first.
+        let [note, action] = [1000, 128].map(|length| news.note.chars().take(length).collect());
+        let event = Event { type_, reason: news.reason.to_owned(), note: Some(note), action, secondary: None };
         if let Err(error) = self.recorder().publish(&event, &about.object_ref(&())).await {
             tracing::warn!(%error, "an event was not recorded");
         }

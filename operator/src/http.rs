@@ -1,7 +1,6 @@
 //! `/metrics` (Prometheus), `/healthz`, `/readyz`, and the last look at a job for `kubectl forebay`. Reads and changes nothing. Metrics are listed in
 //! `docs/metrics.md`.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::installation::{Installation, Whose};
 use crate::leader::Leadership;
 use crate::looks::Looks;
 
@@ -32,8 +32,8 @@ pub struct Metrics {
     errors: IntCounter,
     seconds: Histogram,
     deciding: Histogram,
-    /// The jobs as the watch has them, once this operator leads.
-    jobs: OnceLock<Store<IngestionJob>>,
+    /// The jobs as the watch has them, and whose they may be, once this operator leads.
+    jobs: OnceLock<(Store<IngestionJob>, Arc<Installation>)>,
 }
 
 impl Metrics {
@@ -60,20 +60,20 @@ impl Metrics {
         self.deciding.observe(deciding.as_secs_f64());
     }
 
-    /// Tells where the jobs are to be seen, once.
-    pub fn see_jobs(&self, jobs: Store<IngestionJob>) {
+    /// Tells where the jobs are to be seen, and which of them are this operator's, once.
+    pub fn see_jobs(&self, jobs: Store<IngestionJob>, installation: Arc<Installation>) {
         // A second time there is nothing new to tell: a process leads once.
-        drop(self.jobs.set(jobs));
+        drop(self.jobs.set((jobs, installation)));
     }
 
     /// Whether all jobs there are have been seen, and all else before.
     fn sees_jobs(&self) -> bool {
-        self.jobs.get().is_some_and(|jobs| jobs.wait_until_ready().now_or_never().is_some_and(|seen| seen.is_ok()))
+        self.jobs.get().is_some_and(|(jobs, _)| jobs.wait_until_ready().now_or_never().is_some_and(|seen| seen.is_ok()))
     }
 
     /// The uid of a job that there is.
     fn uid_of(&self, namespace: &str, name: &str) -> Option<String> {
-        self.jobs.get()?.get(&ObjectRef::new(name).within(namespace))?.uid()
+        self.jobs.get()?.0.get(&ObjectRef::new(name).within(namespace))?.uid()
     }
 
     fn render(&self, leads: bool) -> Result<String, prometheus::Error> {
@@ -86,24 +86,33 @@ impl Metrics {
         let leader = IntGauge::new("forebay_operator_leader", "1 while this operator leads, and sees all jobs.")?;
         leader.set(i64::from(leads && self.sees_jobs()));
         registry.register(Box::new(leader))?;
-        let jobs = IntGaugeVec::new(Opts::new("forebay_operator_jobs", "Jobs by phase."), &["phase"])?;
-        for (phase, count) in self.phases() {
-            jobs.with_label_values(&[phase]).set(count);
+        let jobs = IntGaugeVec::new(Opts::new("forebay_operator_jobs", "Jobs that this installation looks after, by phase."), &["phase"])?;
+        let others = Opts::new("forebay_operator_jobs_of_others", "Jobs that another installation looks after, by its namespace.");
+        let others = IntGaugeVec::new(others, &["operator"])?;
+        for job in self.jobs.get().into_iter().flat_map(|(jobs, _)| jobs.state()) {
+            match self.other_of(&job) {
+                Some(other) => others.with_label_values(&[other]).inc(),
+                None => jobs.with_label_values(&[phase(&job)]).inc(),
+            }
         }
         registry.register(Box::new(jobs))?;
+        registry.register(Box::new(others))?;
         let mut buffer = Vec::new();
         TextEncoder::new().encode(&registry.gather(), &mut buffer)?;
         Ok(String::from_utf8_lossy(&buffer).into_owned())
     }
 
-    fn phases(&self) -> BTreeMap<String, i64> {
-        let mut counts = BTreeMap::new();
-        for job in self.jobs.get().into_iter().flat_map(Store::state) {
-            let phase = job.status.as_ref().and_then(|status| status.phase);
-            *counts.entry(phase.map_or("Unknown".to_owned(), |phase| format!("{phase:?}"))).or_default() += 1;
+    fn other_of<'a>(&self, job: &'a IngestionJob) -> Option<&'a str> {
+        match self.jobs.get()?.1.whose(job) {
+            Whose::Anothers(other) => Some(other),
+            Whose::Ours | Whose::Nobodys => None,
         }
-        counts
     }
+}
+
+fn phase(job: &IngestionJob) -> String {
+    let phase = job.status.as_ref().and_then(|status| status.phase);
+    phase.map_or("Unknown".to_owned(), |phase| format!("{phase:?}"))
 }
 
 /// Serves on `address` until the process ends. `Err` when the address cannot be had.
@@ -159,19 +168,21 @@ mod tests {
 
     use super::*;
 
-    /// Method: two jobs are put into the store that a watch fills, and three looks are counted.
+    /// Method: three jobs, one of them another installation's, are put into the store that a watch fills, and three looks are counted.
     #[test]
     fn the_metrics_tell_of_looks_and_of_jobs_by_their_phase() {
         let metrics = Metrics::new();
         assert!(metrics.render(false).unwrap().contains("\nforebay_operator_leader 0\n"));
         let (store, mut writer) = reflector::store::<IngestionJob>();
         writer.apply_watcher_event(&watcher::Event::Init);
-        for (name, status) in [("a", "{\"phase\": \"Running\"}"), ("b", "{}")] {
+        let running = "{\"phase\": \"Running\"}";
+        let of_another = "{\"phase\": \"Running\", \"operator\": \"two\"}";
+        for (name, status) in [("a", running), ("b", "{}"), ("c", of_another)] {
             let status: serde_json::Value = serde_json::from_str(status).unwrap();
             let job = serde_json::json!({"metadata": {"name": name, "namespace": "n"}, "spec": spec(), "status": status});
             writer.apply_watcher_event(&watcher::Event::InitApply(serde_json::from_value(job).unwrap()));
         }
-        metrics.see_jobs(store);
+        metrics.see_jobs(store, Arc::new(Installation::new("one")));
         assert!(metrics.render(true).unwrap().contains("\nforebay_operator_leader 0\n"), "it has not seen all of them");
         writer.apply_watcher_event(&watcher::Event::InitDone);
         for failed in [false, true, false] {
@@ -182,6 +193,7 @@ mod tests {
             "forebay_operator_leader 1",
             "forebay_operator_jobs{phase=\"Running\"} 1",
             "forebay_operator_jobs{phase=\"Unknown\"} 1",
+            "forebay_operator_jobs_of_others{operator=\"two\"} 1",
             "forebay_operator_reconciles_total 3",
             "forebay_operator_reconcile_errors_total 1",
             "forebay_operator_reconcile_seconds_bucket{le=\"0.001\"} 0",
@@ -200,7 +212,7 @@ mod tests {
         let ready = |is_in_touch, leads| readiness(is_in_touch, leads, metrics.sees_jobs()).0 == StatusCode::OK;
         assert!(ready(true, false) && !ready(false, false) && !ready(true, true));
         let (store, mut writer) = reflector::store::<IngestionJob>();
-        metrics.see_jobs(store);
+        metrics.see_jobs(store, Arc::new(Installation::new("one")));
         writer.apply_watcher_event(&watcher::Event::Init);
         assert!(ready(true, false) && !ready(true, true));
         writer.apply_watcher_event(&watcher::Event::InitDone);

@@ -53,6 +53,11 @@ impl Looks {
         }
     }
 
+    /// Forgets a job that another installation looks after: what was seen of it is no longer so.
+    pub fn forget(&self, job: &IngestionJob) {
+        self.kept().remove(&key(job));
+    }
+
     /// The last look at a job with this uid.
     pub fn of(&self, namespace: &str, name: &str, uid: &str, now: Instant) -> Option<Look> {
         let kept = self.kept();
@@ -105,6 +110,7 @@ fn worker(worker: &plan::Worker) -> Worker {
         PodState::Starting => "starting",
         PodState::Ready => "ready",
         PodState::Ending => "ending",
+        PodState::Stuck => "stuck",
         PodState::Over => "over",
     };
     let silent = match &worker.answer {
@@ -120,7 +126,7 @@ fn worker(worker: &plan::Worker) -> Worker {
         revision: worker.template.clone(),
         state: state.to_owned(),
         restarts: worker.restarts,
-        trouble: worker.trouble.as_ref().map(|trouble| shortened(format!("{}: {}", trouble.reason, trouble.message))),
+        trouble: worker.trouble.as_ref().map(|trouble| shortened(format!("{}: {}", trouble.reason, trouble.words()))),
         silent_millis: silent,
         version: assignment.map_or(0, |assignment| assignment.version),
         assigned: assignment.map(|assignment| assignment.shards.clone()).unwrap_or_default(),
@@ -138,6 +144,7 @@ fn shard(shard: &v1::Shard) -> Shard {
         freshness_millis: shard.freshness_millis,
         checkpoint_age_millis: shard.checkpoint_age_millis,
         running_millis: shard.running_millis,
+        load_permille: shard.load_permille,
         failure: Some(shard.failure.clone()).filter(|failure| !failure.is_empty()).map(shortened),
         stalled: shard.stalled,
     }
@@ -184,10 +191,13 @@ fn waits(fleet: &Fleet) -> Vec<String> {
 fn waits_for_worker(worker: &plan::Worker) -> Option<String> {
     let pod = &worker.pod;
     if let Some(trouble) = &worker.trouble {
-        return Some(format!("{pod} does not come up: {}: {}", trouble.reason, trouble.message));
+        return Some(format!("{pod} does not come up: {}: {}", trouble.reason, trouble.words()));
     }
     match (worker.state, &worker.answer) {
         (PodState::Ending, _) => Some(format!("{pod} is being deleted, and releases its shards")),
+        (PodState::Stuck, _) => {
+            Some(format!("{pod} was to be gone by now: its node may be lost, or its kubelet; it is told to release its shards"))
+        }
         (PodState::Over, _) => Some(format!("{pod} has ended, and is replaced")),
         (PodState::Starting | PodState::Ready, Answer::Unheard(_)) => Some(format!("{pod} has not answered yet")),
         (PodState::Starting | PodState::Ready, Answer::Silent(since, _)) => {

@@ -1,12 +1,14 @@
 //! `forebay-operator`: runs `IngestionJob`s in a Kubernetes cluster. Arguments, logging and wiring; the work is in `reconcile.rs`.
 //!
-//! Of several instances one acts, the one that holds the lease: two would only undo each other's assignments, which costs time and no record.
+//! Of several instances one acts, the one that holds the lease: two would only undo each other's assignments, which costs time and no record. Of several
+//! installations, each with a lease of its own, one looks after a job: see `installation.rs`.
 
 mod apply;
 mod certificates;
 mod credentials;
 mod election;
 mod http;
+mod installation;
 mod leader;
 mod looks;
 mod observe;
@@ -38,6 +40,7 @@ use kube::runtime::watcher;
 use crate::apply::{Applier, ApplyError};
 use crate::credentials::Credentials;
 use crate::http::Metrics;
+use crate::installation::Installation;
 use crate::leader::Leadership;
 use crate::looks::Looks;
 use crate::observe::{Observer, START_TIMEOUT, all_seen, api, controller, own_objects, seen};
@@ -109,12 +112,14 @@ async fn look_after_jobs(
         () = stop.clone() => return Ok(()),
         observer = Observer::start(client, namespace, credentials) => observer?,
     };
-    metrics.see_jobs(jobs.store());
+    let installation = Arc::new(Installation::new(client.default_namespace()));
+    metrics.see_jobs(jobs.store(), installation.clone());
     let all = all_seen([seen(&jobs.store()), seen(&savepoints.store())], START_TIMEOUT);
     let context = Arc::new(Context {
         observer,
         applier: Applier::new(client.clone(), name, leadership),
         jobs: jobs.store(),
+        installation,
         worker_image: arguments.worker_image.clone(),
         written: Mutex::new(BTreeMap::new()),
         looks,

@@ -4,6 +4,7 @@
 //! It may be wrong about who is alive: claims make that safe, and the next look puts it right.
 
 pub mod assignment;
+mod balance;
 pub mod letters;
 mod pods;
 mod refused;
@@ -11,6 +12,7 @@ pub mod rewind;
 pub mod rollout;
 pub mod schedule;
 pub mod trend;
+mod trouble;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +28,8 @@ use rollout::{Rollout, Standing};
 use schedule::Calendar;
 
 pub use refused::{Refusal, Refused};
-pub use worker::{Answer, PodState, Secrets, Trouble, Worker};
+pub use trouble::Trouble;
+pub use worker::{Answer, PodState, Secrets, Worker};
 
 /// A worker that is silent for so long loses its shards to others, long before Kubernetes takes its node for lost.
 pub const WORKER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -216,6 +219,7 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
     actions.extend(letters::plan(fleet));
     actions.extend(schedule::plan(&fleet.calendar, fleet.replicas == 0, fleet.goes_back_to()));
     let last = last_checkpoints(fleet);
+    let mut preparation = assignment::Preparation::default();
     match rollout.next(fleet) {
         // Work goes on meanwhile, and whoever takes the job up again has next to no journal to read.
         _ if !last.is_empty() => actions.push(Action::Checkpoint(last)),
@@ -224,12 +228,16 @@ pub fn plan(fleet: &Fleet) -> Vec<Action> {
             let has_letters = matches!(standing, Standing::Bad(_)) && letters::may_have_some(fleet);
             actions.push(Action::Mark { template: fleet.template.clone(), standing, has_letters });
         }
-        None => actions.extend(pods::plan(fleet, &rollout)),
+        None => {
+            let (of_pods, before_more) = pods::plan(fleet, &rollout);
+            actions.extend(of_pods);
+            preparation = before_more;
+        }
     }
     let going = |worker: &Worker| actions.iter().any(|action| matches!(action, Action::DeletePod { uid, .. } if *uid == worker.uid));
     let state = |worker: &Worker| if going(worker) { PodState::Ending } else { worker.state };
     let workers: Vec<Worker> = fleet.workers.iter().map(|worker| Worker { state: state(worker), ..worker.clone() }).collect();
-    let assigned = assignment::plan(&workers, rollout.canary());
+    let assigned = assignment::plan(&workers, rollout.canary(), &preparation);
     let is_marked = actions.iter().any(|action| matches!(action, Action::Mark { .. }));
     actions.extend(letters::note(fleet, rollout.canary().filter(|_| !is_marked), &assigned));
     actions.extend(assigned);

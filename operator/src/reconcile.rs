@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use forebay_crds::job::{DeletionPolicy, StoreSpec};
 use forebay_crds::{Finding, IngestionJob, Path, ValidatedJob, validate};
+use futures::FutureExt;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller;
-use kube::runtime::reflector::Store;
+use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::apply::{Applier, ApplyError};
+use crate::installation::{Installation, Whose};
 use crate::looks::Looks;
 use crate::observe::refusals::Refusals;
 use crate::observe::{Observer, Seen};
@@ -38,17 +40,34 @@ pub struct Context {
     pub applier: Applier,
     /// All jobs, as the watch has them.
     pub jobs: Store<IngestionJob>,
+    /// Whose jobs this operator looks after.
+    pub installation: Arc<Installation>,
     /// The image of workers whose job names none.
     pub worker_image: String,
-    /// When each job's status was last written, by its uid.
+    /// When each job's status was last written, by its uid: those of a moment ago.
     pub written: Mutex<BTreeMap<String, Instant>>,
     /// The last look at each job, for those who ask.
     pub looks: Arc<Looks>,
 }
 
-/// One look at one job.
+impl Context {
+    /// Whether the watch has seen all jobs there are.
+    pub fn sees_jobs(&self) -> bool {
+        self.jobs.wait_until_ready().now_or_never().is_some_and(|seen| seen.is_ok())
+    }
+
+    /// Whether a job that was this installation's when it was seen is so no more.
+    fn is_taken(&self, job: &IngestionJob) -> bool {
+        self.jobs.get(&ObjectRef::from_obj(job)).is_some_and(|job| self.installation.whose(&job) != Whose::Ours)
+    }
+}
+
+/// One look at one job. One of another installation is left alone.
 pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Result<controller::Action, ApplyError> {
     let begin = Instant::now();
+    if !is_ours(&resource, &context).await? {
+        return Ok(controller::Action::await_change());
+    }
     if resource.metadata.deletion_timestamp.is_some() {
         return Box::pin(teardown::reconcile::reconcile(resource, context)).await;
     }
@@ -59,6 +78,8 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     let is_cleaned_up = job.deletion_policy == DeletionPolicy::Delete;
     if is_cleaned_up != resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         context.applier.finalizer(&*resource, FINALIZER, is_cleaned_up).await?;
+        // The job is another version now, and what is written about it names the one that was seen.
+        return Ok(controller::Action::await_change());
     }
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     let (seen, actions, outcome) = look_and_act(&blueprint, &context).await;
@@ -79,6 +100,37 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(again) })
 }
 
+/// Whether this installation looks after a job. One that nobody looks after is claimed, and looked at once that is seen: whoever has claimed it before is seen
+/// then, too.
+async fn is_ours(resource: &IngestionJob, context: &Context) -> Result<bool, ApplyError> {
+    let (uid, job, own) = (resource.uid().unwrap_or_default(), resource.name_any(), context.installation.name());
+    match context.installation.whose(resource) {
+        Whose::Ours => {
+            if context.installation.note(&uid, None) {
+                tracing::info!(job, "the job was handed over to this installation, and is looked after");
+            }
+            Ok(true)
+        }
+        Whose::Nobodys => {
+            Box::pin(context.applier.claim(resource, own)).await?;
+            Ok(false)
+        }
+        Whose::Anothers(other) => {
+            if context.installation.note(&uid, Some(other)) {
+                context.looks.forget(resource);
+                let namespace = resource.namespace().unwrap_or_default();
+                tracing::warn!(
+                    job,
+                    namespace,
+                    "the job is left alone: the installation in namespace {other} looks after it. If that one is gone for good, hand it over: \
+                     kubectl patch ingestionjob {job} -n {namespace} --subresource=status --type=merge -p '{{\"status\":{{\"operator\":\"{own}\"}}}}'"
+                );
+            }
+            Ok(false)
+        }
+    }
+}
+
 /// A manifest that cannot work changes nothing: what is in force goes on, and whoever is lost is replaced.
 async fn look_after(resource: &IngestionJob, context: &Context, verdict: &Verdict) -> Result<controller::Action, ApplyError> {
     let Some(blueprint) = context.observer.in_force(resource) else {
@@ -96,7 +148,8 @@ async fn look_after(resource: &IngestionJob, context: &Context, verdict: &Verdic
 async fn look_and_act(blueprint: &Blueprint, context: &Context) -> (Seen, Vec<Action>, Result<(), ApplyError>) {
     context.observer.forget_gone();
     let seen = context.observer.look(blueprint).await;
-    if blueprint.is_paused() {
+    // The workers' answers may have been waited for.
+    if blueprint.is_paused() || context.is_taken(&blueprint.resource) {
         return (seen, Vec::new(), Ok(()));
     }
     let actions = plan(&seen.fleet);
@@ -165,6 +218,9 @@ async fn write(
         return Ok(());
     }
     Box::pin(context.applier.status(resource, &status)).await?;
-    context.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, Instant::now());
+    let mut written = context.written.lock().unwrap_or_else(PoisonError::into_inner);
+    // One that was written long ago is as one that was never written.
+    written.retain(|_, at| at.elapsed() < FIGURES_INTERVAL);
+    written.insert(uid, Instant::now());
     Ok(())
 }

@@ -2,7 +2,6 @@
 
 mod events;
 mod secrets;
-mod troubles;
 
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::observe::Seen;
-use crate::plan::Fleet;
 use crate::plan::letters::Letters;
 use crate::plan::rewind::Progress;
-use crate::plan::rollout::{Judgement, Rollout, judge};
+use crate::plan::rollout::{Judgement, Rollout, Standing, judge};
+use crate::plan::{Fleet, Trouble};
 use crate::resources::PAUSED_ANNOTATION;
 
 pub use events::{News, news, words};
@@ -24,6 +23,9 @@ pub use events::{News, news, words};
 /// So much later than it was a checkpoint may seem to have been taken: a worker's answer may be two seconds on its way, those of the others are waited for
 /// as long, and status times have whole seconds. A checkpoint that is newer by less than that is seldom, and nobody reads it so exactly.
 const CHECKPOINT_PRECISION: Duration = Duration::from_secs(5);
+
+/// The reason of a job that runs on fewer workers than it should.
+const WORKER_MISSING: &str = "WorkerMissing";
 
 /// How a job is, in one word, one reason and one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,14 +126,20 @@ impl Verdict {
         // Before anything is in force the manifest may change at any time, and some may still work by what it said before.
         let follows = |template: &str| fleet.workers.iter().all(|worker| !worker.is_live() || worker.template == template);
         let is_outdated = matches!(Rollout::of(fleet), Rollout::First { template } if !follows(template));
-        if fleet.all_run() && !is_outdated {
-            let shards = fleet.running().len();
-            return Self::new(Phase::Running, "AllShardsRun", format!("all {shards} shards process"));
-        }
         let live = fleet.workers.iter().filter(|worker| worker.is_live());
-        let mut others = live.clone().filter(|worker| canary != Some(worker.template.as_str()));
-        if let Some((worker, trouble)) = others.find_map(|worker| Some((worker, worker.trouble.as_ref()?))) {
-            return Self::new(Phase::Stalled, &trouble.reason, format!("pod {}: {}", worker.pod, troubles::words(trouble)));
+        let ready = live.clone().filter(|worker| worker.heard().is_some()).count();
+        let mut others = live.filter(|worker| canary != Some(worker.template.as_str()));
+        let trouble = others.find_map(|worker| Some((worker.pod.as_str(), worker.trouble.as_ref()?)));
+        let words = |(pod, trouble): (&str, &Trouble)| format!("pod {pod}: {}", trouble.words());
+        if fleet.all_run() && !is_outdated {
+            let all = format!("all {} shards process", fleet.running().len());
+            return match trouble.map(words) {
+                Some(why) => Self::new(Phase::Running, WORKER_MISSING, format!("{all}, on {ready} of {} workers; {why}", fleet.replicas)),
+                None => Self::new(Phase::Running, "AllShardsRun", all),
+            };
+        }
+        if let Some((_, why)) = trouble {
+            return Self::new(Phase::Stalled, &why.reason, trouble.map(words).unwrap_or_default());
         }
         if let Some(failed) = owned().find(|shard| !shard.failure.is_empty()) {
             let message = format!("shard {} failed and is tried again: {}", failed.shard, failed.failure);
@@ -140,7 +148,6 @@ impl Verdict {
         if is_outdated && fleet.all_run() {
             return Self::new(Phase::Starting, "WorkersFollow", "workers that were made from an earlier manifest are replaced");
         }
-        let ready = live.filter(|worker| worker.heard().is_some()).count();
         match fleet.shards() {
             Some(shards) => Self::new(
                 Phase::Starting,
@@ -221,6 +228,7 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
     let lag: u64 = heard().flat_map(|said| &said.owned).map(|shard| shard.lag_records).sum();
     IngestionJobStatus {
         observed_generation: generation,
+        operator: old.operator,
         phase: Some(verdict.phase),
         conditions,
         lag_records: heard().next().map(|_| i64::try_from(lag).unwrap_or(i64::MAX)),
@@ -232,11 +240,17 @@ pub fn status(job: &IngestionJob, verdict: &Verdict, seen: Option<&Seen>, now: T
         replicas: seen.map(|seen| seen.fleet.workers.iter().filter(|worker| worker.is_live()).count() as i32),
         revision: seen.map(|seen| Rollout::of(&seen.fleet).in_force().to_owned()),
         selector: seen.map(|seen| seen.selector.clone()),
-        has_state: old.has_state || seen.is_some_and(|seen| !seen.fleet.running().is_empty()),
+        has_state: old.has_state || seen.is_some_and(|seen| has_state(&seen.fleet)),
+        shards: seen.and_then(|seen| seen.fleet.shards()).or(old.shards),
         rewind: seen.map_or_else(|| old.rewind.clone(), |seen| rewind(old.rewind.as_ref(), &seen.fleet, now)),
         stopping: (verdict.phase == Phase::Suspending).then(|| old.stopping.clone().unwrap_or(Time(now))),
         last_checkpoint: last_checkpoint(old.last_checkpoint, heard().flat_map(|said| &said.owned), now),
     }
+}
+
+/// Whether a worker has come so far that its job has a number of shards, or a revision was once in force, whatever has become of the status since.
+fn has_state(fleet: &Fleet) -> bool {
+    fleet.shards().is_some() || fleet.configs.values().any(|config| matches!(config.standing, Standing::Good(_)))
 }
 
 /// A rewind that is no longer asked for is remembered: it was the last one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use forebay_crds::savepoint::SavepointPhase;
 
-use crate::plan::{Fleet, Refused, Task};
+use crate::plan::{Fleet, Refused, Task, Trouble};
 
 /// A pod that failed so often will not do better.
 const RESTARTS_MAX: u32 = 5;
@@ -87,7 +87,7 @@ pub fn step(sight: &Sight) -> (Option<Progress>, Step) {
         }
         (Some(Task::Refused(why)), _) => return (progress(SavepointPhase::Failed, "CopyFailed", why.clone()), Step::CleanUp),
         (Some(Task::Working(restarts, trouble)), _) => {
-            let message = trouble.as_ref().map_or("the checkpoints are being copied".to_owned(), |trouble| trouble.message.clone());
+            let message = trouble.as_ref().map_or("the checkpoints are being copied".to_owned(), Trouble::words);
             if *restarts >= RESTARTS_MAX && trouble.is_some() {
                 return (progress(SavepointPhase::Failed, "CopyFailed", message), Step::CleanUp);
             }

@@ -5,7 +5,7 @@ pub mod reconcile;
 
 use std::time::Duration;
 
-use crate::plan::{Task, Trouble};
+use crate::plan::Task;
 
 /// A pod that is stuck for so long is on a lost node: what it may still do to the job's journal hurts nobody.
 const PODS_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ pub fn step(sight: &Sight) -> Step {
     };
     if sight.age > DEADLINE {
         let why = match trouble {
-            Some(Trouble { message, .. }) => format!(": {message}"),
+            Some(trouble) => format!(": {}", trouble.words()),
             None if sight.is_copied => ": a savepoint of it is still being copied".to_owned(),
             None => String::new(),
         };
@@ -71,6 +71,7 @@ mod tests {
     //! Method: what may be seen, and what is done about it.
 
     use super::*;
+    use crate::plan::Trouble;
 
     fn sight(age: u64, pods: &[&str], has_pods: bool, cleaner: Option<Task>) -> Sight {
         let pods = pods.iter().map(|pod| (*pod).to_owned()).collect();

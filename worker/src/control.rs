@@ -268,6 +268,7 @@ fn described(shard: ShardId, status: ShardStatus) -> v1::Shard {
         books_at_start: status.began.map(|(_, at_start)| books(at_start)),
         freshness_millis,
         checkpoint_taken_millis: status.checkpoint_taken.map(|at| at.elapsed().as_millis() as u64),
+        load_permille: status.load.and_then(|load| load.permille()),
     }
 }
 

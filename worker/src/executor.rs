@@ -20,6 +20,7 @@ use forebay_engine::worker::{Attempt, Event};
 use crate::clock::Clock;
 use crate::freshness::{Batch, Freshness};
 use crate::helpers::{Task, panic_text};
+use crate::load::Load;
 use crate::snapshots::Snapshots;
 use crate::status::Status;
 use crate::watched::Watched;
@@ -234,6 +235,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             (status.phase, status.stalled, status.failure) = ("running", false, None);
             status.committed(head, 0);
             status.began = Some((Instant::now(), head.books));
+            status.load = Some(Load::since(Instant::now()));
         });
         Ok(())
     }
@@ -246,7 +248,7 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             return Ok(0);
         }
         let now = self.shared.clock.now();
-        let (state, bytes_max) = (&mut slot.shard, self.shared.epoch_bytes_max);
+        let (state, bytes_max, begin) = (&mut slot.shard, self.shared.epoch_bytes_max, Instant::now());
         let (mut failure, mut batch) = (None, Batch::default());
         let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| {
             batch.read(record.input, record.partition, record.timestamp);
@@ -264,6 +266,9 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             return Err(Failure::Passing(error.to_string()));
         }
         let records = read?;
+        let end = Instant::now();
+        // To look for records in vain is no work.
+        let busy = if records > 0 { end - begin } else { Duration::ZERO };
         if records > 0 && !slot.dirty {
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
@@ -282,7 +287,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
         let waits = slot.freshness.after(&batch, &progress, self.shared.clock.now());
         self.shared.status.update(shard, |status| {
             (status.progress, status.uncommitted_records, status.cache_bytes) = (progress, uncommitted, cache_bytes);
-            status.waits = waits.map(|millis| (Instant::now(), millis));
+            status.waits = waits.map(|millis| (end, millis));
+            status.load.iter_mut().for_each(|load| load.add(busy, end));
         });
         Ok(records)
     }
@@ -295,11 +301,16 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             }
         }
         tracing::debug!(%shard, "seal begins");
+        let begin = Instant::now();
         let sealed = slot.shard.seal(owner, self.shared.clock.now(), annotations);
         tracing::debug!(%shard, "seal ends");
         slot.sealed_bytes = sealed.as_ref().map_or(0, |sealed| sealed.journal.iter().map(|chunk| chunk.len() as u64).sum());
         let uncommitted = uncommitted(&slot.shard);
-        self.shared.status.update(shard, |status| status.uncommitted_records = uncommitted);
+        let end = Instant::now();
+        self.shared.status.update(shard, |status| {
+            status.uncommitted_records = uncommitted;
+            status.load.iter_mut().for_each(|load| load.add(end - begin, end));
+        });
         (slot.dirty, slot.full) = (false, false);
         let _ = self.shared.events.send(Event::Sealed(shard, attempt, sealed));
         Ok(())
@@ -308,11 +319,13 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
     fn confirm(&mut self, shard: ShardId, epoch: Epoch, journal: JournalOffset) -> Result<(), Failure> {
         let slot = self.slots.get_mut(&shard).expect("the caller just looked it up");
         tracing::debug!(%shard, "apply begins");
+        let begin = Instant::now();
         slot.shard.committed(epoch, journal)?;
         tracing::debug!(%shard, "apply ends");
-        let (head, uncommitted) = (slot.shard.head(), uncommitted(&slot.shard));
+        let (head, uncommitted, end) = (slot.shard.head(), uncommitted(&slot.shard), Instant::now());
         self.shared.status.update(shard, |status| {
             status.uncommitted_records = uncommitted;
+            status.load.iter_mut().for_each(|load| load.add(end - begin, end));
             status.committed(head, std::mem::take(&mut slot.sealed_bytes));
         });
         self.shared.snapshots.committed(shard, slot.attempt, &slot.shard);

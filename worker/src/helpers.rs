@@ -34,9 +34,14 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crossbeam_channel::unbounded;
+    use std::time::Duration;
+
+    use crossbeam_channel::{RecvTimeoutError, unbounded};
 
     use super::*;
+
+    /// A thread that is there takes a task at once, however busy the machine is.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// `spec.checkpoint.maxConcurrent` is such a count.
     #[test]
@@ -48,7 +53,7 @@ mod tests {
             let (say, gate) = (say.clone(), gate.clone());
             let task = move || {
                 say.send(("begins", number)).unwrap();
-                gate.recv().unwrap();
+                gate.recv_timeout(PATIENCE).unwrap();
                 say.send(("ends", number)).unwrap();
                 assert!(number > 0, "the first one panics");
             };
@@ -56,7 +61,12 @@ mod tests {
         }
         drop((tasks, say));
         let (mut running, mut begun) = (0, 0);
-        for (what, number) in std::iter::from_fn(|| said.recv().ok()) {
+        let next = || match said.recv_timeout(PATIENCE) {
+            Ok(news) => Some(news),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("tasks wait, and no thread takes them"),
+        };
+        for (what, number) in std::iter::from_fn(next) {
             if what == "ends" {
                 running -= 1;
                 continue;

@@ -14,6 +14,7 @@ pub mod fetch;
 mod freshness;
 mod helpers;
 pub mod http;
+pub mod load;
 pub mod prefetch;
 pub mod restorer;
 mod restores;

@@ -10,6 +10,8 @@ use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::log::InputProgress;
 use forebay_engine::worker::Report;
 
+use crate::load::Load;
+
 /// One shard, as last seen.
 #[derive(Clone, Debug, Default)]
 pub struct ShardStatus {
@@ -47,6 +49,8 @@ pub struct ShardStatus {
     pub failure: Option<String>,
     /// When this process had it running, and its books then; absent while it does not run.
     pub began: Option<(Instant, Books)>,
+    /// What part of its thread's time it takes; absent while it does not run.
+    pub load: Option<Load>,
 }
 
 impl ShardStatus {

@@ -2,7 +2,7 @@
 //! that (expressions, the fields of pods, schedules, what two places far apart say) is refused by [`crate::validate()`], in the operator.
 //!
 //! The API server takes no definition whose rules might cost too much, by the largest lists and texts that the schema allows. So whatever a rule looks at
-//! has a limit beside its field, or in [`LIMITS`].
+//! has a limit beside its field, or in [`LIMITS_OF_JOBS`].
 
 use std::fmt::Display;
 
@@ -12,14 +12,14 @@ use crate::quantity::{ByteSize, SIZE_WAY_OUT, TIME_WAY_OUT, TimeSpan};
 use crate::validate::limits;
 
 /// A place in the schema (`[]`: each element of a list, `{}`: each value of a map; empty: the whole object), a rule, and what to do when it does not hold.
-pub(super) struct Rule {
+struct Rule {
     at: &'static str,
     rule: String,
     message: String,
 }
 
-/// What a type cannot say of its fields.
-const LIMITS: [(&str, &str, u32); 4] = [
+/// What the types of a job cannot say of their fields.
+const LIMITS_OF_JOBS: [(&str, &str, u32); 4] = [
     ("spec.pipeline[].route", "minItems", 1),
     ("spec.pipeline[].route", "maxItems", limits::ROUTES_MAX),
     ("spec.kafka.propertiesFrom{}.env", "minLength", 1),
@@ -50,32 +50,41 @@ static PATTERNS: [(&str, &str); 14] = [
     ("^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", "write a name of the IANA database, such as Europe/Berlin, or leave it out for UTC"),
 ];
 
-/// Adds rules, limits and the words for patterns to a schema.
-pub(super) fn add(schema: &mut Value, rules: Vec<Rule>) {
-    for (at, limit, number) in LIMITS {
-        if let Some(field) = place(schema, at) {
-            field[limit] = number.into();
-        }
+/// Adds limits to the schema of jobs, then all else that [`add`] adds.
+pub(super) fn add_to_jobs(schema: &mut Value) {
+    for (at, limit, number) in LIMITS_OF_JOBS {
+        place(schema, at)[limit] = number.into();
     }
+    add(schema, of_jobs());
+}
+
+/// Adds to the schema of savepoints what [`add`] does.
+pub(super) fn add_to_savepoints(schema: &mut Value) {
+    add(schema, of_savepoints());
+}
+
+/// Adds rules and the words for patterns to a schema.
+fn add(schema: &mut Value, rules: Vec<Rule>) {
     put_patterns_into_words(schema);
     for Rule { at, rule, message } in rules {
-        let place = place(schema, at).expect("a test makes all definitions: rules lie where there is something");
-        push(place, &rule, &message);
+        push(place(schema, at), &rule, &message);
     }
 }
 
-pub(super) fn of_savepoints() -> Vec<Rule> {
+fn of_savepoints() -> Vec<Rule> {
     vec![name_is_short(), new("", "self.spec.job == oldSelf.spec.job", "spec.job cannot change; make another savepoint")]
 }
 
-pub(super) fn of_jobs() -> Vec<Rule> {
+fn of_jobs() -> Vec<Rule> {
     [vec![name_is_short()], frozen(), systems(), state(), topics(), pipeline(), ranges()].into_iter().flatten().collect()
 }
 
 /// What is bound up with a job's state. `oldSelf` is there when an object is changed, not when it is made.
 fn frozen() -> Vec<Rule> {
     let begun = "has(oldSelf.status) && has(oldSelf.status.hasState) && oldSelf.status.hasState";
-    let shards = "(has(self.spec.shards) ? self.spec.shards : 0) == (has(oldSelf.spec.shards) ? oldSelf.spec.shards : 0)";
+    // A number that is not written is not changed: it was found at the first start.
+    let shards = "!has(self.spec.shards) || (has(oldSelf.status.shards) ? self.spec.shards == oldSelf.status.shards : has(oldSelf.spec.shards) && \
+                  self.spec.shards == oldSelf.spec.shards)";
     let same = "n.name == o.name && n.topic == o.topic && \
                 (has(n.partitioner) ? n.partitioner : 'murmur2') == (has(o.partitioner) ? o.partitioner : 'murmur2')";
     let inputs =
@@ -83,8 +92,8 @@ fn frozen() -> Vec<Rule> {
     vec![
         new(
             "",
-            format!("!({begun}) || {shards}"),
-            "spec.shards is frozen since the job has state, which is divided by it; set it back, or make a job of another name with the new number",
+            format!("!({begun}) || ({shards})"),
+            "spec.shards is frozen since the job has state, which is divided by it; write what status.shards says, or make a job of another name with the new number",
         ),
         new(
             "",
@@ -305,20 +314,21 @@ fn push(schema: &mut Value, rule: &str, message: &str) {
     }
 }
 
-/// `None` where there is nothing.
-fn place<'a>(schema: &'a mut Value, at: &str) -> Option<&'a mut Value> {
+fn place<'a>(schema: &'a mut Value, at: &str) -> &'a mut Value {
+    fn inner<'a>(schema: &'a mut Value, name: &str) -> &'a mut Value {
+        schema.get_mut(name).expect("a test makes all definitions: rules lie where there is something")
+    }
     let mut place = schema;
     for step in at.split('.').filter(|step| !step.is_empty()) {
-        let name = step.trim_end_matches("[]").trim_end_matches("{}");
-        place = place.get_mut("properties")?.get_mut(name)?;
+        place = inner(inner(place, "properties"), step.trim_end_matches("[]").trim_end_matches("{}"));
         if step.ends_with("[]") {
-            place = place.get_mut("items")?;
+            place = inner(place, "items");
         }
         if step.ends_with("{}") {
-            place = place.get_mut("additionalProperties")?;
+            place = inner(place, "additionalProperties");
         }
     }
-    Some(place)
+    place
 }
 
 #[cfg(test)]

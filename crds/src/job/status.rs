@@ -11,6 +11,9 @@ pub struct IngestionJobStatus {
     /// The generation of the spec that all this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The installation of the operator that looks after the job: the namespace of its lease. Others leave the job alone. Writing another name hands the job over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
     /// The job in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
@@ -36,9 +39,12 @@ pub struct IngestionJobStatus {
     /// The labels of the worker pods, as the scale subresource wants them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
-    /// Whether shards have run, so that there is state: from then on `spec.shards` and `spec.inputs` are frozen.
+    /// Whether workers have begun, so that there is state: from then on `spec.shards` and `spec.inputs` are frozen.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_state: bool,
+    /// How many shards the job has, if workers have begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
     /// The rewind that `spec.state.rewind` asks for, or the last one that it asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rewind: Option<RewindStatus>,

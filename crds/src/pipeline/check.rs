@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Csv, Dedup, FieldRule, FieldType, Format, Parse, ROUTES_MAX, Route, Step, Upsert};
 
+/// The longest name of a table, or of a field that a profile is put into: as long as a topic's may be.
+const NAME_MAX: usize = 249;
+
 /// Something wrong in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -64,23 +67,23 @@ impl Step {
             Step::Dedup(step) => check_dedup(step, &path, &mut findings),
             Step::Upsert(step) => check_upsert(step, &path, &mut findings),
             Step::Enrich(step) => {
-                if step.into.is_empty() || step.into.contains('.') {
+                if step.into.is_empty() || step.into.len() > NAME_MAX || step.into.contains('.') {
                     findings.add(
                         format!("{path}.into"),
                         format!("{:?} is not the name of a field of the document itself", step.into),
-                        "write a name without dots".into(),
+                        format!("write a name of at most {NAME_MAX} characters without dots"),
                     );
                 }
             }
             Step::Route(routes) => check_routes(routes, &path, &mut findings),
             Step::Remove(_) | Step::Remap(_) | Step::Filter(_) | Step::Emit(_) => {}
         }
-        for topic in self.output_topics() {
-            check_topic(topic, &path, &mut findings);
-        }
         for table in self.tables() {
-            if table.is_empty() || !table.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)) {
-                let help = "use letters, digits, `_` and `-`".into();
+            if table.is_empty()
+                || table.len() > NAME_MAX
+                || !table.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+            {
+                let help = format!("use at most {NAME_MAX} letters, digits, `_` and `-`");
                 findings.add(format!("{path}.table"), format!("{table:?} is no name for a table"), help);
             }
         }
@@ -238,17 +241,5 @@ fn check_routes(routes: &[Route], path: &str, findings: &mut Findings) {
             let message = "`otherwise` stands for what no other route took, so it is the last of several";
             findings.add(path, message.into(), "move it to the end; a lone one is an `emit` step".into());
         }
-    }
-}
-
-/// What Kafka allows: 1 to 249 of `[a-zA-Z0-9._-]`, not `.` or `..`.
-fn check_topic(topic: &str, path: &str, findings: &mut Findings) {
-    let legal = topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !legal || topic.is_empty() || topic.len() > 249 || topic == "." || topic == ".." {
-        findings.add(
-            format!("{path}.emit.topic"),
-            format!("{topic:?} is no name for a topic"),
-            "use at most 249 letters, digits, `.`, `_` and `-`".into(),
-        );
     }
 }

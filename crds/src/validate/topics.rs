@@ -22,6 +22,9 @@ pub(super) fn check_topics(spec: &IngestionJobSpec, findings: &mut Vec<Finding>)
     for (index, step) in spec.pipeline.iter().enumerate() {
         for topic in distinct(step.output_topics().into_iter()) {
             let at = || topic_path(step, &topic, Path::spec().key("pipeline").index(index));
+            if let Err(way_out) = names::check_topic(&topic) {
+                findings.push(Finding::new(&at(), format!("{topic:?} is no name for a topic"), way_out));
+            }
             if let Some(input) = reader_of(spec, &topic) {
                 let message = format!("{topic:?} is read as spec.inputs[{input}] and written: this loop would never end");
                 findings.push(Finding::new(&at(), message, "write to another topic"));

@@ -130,6 +130,7 @@ pub const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     ("no name for a table", "table: aircraft", "table: air.craft"),
     ("no name for an output", "topic: enriched", "topic: enriched/2013"),
+    ("an output that Kafka keeps for itself", "topic: enriched", "topic: __consumer_offsets"),
     ("no steps", STEPS, "  pipeline: []\n"),
     ("no parse", "    - parse:\n        format: json\n", ""),
     ("steps that put nothing out", STEPS, "  pipeline:\n    - parse: {format: json}\n"),

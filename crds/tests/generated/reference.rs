@@ -53,7 +53,7 @@ fn below(field: &Value, at: &str, page: &mut String) {
 fn rules(field: &Value) -> Vec<String> {
     let places = [field, &field["items"], &field["additionalProperties"]];
     let all = places.into_iter().flat_map(|place| place["x-kubernetes-validations"].as_array().into_iter().flatten());
-    let rules = all.filter(|rule| !rule["rule"].as_str().is_some_and(|rule| rule.starts_with("self.matches(") && !rule.contains('?')));
+    let rules = all.filter(|rule| !rule["rule"].as_str().is_some_and(|rule| rule.starts_with("self.matches(") && !rule.contains(" ? ")));
     let messages = rules.filter_map(|rule| rule["message"].as_str());
     messages.map(|message| format!(" Refused: “{}”.", message.split_whitespace().collect::<Vec<_>>().join(" "))).collect()
 }

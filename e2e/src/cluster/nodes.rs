@@ -41,6 +41,17 @@ impl Nodes {
         signal(&format!("POD_NAME={pod}"), name)
     }
 
+    /// Freezes a node's kubelet with `STOP`, and thaws it with `CONT`: what runs on the node goes on meanwhile, and nobody is told of it.
+    pub fn signal_kubelet(&self, node: &str, name: &str) -> Result<()> {
+        let is_it = |process: &Path| {
+            let line = fs::read(process.join("cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0);
+            words.next().is_some_and(|program| program.ends_with(b"kubelet"))
+                && words.any(|word| word == format!("--hostname-override={node}").as_bytes())
+        };
+        send(&processes(is_it)?, &format!("kubelet of {node}"), name)
+    }
+
     fn call(&self, command: &str, node: &str) -> Result<()> {
         let number = node.strip_prefix('n').with_context(|| format!("{node} is none of the nodes n1, n2..."))?;
         let output =
@@ -52,20 +63,23 @@ impl Nodes {
 
 /// To the one process whose environment has a variable of this value.
 fn signal(variable: &str, name: &str) -> Result<()> {
-    let process = processes_with(variable)?;
-    let [process] = process.as_slice() else { anyhow::bail!("the processes {process:?} have {variable}, and one was to be found") };
-    let sent = Command::new("kill").args(["-s", name, process]).status().context("call kill")?;
-    ensure!(sent.success(), "process {process} was not to be sent {name}");
-    Ok(())
-}
-
-/// The processes of this machine, containers included, whose environment has a variable of this value.
-fn processes_with(variable: &str) -> Result<Vec<String>> {
     let has = |process: &Path| {
         // It may have ended meanwhile.
         let environment = fs::read(process.join("environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
     };
-    let processes = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()).map(|entry| entry.path());
-    Ok(processes.filter(|process| has(process)).filter_map(|process| Some(process.file_name()?.to_str()?.to_owned())).collect())
+    send(&processes(has)?, variable, name)
+}
+
+/// The processes of this machine, containers included, of which this is so.
+fn processes(is_wanted: impl Fn(&Path) -> bool) -> Result<Vec<String>> {
+    let all = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()).map(|entry| entry.path());
+    Ok(all.filter(|process| is_wanted(process)).filter_map(|process| Some(process.file_name()?.to_str()?.to_owned())).collect())
+}
+
+fn send(found: &[String], what: &str, name: &str) -> Result<()> {
+    let [process] = found else { anyhow::bail!("the processes {found:?} are {what}, and one was to be found") };
+    let sent = Command::new("kill").args(["-s", name, process]).status().context("call kill")?;
+    ensure!(sent.success(), "process {process} was not to be sent {name}");
+    Ok(())
 }

@@ -85,6 +85,7 @@ fn head(job: &IngestionJob, now: Timestamp) -> String {
         ("records behind", status.lag_records.map_or_else(dash, |lag| lag.to_string())),
         ("oldest record waits", status.freshness.clone().unwrap_or_else(dash)),
         ("oldest last checkpoint", status.last_checkpoint.as_ref().map_or_else(dash, |at| format!("{} ago", since(at.0, now)))),
+        ("operator", status.operator.clone().unwrap_or_else(dash)),
     ];
     let facts: Vec<String> = facts.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     text.push_str(&format!("\n{}\n", facts.join("; ")));
@@ -102,12 +103,12 @@ fn seen(look: &Look) -> String {
         text.push('\n');
         text.push_str(&table(["POD", "REVISION", "STATE", "RESTARTS", "ANSWERED"], &workers));
     }
-    let mut shards: Vec<(u32, [String; 7])> = look.workers.iter().flat_map(shard_rows).collect();
+    let mut shards: Vec<(u32, [String; 8])> = look.workers.iter().flat_map(shard_rows).collect();
     shards.sort_by_key(|(number, _)| *number);
     if !shards.is_empty() {
-        let rows: Vec<[String; 7]> = shards.into_iter().map(|(_, row)| row).collect();
+        let rows: Vec<[String; 8]> = shards.into_iter().map(|(_, row)| row).collect();
         text.push('\n');
-        text.push_str(&table(["SHARD", "POD", "PHASE", "EPOCH", "LAG", "FRESHNESS", "CHECKPOINT"], &rows));
+        text.push_str(&table(["SHARD", "POD", "PHASE", "EPOCH", "LAG", "FRESHNESS", "LOAD", "CHECKPOINT"], &rows));
     }
     let waits: Vec<String> = look.waits.iter().chain(&look.error).cloned().collect();
     list(&mut text, "In the way", &waits, None);
@@ -124,14 +125,15 @@ fn worker_row(worker: &Worker) -> [String; 5] {
 }
 
 /// What a worker says of its shards; of a silent one, what it said last.
-fn shard_rows(worker: &Worker) -> Vec<(u32, [String; 7])> {
+fn shard_rows(worker: &Worker) -> Vec<(u32, [String; 8])> {
     let said = worker.silent_millis.filter(|millis| *millis > 0).map_or(String::new(), |millis| format!(" ({} ago)", age_millis(millis)));
     let row = |shard: &forebay_api::look::Shard| {
         let checkpoint = shard.checkpoint_age_millis.map_or("none".to_owned(), |millis| format!("{} ago", age_millis(millis)));
         let freshness = shard.freshness_millis.map_or("-".to_owned(), age_millis);
+        let load = shard.load_permille.map_or("-".to_owned(), |load| format!("{} %", load.div_ceil(10)));
         let phase = if shard.stalled { "stalled" } else { shard.phase.as_str() };
         let (number, epoch, lag) = (shard.shard.to_string(), shard.epoch.to_string(), shard.lag_records.to_string());
-        (shard.shard, [number, worker.pod.clone(), format!("{phase}{said}"), epoch, lag, freshness, checkpoint])
+        (shard.shard, [number, worker.pod.clone(), format!("{phase}{said}"), epoch, lag, freshness, load, checkpoint])
     };
     worker.shards.iter().map(row).collect()
 }

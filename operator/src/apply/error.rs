@@ -23,6 +23,12 @@ pub enum ApplyError {
     /// The namespace is being deleted: nothing can be made in it.
     #[error("the namespace is being deleted, and nothing can be made in it")]
     NamespaceEnds,
+    /// The API server keeps no field that its definition does not have.
+    #[error(
+        "claim a job by its status.operator: the API server drops that field, because its definition of IngestionJob is older than this operator; apply that of the \
+         operator's own version"
+    )]
+    OldDefinition,
     /// Pods of a revision are to be made, and its config map does not say how.
     #[error("make a pod of revision {template}: its config map has no {FILE} that can be read; change the job's manifest, and the new revision is taken", FILE = revision::FILE)]
     NoRevision {
@@ -41,7 +47,7 @@ impl ApplyError {
                 }
                 _ => None,
             },
-            Self::Certificate(_) | Self::NotLeading | Self::NamespaceEnds | Self::NoRevision { .. } => None,
+            Self::Certificate(_) | Self::NotLeading | Self::NamespaceEnds | Self::OldDefinition | Self::NoRevision { .. } => None,
         }
     }
 }

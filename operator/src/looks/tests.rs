@@ -85,8 +85,8 @@ fn what_is_waited_for_is_named() {
     check(&fleet(Answer::Silent(Duration::from_secs(7), said(["running", "running"]))), &[&[silent][..], &nobodys].concat());
     check(&fleet(Answer::Unheard(Duration::ZERO)), &["pod-0 has not answered yet"]);
     let mut troubled = fleet(Answer::Unheard(Duration::ZERO));
-    troubled.workers[0].trouble = Some(Trouble { reason: "ErrImagePull".into(), message: "no such image".into() });
-    check(&troubled, &["pod-0 does not come up: ErrImagePull: no such image"]);
+    troubled.workers[0].trouble = Some(Trouble { reason: "Error".into(), message: "no such topic".into() });
+    check(&troubled, &["pod-0 does not come up: Error: no such topic"]);
     troubled.workers[0].trouble = None;
     troubled.workers[0].state = PodState::Ending;
     check(&troubled, &["pod-0 is being deleted, and releases its shards"]);
@@ -129,6 +129,9 @@ fn a_look_tells_who_has_what_and_what_was_decided_last() {
     assert_eq!(looks.of("n", "a", "another", start + Duration::from_secs(3)), None);
     looks.keep(&job("a", "another"), &verdict(), None, &[], start + Duration::from_secs(4));
     assert_eq!(looks.of("n", "a", "another", start + Duration::from_secs(4)).unwrap().decided, None);
+    // Another installation looks after it now.
+    looks.forget(&job("a", "another"));
+    assert_eq!(looks.of("n", "a", "another", start + Duration::from_secs(4)), None);
 }
 
 #[test]

@@ -28,6 +28,8 @@ where
     index: Arc<Mutex<BTreeMap<String, BTreeSet<PlaceOf>>>>,
     /// What this operator has made and the watch has not told of yet: a look that comes right after must not make another one for it.
     made: Arc<Mutex<BTreeMap<PlaceOf, (Instant, Arc<K>)>>>,
+    /// When the last list was begun.
+    listed: Arc<Mutex<Option<Instant>>>,
 }
 
 impl<K> Kept<K>
@@ -36,7 +38,7 @@ where
 {
     /// Of what a watch puts into this store, once it is noted.
     pub(super) fn new(store: Store<K>) -> Self {
-        Self { store, index: Arc::default(), made: Arc::default() }
+        Self { store, index: Arc::default(), made: Arc::default(), listed: Arc::default() }
     }
 
     /// An object that the API server has just taken.
@@ -67,9 +69,12 @@ where
                 let mut index = BTreeMap::new();
                 self.all().iter().for_each(|object| add(&mut index, &**object));
                 *self.index() = index;
-                self.made().clear();
+                // The list may be of a moment before something was made that was made since it was begun.
+                let begun = *self.listed();
+                self.made().retain(|_, (at, _)| begun.is_some_and(|begun| *at >= begun));
             }
-            Event::Init | Event::InitApply(_) => {}
+            Event::Init => *self.listed() = Some(Instant::now()),
+            Event::InitApply(_) => {}
         }
     }
 
@@ -81,6 +86,7 @@ where
             places.into_iter().filter_map(|(namespace, name)| self.store.get(&ObjectRef::new(&name).within(&namespace))).collect();
         untold.retain(|made| found.iter().all(|object| object.meta().uid != made.meta().uid));
         found.extend(untold);
+        found.sort_by_key(|object| object.name_any());
         found
     }
 
@@ -105,6 +111,10 @@ where
     /// As the watch has them.
     pub fn store(&self) -> &Store<K> {
         &self.store
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn index(&self) -> MutexGuard<'_, BTreeMap<String, BTreeSet<PlaceOf>>> {
@@ -207,6 +217,10 @@ mod tests {
         tell(Event::Delete(with_uid("a", "1")));
         assert_eq!(uids(), ["3"], "the end of the one before is not its own");
         [Event::Init, Event::InitDone].into_iter().for_each(&mut tell);
-        assert_eq!(uids(), Vec::<String>::new(), "a new list tells of all there is");
+        assert_eq!(uids(), Vec::<String>::new(), "a list tells of all that there was when it was begun");
+        tell(Event::Init);
+        kept.add_made(with_uid("a", "4"));
+        tell(Event::InitDone);
+        assert_eq!(uids(), ["4"], "it was made since");
     }
 }

@@ -59,5 +59,5 @@ impl Lags {
 /// Of a shard that runs.
 fn sample(shard: &Shard, at: Duration) -> Option<Sample> {
     let books = shard.books.as_ref().filter(|_| shard.running_millis.is_some())?;
-    Some(Sample { at, lag_records: shard.lag_records, records_in: books.records_in })
+    Some(Sample { at, lag_records: shard.lag_records, records_in: books.records_in, rejected: books.rejected })
 }

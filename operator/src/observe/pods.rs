@@ -18,6 +18,9 @@ use crate::resources::{SLOT_LABEL, TEMPLATE_LABEL};
 /// The exit code of `forebay` for what cannot work, however often it is tried.
 const CANNOT_WORK: i32 = 2;
 
+/// Clocks differ a little, and kubelets take a moment.
+const STUCK_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Lets go of what nobody here asks a pod for: most of it, and what it was made from stands in its revision's config map.
 pub(super) fn slim(pod: &mut Pod) {
     let slim_container = |container: Container| {
@@ -50,6 +53,7 @@ pub(super) fn worker(pod: &Pod, answer: Answer, secrets: Secrets, now: Timestamp
         .flat_map(|status| status.conditions.iter().flatten())
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let state = match status.and_then(|status| status.phase.as_deref()) {
+        _ if is_stuck(pod, STUCK_TIMEOUT, now) => PodState::Stuck,
         _ if pod.metadata.deletion_timestamp.is_some() => PodState::Ending,
         Some("Succeeded" | "Failed") => PodState::Over,
         _ if is_ready => PodState::Ready,
@@ -77,18 +81,21 @@ pub(super) fn age(pod: &Pod, now: Timestamp) -> Duration {
     pod.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default()
 }
 
+/// Whether it is still there so long after it was to be gone: its deletion time is that, not when it was asked to end.
+fn is_stuck(pod: &Pod, timeout: Duration, now: Timestamp) -> bool {
+    let ends = pod.metadata.deletion_timestamp.as_ref();
+    ends.is_some_and(|ends| Duration::try_from(now.duration_since(ends.0)).is_ok_and(|since| since > timeout))
+}
+
 /// How far one has come that does one thing and ends.
 pub(super) fn task_of(pod: &Pod, now: Timestamp) -> Task {
-    // The time at which it should have been gone at the latest.
-    let ends = pod.metadata.deletion_timestamp.as_ref();
-    let is_stuck = ends.is_some_and(|ends| Duration::try_from(now.duration_since(ends.0)).is_ok_and(|since| since > REPLACE_TIMEOUT));
     let status = pod.status.as_ref();
     let mut containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
     match status.and_then(|status| status.phase.as_deref()) {
         Some("Succeeded") => Task::Done,
         // Its containers start again by themselves: so it was evicted, or its node was shut down.
         Some("Failed") => Task::Lost,
-        _ if is_stuck => Task::Lost,
+        _ if is_stuck(pod, REPLACE_TIMEOUT, now) => Task::Lost,
         _ => containers.find_map(refusal).map_or_else(|| Task::Working(restarts(pod), trouble(pod)), Task::Refused),
     }
 }
@@ -282,5 +289,18 @@ mod tests {
         assert_eq!(task("Running", Some("2025-12-31T23:59:59Z")), Task::Lost);
         assert_eq!(task("Failed", None), Task::Lost);
         assert_eq!(task("Succeeded", Some("2025-12-31T23:59:59Z")), Task::Done);
+    }
+
+    #[test]
+    fn a_worker_that_was_to_be_gone_by_now_is_stuck() {
+        let state = |ends: Option<&str>| {
+            let pod = serde_json::json!({"metadata": {"name": "p", "deletionTimestamp": ends}, "status": {"phase": "Running"}});
+            let now = "2026-01-01T00:01:00Z".parse().unwrap();
+            worker(&serde_json::from_value(pod).unwrap(), Answer::Unheard(Duration::ZERO), Secrets::default(), now).state
+        };
+        assert_eq!(state(None), PodState::Starting);
+        assert_eq!(state(Some("2026-01-01T00:01:30Z")), PodState::Ending);
+        assert_eq!(state(Some("2026-01-01T00:00:55Z")), PodState::Ending);
+        assert_eq!(state(Some("2026-01-01T00:00:54Z")), PodState::Stuck);
     }
 }

@@ -1,12 +1,13 @@
 //! Which shards belong to which worker: sticky, balanced, versioned. What a worker says that it was given is the truth; nothing is kept here.
 //!
 //! A shard has a new owner only when nobody who answers holds it, so a planned move is a release, then a claim; before it the new owner has prepared
-//! the shard. Who is silent for too long holds nothing.
+//! the shard. So have those who take over from a worker that is about to go. Who is silent for too long holds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use forebay_api::v1::Description;
+use forebay_api::v1::{Description, Prefetched};
 
+use super::balance;
 use super::{Action, Answer, Fleet, PodState, WORKER_TIMEOUT, Worker, fails, timeline};
 
 /// Who holds a shard: the one with the highest version of those who were given it.
@@ -17,13 +18,39 @@ struct Holding<'a> {
     is_assigned: bool,
 }
 
-/// `canary`: workers of this template get one shard, as long as there are others for the rest.
-pub(super) fn plan(workers: &[Worker], canary: Option<&str>) -> Vec<Action> {
-    let timeline = timeline(workers);
+/// Which shards of others each worker should prepare, by its pod.
+pub(super) type Preparation = BTreeMap<String, BTreeSet<u32>>;
+
+/// What others are to prepare before these workers go. Nothing when they have, have failed to, or cannot, and when there are no others.
+pub(super) fn preparation<'a>(fleet: &Fleet, leaving: impl Iterator<Item = &'a Worker>, canary: Option<&str>) -> Preparation {
+    let timeline = fleet.timeline();
+    let leaving: BTreeMap<&str, BTreeSet<u32>> =
+        leaving.map(|worker| (worker.pod.as_str(), worker.heard().map(given).unwrap_or_default())).collect();
+    let stays =
+        |worker: &&Worker| worker.is_live() && !leaving.contains_key(worker.pod.as_str()) && canary != Some(worker.template.as_str());
+    let stay = fleet.workers.iter().filter(stays).filter_map(with_description).filter(|(_, said)| said.timeline == timeline);
+    let mut counts: BTreeMap<&str, (usize, &Description)> =
+        stay.map(|(worker, said)| (worker.pod.as_str(), (given(said).len(), said))).collect();
+    let (mut preparation, mut is_done) = (Preparation::new(), true);
+    for shard in leaving.into_values().flatten() {
+        // Whoever has begun goes on with it.
+        let least = counts.iter_mut().min_by_key(|(_, (count, said))| (prefetched(said, shard).is_none(), *count));
+        let Some((pod, (count, said))) = least else { return Preparation::new() };
+        *count += 1;
+        is_done &= is_prepared(said, shard);
+        preparation.entry((*pod).to_owned()).or_default().insert(shard);
+    }
+    if is_done { Preparation::new() } else { preparation }
+}
+
+/// `canary`: workers of this template get one shard, as long as there are others for the rest. What is to be prepared comes before what is out of balance.
+pub(super) fn plan(workers: &[Worker], canary: Option<&str>, preparation: &Preparation) -> Vec<Action> {
+    let (timeline, version) = (timeline(workers), workers.iter().filter_map(Worker::last).map(highest_version).max().unwrap_or(0) + 1);
+    let mut actions = releases(workers, version);
     let is_of_now = |(_, said): &(&Worker, &Description)| said.timeline == timeline;
     let able: Vec<(&Worker, &Description)> =
         workers.iter().filter(|worker| worker.is_live()).filter_map(with_description).filter(is_of_now).collect();
-    let Some(shards) = able.first().map(|(_, said)| said.shards) else { return Vec::new() };
+    let Some(shards) = able.first().map(|(_, said)| said.shards) else { return actions };
     let is_canary = |worker: &Worker| canary == Some(worker.template.as_str());
     let has_others = able.iter().any(|(worker, _)| !is_canary(worker));
     let trying: BTreeSet<&str> =
@@ -36,29 +63,29 @@ pub(super) fn plan(workers: &[Worker], canary: Option<&str>) -> Vec<Action> {
         }
     }
     let free: Vec<u32> = (0..shards).filter(|shard| !held.contains_key(shard)).collect();
-    let mut actions = Vec::new();
     if free.is_empty() && !is_moving(&held) {
-        let next = next_move(&wanted, &able, &trying, shards);
+        let next = next_move(&wanted, &able, &trying, shards).filter(|_| preparation.is_empty());
         if let Some(Move { shard, from, .. }) = next.as_ref().filter(|next| next.is_prepared)
             && let Some(set) = wanted.get_mut(from)
         {
             set.remove(shard);
-        } else {
-            actions.extend(able.iter().filter_map(|(worker, said)| prefetch(worker, said, next.as_ref())));
+        } else if all_run(&able, shards) {
+            let of_move = next.map(|next| Preparation::from([(next.to.to_owned(), BTreeSet::from([next.shard]))])).unwrap_or_default();
+            let wanted = if preparation.is_empty() { &of_move } else { preparation };
+            actions.extend(able.iter().filter_map(|(worker, said)| prefetch(worker, said, wanted.get(&worker.pod))));
         }
     } else if !workers.iter().any(may_hold_something) {
         for shard in free {
             let has_prepared = |pod: &str| {
                 let said = able.iter().find(|(worker, _)| worker.pod == pod).map(|(_, said)| said);
-                said.is_some_and(|said| said.prefetched.iter().any(|prefetched| prefetched.shard == shard))
+                said.is_some_and(|said| prefetched(said, shard).is_some())
             };
             let may_take = |(pod, set): &(&&str, &mut BTreeSet<u32>)| set.is_empty() || !trying.contains(*pod);
             // One that is to try a change comes first: nothing goes on before it has.
-            let least = wanted.iter_mut().filter(may_take).min_by_key(|(pod, set)| (!trying.contains(*pod), set.len(), !has_prepared(pod)));
+            let least = wanted.iter_mut().filter(may_take).min_by_key(|(pod, set)| (!trying.contains(*pod), !has_prepared(pod), set.len()));
             least.expect("there is a worker that answers, and it is not kept from anything unless there are others").1.insert(shard);
         }
     }
-    let version = workers.iter().filter_map(Worker::last).map(highest_version).max().unwrap_or(0) + 1;
     let changed = able.iter().filter(|(worker, said)| is_news(said, &wanted[worker.pod.as_str()]));
     actions.extend(changed.map(|(worker, _)| Action::Assign {
         pod: worker.pod.clone(),
@@ -66,6 +93,14 @@ pub(super) fn plan(workers: &[Worker], canary: Option<&str>) -> Vec<Action> {
         shards: wanted[worker.pod.as_str()].clone(),
     }));
     actions
+}
+
+/// Those that were to be gone by now are told to release what they have: nobody else ends them.
+fn releases(workers: &[Worker], version: u64) -> Vec<Action> {
+    let stuck = workers.iter().filter(|worker| worker.state == PodState::Stuck).filter_map(with_description);
+    let has_some = |said: &Description| said.assignment.as_ref().is_some_and(|assignment| !assignment.shards.is_empty());
+    let told = stuck.filter(|(_, said)| has_some(said));
+    told.map(|(worker, _)| Action::Assign { pod: worker.pod.clone(), version, shards: BTreeSet::new() }).collect()
 }
 
 /// Whether a worker that answers is on its way to release a shard: what follows should not wait.
@@ -106,7 +141,7 @@ fn held(workers: &[Worker], timeline: u32) -> BTreeMap<u32, Holding<'_>> {
 }
 
 /// What it was given and has not lost to a better right.
-fn given(said: &Description) -> BTreeSet<u32> {
+pub(super) fn given(said: &Description) -> BTreeSet<u32> {
     let lost: BTreeSet<u32> = said.given_up.iter().map(|given_up| given_up.shard).collect();
     said.assignment.iter().flat_map(|assignment| &assignment.shards).copied().filter(|shard| !lost.contains(shard)).collect()
 }
@@ -125,8 +160,7 @@ struct Move<'a> {
     is_prepared: bool,
 }
 
-/// One shard of the worker with the most, for one that is to try a change and has none, or when another has two less: never during a
-/// restore, and never two at a time.
+/// One shard for a worker that is to try a change and has none, or one that evens out what they have to do: never during a restore, and never two at a time.
 fn next_move<'a>(
     wanted: &BTreeMap<&'a str, BTreeSet<u32>>,
     able: &[(&'a Worker, &'a Description)],
@@ -144,25 +178,40 @@ fn next_move<'a>(
     {
         return Some(Move { shard, from, to, is_prepared: true });
     }
-    let running = owned().filter(|shard| shard.phase == "running").count();
-    let (least, few) = others.iter().min_by_key(|(_, set)| set.len())?;
-    let (from, most) = others.iter().max_by_key(|(_, set)| set.len())?;
-    if running != shards as usize || (waiting.is_none() && most.len() < few.len() + 2) {
+    if !all_run(able, shards) {
         return None;
     }
-    let (shard, to) = (*most.last()?, waiting.unwrap_or(least));
+    let loads: BTreeMap<u32, u32> = owned().filter_map(|shard| Some((shard.shard, shard.load_permille?))).collect();
+    let (shard, from, to) = match waiting {
+        Some(to) => {
+            let (from, most) = others.iter().max_by_key(|(_, set)| set.len())?;
+            (*most.last()?, *from, to)
+        }
+        None => balance::next(&others, &loads)?,
+    };
     let (_, said) = able.iter().find(|(worker, _)| worker.pod == to)?;
-    let prefetched = said.prefetched.iter().find(|prefetched| prefetched.shard == shard);
-    // One that failed is restored behind the claim, as after a loss.
-    let is_prepared = !said.can_prefetch || prefetched.is_some_and(|prefetched| prefetched.ready || !prefetched.failure.is_empty());
-    Some(Move { shard, from, to, is_prepared })
+    Some(Move { shard, from, to, is_prepared: is_prepared(said, shard) })
+}
+
+/// Whether nothing is gained by waiting for it. One that failed is restored behind the claim, as after a loss.
+fn is_prepared(said: &Description, shard: u32) -> bool {
+    !said.can_prefetch || prefetched(said, shard).is_some_and(|prefetched| prefetched.ready || !prefetched.failure.is_empty())
+}
+
+fn prefetched(said: &Description, shard: u32) -> Option<&Prefetched> {
+    said.prefetched.iter().find(|prefetched| prefetched.shard == shard)
 }
 
 /// What a worker should prepare, if that is news to it.
-fn prefetch(worker: &Worker, said: &Description, next: Option<&Move<'_>>) -> Option<Action> {
+fn prefetch(worker: &Worker, said: &Description, wanted: Option<&BTreeSet<u32>>) -> Option<Action> {
     let has: BTreeSet<u32> = said.prefetched.iter().map(|prefetched| prefetched.shard).collect();
-    let wanted: BTreeSet<u32> = next.filter(|next| next.to == worker.pod && said.can_prefetch).map(|next| next.shard).into_iter().collect();
+    let wanted = wanted.filter(|_| said.can_prefetch).cloned().unwrap_or_default();
     (has != wanted).then(|| Action::Prefetch { pod: worker.pod.clone(), shards: wanted })
+}
+
+fn all_run(able: &[(&Worker, &Description)], shards: u32) -> bool {
+    let owned = able.iter().flat_map(|(_, said)| &said.owned);
+    owned.filter(|shard| shard.phase == "running").count() == shards as usize
 }
 
 fn highest_version(said: &Description) -> u64 {

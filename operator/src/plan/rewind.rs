@@ -124,9 +124,9 @@ impl Asked {
         let message = match pod {
             Some(Rewinder { task: Task::Refused(why), .. }) => return Progress::Failed(why.clone()),
             Some(Rewinder { task: Task::Working(restarts, Some(trouble)), .. }) if *restarts > self.rewind.retries => {
-                return Progress::Failed(format!("it was tried {} times: {}", restarts + 1, trouble.message));
+                return Progress::Failed(format!("it was tried {} times: {}", restarts + 1, trouble.words()));
             }
-            Some(Rewinder { task: Task::Working(_, Some(trouble)), .. }) => format!("it is tried again: {}", trouble.message),
+            Some(Rewinder { task: Task::Working(_, Some(trouble)), .. }) => format!("it is tried again: {}", trouble.words()),
             Some(Rewinder { task: Task::Lost, .. }) => "its pod is lost, and is made anew".to_owned(),
             Some(Rewinder { task: Task::Working(_, None) | Task::Done, .. }) => "the state is made ready".to_owned(),
             None => format!("{} workers release their shards", fleet.workers.len()),
@@ -135,7 +135,7 @@ impl Asked {
             return Progress::Failed(format!("it is not done after {} s: {message}", self.rewind.deadline.as_secs()));
         }
         // A lost node is waited for a minute: the claims that end the timeline bar whoever may still run there.
-        let is_waited_for = |worker: &Worker| worker.state != PodState::Ending || self.age < REPLACE_TIMEOUT;
+        let is_waited_for = |worker: &Worker| !matches!(worker.state, PodState::Ending | PodState::Stuck) || self.age < REPLACE_TIMEOUT;
         let others = fleet.rewind.pods.iter().any(|pod| pod.id != self.rewind.id);
         Progress::Rewinding { message, may_begin: !others && !fleet.workers.iter().any(is_waited_for) }
     }

@@ -10,13 +10,16 @@ use std::time::Duration;
 use forebay_api::v1::{Books, Shard};
 use forebay_crds::savepoint::SavepointPhase;
 
-use super::trend::{Course, WINDOWS};
+use super::trend::{Course, Trend, WINDOWS};
 use super::{Action, Fleet, Saved, Worker};
 
 /// A container that was started again so often, and is down once more, will not come up by itself.
 const RESTARTS_MAX: u32 = 2;
 /// Of fewer records neither the share of dead letters nor the lag says anything.
 const RECORDS_MIN: u64 = 20;
+
+/// In percent more than before: so much of what comes in is seldom bad all at once.
+const ALONE_PERCENT_MAX: u64 = 50;
 
 /// What is known of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,12 +154,12 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     let shards: Vec<&Shard> = workers().filter_map(Worker::heard).flat_map(|said| &said.owned).collect();
     let crashed = workers().find_map(|worker| Some((worker, worker.trouble.as_ref().filter(|_| worker.restarts >= RESTARTS_MAX)?)));
     if let Some((worker, trouble)) = crashed {
-        return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.message));
+        return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.words()));
     }
     if let Some(stalled) = shards.iter().find(|shard| shard.stalled) {
         return Judgement::Bad(format!("shard {} cannot go on: {}", stalled.shard, stalled.failure));
     }
-    if let Some(reason) = too_many_dead_letters(&shards, fleet.gate.dead_letter_percent_max) {
+    if let Some(reason) = too_many_dead_letters(fleet, &shards) {
         return Judgement::Bad(reason);
     }
     let lag = lag(fleet);
@@ -166,7 +169,7 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     if let Some(refused) = fleet.refused.as_ref().filter(|refused| refused.is_final()) {
         return Judgement::Bad(format!("the API server refuses its pods: {}", refused.refusal.message));
     }
-    let trouble = workers().find_map(|worker| Some(format!("pod {}: {}", worker.pod, worker.trouble.as_ref()?.message)));
+    let trouble = workers().find_map(|worker| Some(format!("pod {}: {}", worker.pod, worker.trouble.as_ref()?.words())));
     let waits = match (trouble, not_observed(&shards, fleet.gate.observe), lag) {
         (Some(waits), ..) | (None, Some(waits), _) | (None, None, Some(Lag::Grows(waits) | Lag::GrowsOn(waits))) => waits,
         (None, None, None) => return Judgement::Healthy,
@@ -217,8 +220,9 @@ fn is_saved(fleet: &Fleet) -> bool {
     matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed))
 }
 
-/// Compared with all that was before, because some records may have always been bad.
-fn too_many_dead_letters(shards: &[&Shard], percent_max: u32) -> Option<String> {
+/// Compared with all that was before, because some records may have always been bad, and with what the revision before makes of what comes in now, because they may
+/// be bad since a moment ago. One that was proven beside that revision, of which there is nothing left to compare with, has more benefit of the doubt.
+fn too_many_dead_letters(fleet: &Fleet, shards: &[&Shard]) -> Option<String> {
     let sum = |of: fn(&Shard) -> Option<&Books>| {
         let books = shards.iter().filter(|shard| shard.books_at_start.is_some()).filter_map(|shard| of(shard));
         books.fold((0, 0), |(records, rejected), books| (records + books.records_in, rejected + books.rejected))
@@ -228,8 +232,17 @@ fn too_many_dead_letters(shards: &[&Shard], percent_max: u32) -> Option<String> 
     let (records, rejected) = (all.saturating_sub(before), rejected_all.saturating_sub(rejected_before));
     let percent = |rejected: u64, records: u64| (rejected * 100).checked_div(records).unwrap_or(0);
     let (was, is) = (percent(rejected_before, before), percent(rejected, records));
-    (records >= RECORDS_MIN && is > was + u64::from(percent_max))
-        .then(|| format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before"))
+    let others = fleet.workers.iter().filter(|worker| worker.is_live() && worker.template != fleet.template);
+    let taken = others.flat_map(|worker| worker.trends.values()).map(Trend::taken);
+    let (records_now, rejected_now) = taken.fold((0, 0), |(records, rejected), now| (records + now.0, rejected + now.1));
+    let elsewhere = if records_now >= RECORDS_MIN { percent(rejected_now, records_now) } else { 0 };
+    let is_proven = fleet.configs.get(&fleet.template).is_some_and(|config| config.standing == Standing::Proven);
+    let percent_max = u64::from(fleet.gate.dead_letter_percent_max);
+    let percent_max = if is_proven && records_now < RECORDS_MIN { percent_max.max(ALONE_PERCENT_MAX) } else { percent_max };
+    (records >= RECORDS_MIN && is > was.max(elsewhere) + percent_max).then(|| {
+        let now = if records_now >= RECORDS_MIN { format!(", and is {elsewhere} % elsewhere") } else { String::new() };
+        format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before{now}")
+    })
 }
 
 /// What speaks against a change in the lags of its shards.

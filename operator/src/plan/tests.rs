@@ -181,6 +181,18 @@ fn the_shards_of_a_pod_that_is_being_deleted_go_to_others_as_it_releases_them() 
     check(&with(ending(&[])), &[assign(0, 2, &[0, 1, 2, 3])]);
 }
 
+/// Method: a pod was to be gone by now, and its worker goes on; beside another one, and alone in a job that is to rest.
+#[test]
+fn a_worker_whose_pod_is_stuck_is_told_to_release_its_shards() {
+    let stuck = |said| worker(1, PodState::Stuck, Answer::Heard(said));
+    let with = |stuck| fleet(1, vec![worker(0, PodState::Ready, runs(1, &[0, 1])), stuck]);
+    check(&with(stuck(description(1, &[2, 3], &[(2, "running"), (3, "running")]))), &[assign(1, 2, &[])]);
+    check(&with(stuck(description(2, &[], &[(3, "running")]))), &[assign(0, 3, &[0, 1, 2])]);
+    let alone = |said| fleet(0, vec![stuck(said)]);
+    check(&alone(description(1, &[2, 3], &[(2, "running"), (3, "running")])), &[assign(1, 2, &[])]);
+    check(&alone(description(2, &[], &[])), &[]);
+}
+
 #[test]
 fn a_suspended_job_loses_its_pods_and_nobody_gets_what_they_release() {
     let workers = |state| vec![worker(0, state, runs(1, &[0, 1])), worker(1, state, runs(1, &[2, 3]))];

@@ -1,5 +1,5 @@
-//! Whether a shard keeps up with its input, from a few looks at its lag. A lag that is large says nothing: the job may have begun with it. One that grows does, if it
-//! goes on growing.
+//! Whether a shard keeps up with its input, from a few looks at its lag, and how much of it becomes dead letters. A lag that is large says nothing: the job may have
+//! begun with it. One that grows does, if it goes on growing.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct Sample {
     pub lag_records: u64,
     /// The records that had been taken in, ever.
     pub records_in: u64,
+    /// Those of them that had become dead letters.
+    pub rejected: u64,
 }
 
 /// The last looks, the oldest first. Never more than are asked for.
@@ -75,6 +77,12 @@ impl Trend {
         }
     }
 
+    /// What was taken in between the first look and the last one, and how much of that became dead letters.
+    pub fn taken(&self) -> (u64, u64) {
+        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return (0, 0) };
+        (last.records_in.saturating_sub(first.records_in), last.rejected.saturating_sub(first.rejected))
+    }
+
     fn before(&self, at: Duration) -> Option<Sample> {
         self.0.iter().rev().find(|sample| sample.at <= at).copied()
     }
@@ -107,7 +115,7 @@ mod tests {
     fn trend(seconds: u64, backlog: u64, comes: impl Fn(u64) -> u64, takes: u64) -> Trend {
         let (mut trend, mut lag_records, mut records_in) = (Trend::default(), backlog, 1_000_000);
         for second in 0..=seconds {
-            trend.add(Sample { at: Duration::from_secs(500 + second), lag_records, records_in }, WINDOW);
+            trend.add(Sample { at: Duration::from_secs(500 + second), lag_records, records_in, rejected: 0 }, WINDOW);
             lag_records += comes(second);
             let taken = takes.min(lag_records);
             (lag_records, records_in) = (lag_records - taken, records_in + taken);

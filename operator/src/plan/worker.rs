@@ -6,6 +6,7 @@ use std::time::Duration;
 use forebay_api::v1::Description;
 
 use super::trend::Trend;
+use super::trouble::Trouble;
 
 /// One pod, and what its worker says.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,8 @@ pub enum PodState {
     Ready,
     /// It is being deleted.
     Ending,
+    /// It was to be gone by now. Its kubelet is not at work, say, and its worker may be.
+    Stuck,
     /// It ended, and will not start again.
     Over,
 }
@@ -68,15 +71,6 @@ pub enum Answer {
     Heard(Description),
     /// It has been silent for so long; this is the last that it said.
     Silent(Duration, Description),
-}
-
-/// Why a pod does not come up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
-    pub reason: String,
-    /// The whole story.
-    pub message: String,
 }
 
 impl Worker {
@@ -116,7 +110,7 @@ impl Worker {
     pub fn is_live(&self) -> bool {
         match self.state {
             PodState::Starting | PodState::Ready => true,
-            PodState::Ending | PodState::Over => false,
+            PodState::Ending | PodState::Stuck | PodState::Over => false,
         }
     }
 }

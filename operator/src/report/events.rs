@@ -2,7 +2,7 @@
 
 use forebay_crds::job::{IngestionJobStatus, Phase, RewindPhase};
 
-use super::Verdict;
+use super::{Verdict, WORKER_MISSING};
 use crate::observe::Seen;
 use crate::plan::letters::Letters;
 use crate::plan::rewind::Progress;
@@ -35,6 +35,9 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             Phase::Stalled => ("Stalled", true),
         };
         all.push(News { is_warning, reason, note: format!("{}: {}", verdict.reason, verdict.message) });
+    } else if verdict.reason == WORKER_MISSING && old.is_none_or(|old| old.conditions.iter().all(|before| before.reason != WORKER_MISSING))
+    {
+        all.push(News { is_warning: true, reason: WORKER_MISSING, note: verdict.message.clone() });
     }
     if let Some((asked, Progress::Completed)) = seen.and_then(|seen| seen.fleet.rewind.asked.as_ref().zip(seen.fleet.rewind()))
         && asked.said.as_ref().map(|(phase, _)| *phase) != Some(RewindPhase::Completed)

@@ -31,7 +31,8 @@ pub(super) fn verdict(fleet: &Fleet) -> Option<Verdict> {
             format!(
                 "this secret has changed: {changed}. Pod {}, which was started with it, does not come up: {}. The {left} workers of before go on with \
                  what they were started with; correct the secret",
-                worker.pod, trouble.message
+                worker.pod,
+                trouble.words()
             ),
         )),
         None => Some(Verdict::new(

@@ -71,6 +71,15 @@ fn check(seen: &Seen, expected: (Phase, &str, &str)) {
     assert_eq!((verdict.phase, verdict.reason.as_str(), verdict.message.as_str()), expected);
 }
 
+/// All shards are on one of two workers; the other one does not come up.
+fn fewer() -> Seen {
+    let mut seen = seen(heard(["running", "running"], ""), None);
+    let trouble = Some(Trouble { reason: "Error".into(), message: "topic flights is missing".into() });
+    let second = Worker { pod: "pod-1".into(), answer: Answer::Unheard(Duration::ZERO), trouble, ..seen.fleet.workers[0].clone() };
+    (seen.fleet.replicas, seen.fleet.workers) = (2, vec![seen.fleet.workers[0].clone(), second]);
+    seen
+}
+
 #[test]
 fn the_verdict_names_what_stands_in_the_way() {
     let trouble = || Some(Trouble { reason: "Error".into(), message: "topic flights is missing".into() });
@@ -84,6 +93,8 @@ fn the_verdict_names_what_stands_in_the_way() {
         (Phase::Starting, "ShardsStarting", "1 of 2 shards process, 1 of 1 workers answer"),
     );
     check(&seen(heard(["running", "running"], ""), None), (Phase::Running, "AllShardsRun", "all 2 shards process"));
+    let message = "all 2 shards process, on 1 of 2 workers; pod pod-1: topic flights is missing";
+    check(&fewer(), (Phase::Running, "WorkerMissing", message));
     check(&seen(heard(["running", "stalled"], "a gap"), None), (Phase::Stalled, "ShardStalled", "shard 1: a gap"));
     check(
         &seen(heard(["running", "failed"], "no broker"), None),
@@ -145,6 +156,9 @@ fn conditions_follow_kstatus_and_keep_the_time_of_their_transition() {
     assert_eq!(said, [("Ready", "True"), ("Reconciling", "False"), ("Stalled", "False")]);
     assert_eq!((first.observed_generation, first.lag_records, first.workers.as_deref()), (Some(3), Some(20), Some("1/1")));
 
+    // Whose the job is, is not for a look to say.
+    assert_eq!(first.operator, None);
+    let first = IngestionJobStatus { operator: Some("forebay-system".into()), ..first };
     job.status = Some(first.clone());
     let same = status(&job, &Verdict::of(&running), Some(&running), late);
     assert_eq!(same, first);
@@ -156,17 +170,22 @@ fn conditions_follow_kstatus_and_keep_the_time_of_their_transition() {
 }
 
 #[test]
-fn a_job_has_state_once_a_shard_has_run_and_for_good() {
+fn a_job_has_state_once_a_worker_has_begun_and_for_good() {
     let mut job = IngestionJob::new("flights", flights());
     let at = Timestamp::from_second(1000).unwrap();
     let said = |job: &IngestionJob, seen: &Seen| status(job, &Verdict::of(seen), Some(seen), at);
-    let starting = seen(heard(["claiming", "restoring"], ""), None);
+    let frozen = |status: &IngestionJobStatus| (status.has_state, status.shards);
+    let mut starting = seen(Answer::Unheard(Duration::ZERO), None);
     job.status = Some(said(&job, &starting));
-    assert!(!job.status.as_ref().unwrap().has_state);
-    job.status = Some(said(&job, &seen(heard(["running", "restoring"], ""), None)));
-    assert!(job.status.as_ref().unwrap().has_state);
-    assert!(said(&job, &starting).has_state);
-    assert!(status(&job, &Verdict::of(&starting), None, at).has_state);
+    assert_eq!(frozen(job.status.as_ref().unwrap()), (false, None));
+    job.status = Some(said(&job, &seen(heard(["claiming", "restoring"], ""), None)));
+    assert_eq!(frozen(job.status.as_ref().unwrap()), (true, Some(2)));
+    assert_eq!(frozen(&said(&job, &starting)), (true, Some(2)));
+    assert_eq!(frozen(&status(&job, &Verdict::of(&starting), None, at)), (true, Some(2)));
+    // The status is lost while the job rests: what was in force is known.
+    job.status = None;
+    starting.fleet.configs.insert("t".into(), config(Standing::Good(1)));
+    assert_eq!(frozen(&said(&job, &starting)), (true, None));
 }
 
 #[test]
@@ -195,6 +214,19 @@ fn a_transition_is_told_once() {
     assert_eq!(told, [News { is_warning: false, reason: "Running", note: "AllShardsRun: all 2 shards process".into() }]);
     let old = IngestionJobStatus { phase: Some(Phase::Running), ..IngestionJobStatus::default() };
     assert!(news(Some(&old), &verdict, Some(&running), &[]).is_empty());
+}
+
+#[test]
+fn a_worker_that_does_not_come_up_is_told_once_though_the_job_runs() {
+    let (fewer, mut job) = (fewer(), IngestionJob::new("flights", flights()));
+    let verdict = Verdict::of(&fewer);
+    let note = verdict.message.clone();
+    let old = IngestionJobStatus { phase: Some(Phase::Running), ..IngestionJobStatus::default() };
+    assert_eq!(news(Some(&old), &verdict, Some(&fewer), &[]), [News { is_warning: true, reason: "WorkerMissing", note }]);
+    job.status = Some(status(&job, &verdict, Some(&fewer), Timestamp::UNIX_EPOCH));
+    assert!(news(job.status.as_ref(), &verdict, Some(&fewer), &[]).is_empty());
+    let ready = job.status.unwrap().conditions.into_iter().find(|condition| condition.type_ == "Ready").unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "WorkerMissing"));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use kube::{Resource, ResourceExt};
 
 use super::{Progress, Sight, Step, arguments, step};
 use crate::apply::ApplyError;
+use crate::installation::Whose;
 use crate::observe::Seen;
 use crate::plan::rollout::Rollout;
 use crate::reconcile::{Context, check_for_cluster};
@@ -24,13 +25,20 @@ use crate::teardown::reconcile::FINALIZER;
 /// While it is not over.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// One look.
+/// One look. A savepoint of a job of another installation is left alone.
 pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>) -> Result<Action, ApplyError> {
     let now = Timestamp::now();
+    // Before all jobs have been seen, it would be taken for one whose job is gone.
+    if !context.sees_jobs() {
+        return Ok(Action::requeue(INTERVAL));
+    }
+    if resource_of(&savepoint, &context).is_some_and(|job| context.installation.whose(&job) != Whose::Ours) {
+        return Ok(left(&savepoint));
+    }
     if savepoint.metadata.deletion_timestamp.is_some() {
         return end(&savepoint, &context, now).await;
     }
-    let is_erased = savepoint.spec.deletion_policy == SavepointDeletionPolicy::Delete;
+    let is_erased = is_erased(&savepoint);
     if is_erased != has_finalizer(&savepoint) {
         context.applier.finalizer(&*savepoint, FINALIZER, is_erased).await?;
     }
@@ -76,6 +84,18 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
 pub fn retry(savepoint: Arc<IngestionSavepoint>, error: &ApplyError, _: Arc<Context>) -> Action {
     tracing::warn!(savepoint = savepoint.name_any(), %error, "a savepoint is looked at again");
     Action::requeue(INTERVAL * 2)
+}
+
+/// The job may be claimed, or handed over, which is no change of the savepoint.
+fn left(savepoint: &IngestionSavepoint) -> Action {
+    let phase = savepoint.status.as_ref().and_then(|status| status.phase);
+    let is_over = matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed));
+    let rests = is_over && savepoint.metadata.deletion_timestamp.is_none() && is_erased(savepoint) == has_finalizer(savepoint);
+    if rests { Action::await_change() } else { Action::requeue(INTERVAL) }
+}
+
+fn is_erased(savepoint: &IngestionSavepoint) -> bool {
+    savepoint.spec.deletion_policy == SavepointDeletionPolicy::Delete
 }
 
 fn has_finalizer(savepoint: &IngestionSavepoint) -> bool {
@@ -131,9 +151,12 @@ async fn release(savepoint: &IngestionSavepoint, context: &Context, left: Option
     Ok(Action::await_change())
 }
 
+fn resource_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<Arc<IngestionJob>> {
+    context.jobs.get(&ObjectRef::<IngestionJob>::new(&savepoint.spec.job).within(&savepoint.namespace()?))
+}
+
 async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Blueprint, Seen)> {
-    let name = ObjectRef::<IngestionJob>::new(&savepoint.spec.job).within(&savepoint.namespace()?);
-    let resource = context.jobs.get(&name)?;
+    let resource = resource_of(savepoint, context)?;
     let job = validate(&resource).and_then(check_for_cluster).ok()?;
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     let seen = context.observer.look(&blueprint).await;

@@ -38,9 +38,10 @@ pub struct CompileContext {
 }
 
 impl CompileContext {
-    /// What an output record's time stamp must be so that its topic takes it: this one, or the nearest.
+    /// What an output record's time stamp must be so that its topic takes it: this one, or the nearest. None, which is 0 or less for Kafka's clients, is taken by all.
     pub(crate) fn nearest_timestamp(&self, output: OutputId, timestamp: Timestamp, now: Timestamp) -> Timestamp {
-        self.timestamp_limits.get(usize::from(output.get())).map_or(timestamp, |limits| limits.nearest(timestamp, now))
+        let limits = self.timestamp_limits.get(usize::from(output.get())).filter(|_| timestamp.as_millis() > 0);
+        limits.map_or(timestamp, |limits| limits.nearest(timestamp, now))
     }
 }
 

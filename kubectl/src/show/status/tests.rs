@@ -15,6 +15,7 @@ pub fn look() -> Look {
         epoch: 812,
         lag_records: 5,
         freshness_millis: (phase == "running").then_some(65_000),
+        load_permille: (phase == "running").then_some(204),
         checkpoint_age_millis: checkpoint,
         stalled: phase == "failed",
         ..Shard::default()
@@ -73,7 +74,7 @@ fn all_that_is_known_is_told_with_the_way_out() {
         [condition("Ready", "False", "RolledBack", "m"), condition("Stalled", "True", "RolledBack", "revision bbb was taken back")];
     let status = json!({
         "phase": "RolledBack", "observedGeneration": 3, "conditions": conditions, "workers": "2/2", "revision": "aaa", "lagRecords": 10, "freshness": "1m5s",
-        "lastCheckpoint": "2026-11-26T09:09:48Z",
+        "lastCheckpoint": "2026-11-26T09:09:48Z", "operator": "forebay-system",
     });
     let failed = json!({
         "metadata": {"name": "before", "creationTimestamp": "2026-11-26T06:10:00Z"},
@@ -91,7 +92,8 @@ fn all_that_is_known_is_told_with_the_way_out() {
          Ready       False    5m    RolledBack\n\
          Stalled     True     5m    RolledBack\n\
          \n\
-         workers: 2/2; revision in force: aaa; records behind: 10; oldest record waits: 1m5s; oldest last checkpoint: 12s ago\n\
+         workers: 2/2; revision in force: aaa; records behind: 10; oldest record waits: 1m5s; oldest last checkpoint: 12s ago; operator: \
+         forebay-system\n\
          \n\
          Change: from revision aaa to bbb, step 2 of 3: one worker more tries it on one shard\n\
          \n\
@@ -99,9 +101,9 @@ fn all_that_is_known_is_told_with_the_way_out() {
          flights-0   aaa        ready   0          3s ago\n\
          flights-1   aaa        ready   0          never\n\
          \n\
-         SHARD   POD         PHASE              EPOCH   LAG   FRESHNESS   CHECKPOINT\n\
-         0       flights-0   stalled (3s ago)   812     5     -           none\n\
-         1       flights-0   running (3s ago)   812     5     65s         2s ago\n\
+         SHARD   POD         PHASE              EPOCH   LAG   FRESHNESS   LOAD   CHECKPOINT\n\
+         0       flights-0   stalled (3s ago)   812     5     -           -      none\n\
+         1       flights-0   running (3s ago)   812     5     65s         21 %   2s ago\n\
          \n\
          In the way:\n  shard 2 is on no worker that answers\n  the API server is away\n\
          \n\
@@ -125,7 +127,7 @@ fn a_job_is_told_of_without_an_operator_too() {
          CONDITION   STATUS   FOR   REASON\n\
          Ready       True     5m    AllShardsRun\n\
          \n\
-         workers: -; revision in force: -; records behind: -; oldest record waits: -; oldest last checkpoint: -\n\
+         workers: -; revision in force: -; records behind: -; oldest record waits: -; oldest last checkpoint: -; operator: -\n\
          \n\
          Workers and shards are not shown: no operator leads\n",
     );

@@ -106,7 +106,7 @@ fn followed(slot: u32, shard: u32, seconds: u64, (was, is): (u64, u64)) -> Worke
     let mut trend = Trend::default();
     for second in 0..=seconds {
         let lag_records = was + (is - was) * second / seconds.max(1);
-        trend.add(Sample { at: Duration::from_secs(100 + second), lag_records, records_in: 600 * second }, GATE.observe);
+        trend.add(Sample { at: Duration::from_secs(100 + second), lag_records, records_in: 600 * second, rejected: 0 }, GATE.observe);
     }
     Worker { trends: [(shard, trend)].into(), ..worker(slot, PodState::Ready, says(3, vec![now])) }
 }
@@ -131,6 +131,41 @@ fn a_change_under_which_the_lag_grows_without_end_is_bad_unless_it_does_so_witho
     check(with(90, (300_000, 330_000)), well(), Judgement::Healthy);
     check(with(90, (300, 400)), well(), Judgement::Healthy);
     check(with(90, (0, 19)), well(), Judgement::Healthy);
+}
+
+/// Method: a canary of which every second record becomes a dead letter, as never before, beside a worker of the revision before that is followed: so many records in,
+/// and so many of them dead letters.
+#[test]
+fn dead_letters_are_not_held_against_a_change_that_the_revision_before_makes_too() {
+    let judged = |taken: u64, rejected: u64| {
+        let canary = worker(2, PodState::Ready, says(3, vec![processes(3, 30, (1_000_000, 0), (1_000_100, 50))]));
+        let mut trial = trial(canary);
+        let mut trend = Trend::default();
+        for (second, records_in, rejected) in [(100, 5000, 7), (110, 5000 + taken, 7 + rejected)] {
+            trend.add(Sample { at: Duration::from_secs(second), lag_records: 0, records_in, rejected }, GATE.observe);
+        }
+        trial.workers[0].trends = [(0, trend)].into();
+        judge(&trial)
+    };
+    let bad = |elsewhere: &str| {
+        Judgement::Bad(format!("of 100 records that it has processed 50 became dead letters, 50 % where it was 0 % before{elsewhere}"))
+    };
+    assert_eq!(judged(100, 40), Judgement::Healthy);
+    assert_eq!(judged(100, 39), bad(", and is 39 % elsewhere"));
+    assert_eq!(judged(100, 0), bad(", and is 0 % elsewhere"));
+    // A few records say nothing.
+    assert_eq!(judged(19, 19), bad(""));
+
+    // Once it is proven and all workers are of it, half of what comes in may be bad.
+    let alone = |rejected: u64| {
+        let mut proven = trial(worker(2, PodState::Ready, says(3, vec![processes(3, 30, (1_000_000, 0), (1_000_100, rejected))])));
+        proven.configs.get_mut("t2").unwrap().standing = Standing::Proven;
+        proven.workers.drain(..2);
+        judge(&proven)
+    };
+    assert_eq!(alone(50), Judgement::Healthy);
+    let letters = "of 100 records that it has processed 51 became dead letters, 51 % where it was 0 % before";
+    assert_eq!(alone(51), Judgement::Bad(letters.into()));
 }
 
 #[test]
@@ -244,6 +279,44 @@ fn the_others_follow_one_by_one() {
     check(&proven, &[]);
     proven.workers[0].trouble = Some(Trouble { reason: "Error".into(), message: "out of memory".into() });
     check(&proven, &[delete(0, why)]);
+}
+
+/// Method: of a change's workers one is to go, and of three workers two, where those that take over can prepare their shards: they have yet to begin, are at it, are
+/// ready, or have failed.
+#[test]
+fn who_goes_as_planned_does_so_when_others_have_prepared_its_shards() {
+    let ask = |slot: u32, shards: &[u32]| Action::Prefetch { pod: format!("pod-{slot}"), shards: shards.iter().copied().collect() };
+    let why = "its image, manifest or resources have changed";
+    let mut proven = trial(of("t2", worker(2, PodState::Ready, prepares(says(3, vec![processes(3, 30, (0, 0), (5, 0))]), &[]))));
+    proven.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Proven)]);
+    // The one that has least gets more of it, whatever revision it is of: nothing is moved twice if it has to go, too.
+    proven.workers[0].answer = prepares(runs(1, &[0, 1]), &[]);
+    let said = |prefetched: &[Prefetched]| prepares(says(3, vec![processes(3, 30, (0, 0), (5, 0))]), prefetched);
+    check(&proven, &[ask(2, &[2])]);
+    proven.workers[2].answer = said(&[prefetched(2, false, "")]);
+    check(&proven, &[]);
+    for done in [prefetched(2, true, ""), prefetched(2, false, "the store is down")] {
+        proven.workers[2].answer = said(&[done]);
+        check(&proven, &[delete(1, why)]);
+    }
+    // What stands still meanwhile is not waited for, and what was begun is not taken back.
+    proven.workers[2].answer = said(&[prefetched(2, false, "")]);
+    proven.workers[0].answer = prepares(Answer::Heard(description(1, &[0, 1], &[(0, "running"), (1, "restoring")])), &[]);
+    check(&proven, &[]);
+
+    let mut fewer = fleet(1, vec![worker(0, PodState::Ready, prepares(runs(1, &[0]), &[]))]);
+    fewer.workers.extend([worker(1, PodState::Ready, runs(2, &[1])), worker(2, PodState::Ready, runs(3, &[2, 3]))]);
+    check(&fewer, &[ask(0, &[1, 2, 3])]);
+    let prepared = |ready| [1, 2, 3].map(|shard| prefetched(shard, ready || shard > 1, ""));
+    fewer.workers[0].answer = prepares(runs(1, &[0]), &prepared(false));
+    check(&fewer, &[]);
+    fewer.workers[0].answer = prepares(runs(1, &[0]), &prepared(true));
+    check(&fewer, &[delete(1, "1 workers are wanted"), delete(2, "1 workers are wanted")]);
+    // With nobody to take over, nothing is waited for.
+    fewer.workers[0].answer = Answer::Unheard(Duration::from_secs(9));
+    check(&fewer, &[delete(1, "1 workers are wanted"), delete(2, "1 workers are wanted")]);
+    fewer.replicas = 0;
+    assert_eq!(plan(&fewer).len(), 3);
 }
 
 /// Method: a shard fails and is tried again, for ever; it never runs, or for a moment only, and the manifest is changed.

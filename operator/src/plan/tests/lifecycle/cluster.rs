@@ -33,6 +33,8 @@ pub(super) struct Pod {
     pub ends: Option<u64>,
     /// Its node is not heard of, and nothing that is asked of it happens.
     pub is_lost: bool,
+    /// Its kubelet is not at work: it cannot be ended, and works on.
+    pub is_frozen: bool,
     /// It answers nobody until then.
     pub deaf_until: u64,
     process: Process,
@@ -79,6 +81,7 @@ pub(super) struct Objects {
     pub savepoints: BTreeMap<String, (Saved, u64, bool)>,
     pub postmen: Vec<(Postman, u64)>,
     pub has_all: [bool; 3],
+    pub end: deletion::End,
 }
 
 /// All that there is.
@@ -118,7 +121,7 @@ impl Cluster {
         let now = self.now;
         self.replicas_lately.pop_front();
         self.replicas_lately.push_back(self.objects.replicas);
-        self.objects.pods.retain(|pod| pod.is_lost || pod.ends.is_none_or(|ends| now < ends + GOES));
+        self.objects.pods.retain(|pod| pod.is_lost || pod.is_frozen || pod.ends.is_none_or(|ends| now < ends + GOES));
         for number in 0..self.objects.pods.len() {
             if !self.objects.pods[number].is_lost {
                 self.live(number);
@@ -139,7 +142,7 @@ impl Cluster {
         let now = self.now;
         let pod = &mut self.objects.pods[number];
         let (uid, quality) = (pod.uid, self.qualities[&pod.template]);
-        if quality == Quality::Crashes && pod.ends.is_none() && now >= pod.process.began + 10 {
+        if quality == Quality::Crashes && pod.ends.is_none() && !pod.is_frozen && now >= pod.process.began + 10 {
             (pod.process.began, pod.process.restarts) = (now, pod.process.restarts + 1);
         }
         if !pod.is_up(now, quality) {
@@ -147,7 +150,8 @@ impl Cluster {
         }
         let process = &mut pod.process;
         let assigned = |shard: u32| process.assignment.as_ref().is_some_and(|assignment| assignment.shards.contains(&shard));
-        let (is_ending, version) = (pod.ends.is_some(), process.assignment.as_ref().map_or(0, |assignment| assignment.version));
+        let (is_ending, version) =
+            (pod.ends.is_some() && !pod.is_frozen, process.assignment.as_ref().map_or(0, |assignment| assignment.version));
         let mut claimed = Vec::new();
         for shard in 0..SHARDS {
             let wants = assigned(shard) && !is_ending && !process.given_up.contains_key(&shard);
@@ -193,9 +197,10 @@ impl Cluster {
         *process = Process { began: now, restarts: process.restarts + 1, assignment: process.assignment.take(), ..Process::default() };
     }
 
-    /// The lost nodes are given up by Kubernetes, and all that was on them is gone.
+    /// The lost nodes are given up by Kubernetes, and all that was on them is gone. Kubelets are at work again.
     pub fn remove_lost(&mut self) {
         self.objects.pods.retain(|pod| !pod.is_lost);
+        self.objects.pods.iter_mut().for_each(|pod| pod.is_frozen = false);
     }
 
     /// What a worker answers that is asked now.
@@ -315,7 +320,7 @@ impl Cluster {
     fn make(&mut self, uid: u64, slot: u32, template: &str) {
         let process = Process { began: self.now, ..Process::default() };
         let (born, template) = (self.now, template.to_owned());
-        self.objects.pods.push(Pod { uid, slot, template, born, ends: None, is_lost: false, deaf_until: 0, process });
+        self.objects.pods.push(Pod { uid, slot, template, born, ends: None, is_lost: false, is_frozen: false, deaf_until: 0, process });
     }
 
     fn put_back(&mut self, template: &str) {
@@ -357,6 +362,7 @@ impl Pod {
     pub fn seen(&self, now: u64, quality: Quality, answer: Answer) -> Worker {
         let is_up = self.is_up(now, quality);
         let state = match (self.ends, is_up && !self.is_lost) {
+            (Some(ends), _) if now > ends + GOES + 5 => PodState::Stuck,
             (Some(_), _) => PodState::Ending,
             (None, true) => PodState::Ready,
             (None, false) => PodState::Starting,
@@ -371,6 +377,10 @@ impl Pod {
             trouble,
             ..of(&self.template, worker(self.slot, state, answer))
         }
+    }
+
+    pub fn runs_something(&self) -> bool {
+        self.process.owned.values().any(|(doing, _)| *doing == Doing::Runs)
     }
 
     pub fn is_live(&self) -> bool {
