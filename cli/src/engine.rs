@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use forebay_crds::job::StartFrom as DeclaredStart;
 use forebay_crds::pipeline::{Emit, Partitioner, Step};
-use forebay_crds::validate::STATE_MEMORY_RANGE;
+use forebay_crds::validate::{STATE_MEMORY_RANGE, default_shards};
 use forebay_crds::{ByteSize, JobIdentity, Path as Field};
 use forebay_engine::claim::VersionRule;
 use forebay_engine::ids::{InputId, Timestamp, WorkerName};
 use forebay_engine::log::{JobTopics, Log, LogError, StartFrom, TopicInfo};
 use forebay_engine::worker::WorkerOptions;
 use forebay_pipeline::PipelineInstance;
-use forebay_worker::{Engine, RuntimeOptions};
+use forebay_worker::{Engine, Runtime, RuntimeOptions};
 
 use crate::Unusable;
 use crate::job::{self, Loaded};
@@ -33,7 +33,8 @@ pub struct Means {
     pub from_group: bool,
 }
 
-/// Opens all that a job works with, takes the state folder, and settles the job's identity.
+/// Opens all that a job works with, takes the state folder, and finds what the job's identity is to be. Nothing is stored before all is known to fit: a job
+/// that has never run can be repaired in whatever is wrong with it.
 pub fn open<L: Log>(
     loaded: &Loaded,
     places: &Places,
@@ -60,11 +61,24 @@ pub fn open<L: Log>(
     if identity.is_none() {
         check_start(loaded, means, &log)?;
     }
-    let identity = loaded.identify(&*root, partitions)?;
+    let identity = loaded.intended_identity(&*root, loaded.job.shards.unwrap_or_else(|| default_shards(partitions)))?;
     let log = Arc::new(if known == Some(identity.shards) { log } else { open_log(loaded.topics(identity.shards))? });
     let compiled = loaded.compile(job::tables(&identity), partitions, log.timestamp_limits()?)?;
     let engine = Engine { log, store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
     Ok((engine, identity))
+}
+
+/// Starts a process, and settles the job's identity by it.
+pub fn start<L: Log>(
+    loaded: &Loaded,
+    places: &Places,
+    identity: &JobIdentity,
+    engine: Engine<L, PipelineInstance>,
+    options: RuntimeOptions,
+) -> anyhow::Result<Runtime> {
+    options.check_memory()?;
+    loaded.settle_identity(&*loaded.root(places)?, identity)?;
+    Ok(Runtime::start(engine, options)?)
 }
 
 /// The options of a process that owns no shards yet.
@@ -93,6 +107,7 @@ pub fn options(loaded: &Loaded, places: &Places, identity: &JobIdentity, means: 
         checkpoint_interval: job.checkpoint.interval,
         checkpoint_pause: job.checkpoint.min_pause,
         checkpoints_concurrent: job.checkpoint.concurrent_max as usize,
+        garbage_grace: RuntimeOptions::GARBAGE_GRACE,
         lifetimes: job::lifetimes(job, &job::tables(identity)),
     }
 }

@@ -9,7 +9,7 @@ use forebay_engine::ids::{InputId, Partition, TableId, Timestamp};
 use forebay_engine::journal::Books;
 use forebay_pipeline::InputContext;
 use forebay_pipeline::fixture::{FixtureRecord, FixtureRun, fixture_context, run_fixture_with};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::Unusable;
@@ -72,20 +72,27 @@ struct Record {
 struct Expect {
     /// Per topic all its records, in order.
     outputs: Option<BTreeMap<String, Vec<Expected>>>,
-    /// Per table the entities that must be there.
-    state: Option<BTreeMap<String, BTreeMap<String, Value>>>,
+    /// Per table the entities that must be there; `None`: that must not.
+    state: Option<BTreeMap<String, BTreeMap<String, Option<Value>>>>,
     books: Option<BTreeMap<String, u64>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Expected {
-    key: Option<String>,
+    #[serde(default, deserialize_with = "said")]
+    key: Option<Option<String>>,
     /// Compared as JSON where it is JSON.
-    value: Option<Value>,
+    #[serde(default, deserialize_with = "said")]
+    value: Option<Option<Value>>,
     /// Those named must be there.
     #[serde(default)]
     headers: BTreeMap<String, String>,
+}
+
+/// A field that is there: with a null in it, it says something else than one that is left out.
+fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(field).map(Some)
 }
 
 /// A line of `forebay test`.
@@ -175,17 +182,15 @@ fn run(loaded: &Loaded, case: &Case) -> anyhow::Result<Vec<String>> {
         }
         for (number, (got, expected)) in got.iter().zip(expected).enumerate() {
             let at = format!("outputs.{topic}[{number}]");
-            let key = got.key.as_ref().map(|key| String::from_utf8_lossy(key).into_owned());
-            differ(&mut differences, &format!("{at}.key"), &key, &expected.key);
-            differ(&mut differences, &format!("{at}.value"), &got.value.as_deref().map(parse), &expected.value);
+            if let Some(key) = &expected.key {
+                differ(&mut differences, &format!("{at}.key"), got.key.as_deref().map(text), key.as_deref().map(Value::from));
+            }
+            if let Some(value) = &expected.value {
+                differ(&mut differences, &format!("{at}.value"), got.value.as_deref().map(parse), value.clone());
+            }
             for (name, value) in &expected.headers {
-                let header = got.headers.iter().find(|(header, _)| header == name).and_then(|(_, value)| value.as_ref());
-                differ(
-                    &mut differences,
-                    &format!("{at}.headers.{name}"),
-                    &header.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
-                    &Some(value.clone()),
-                );
+                let header = got.headers.iter().find(|(header, _)| header == name).and_then(|(_, value)| value.as_deref());
+                differ(&mut differences, &format!("{at}.headers.{name}"), header.map(text), Some(value.as_str().into()));
             }
         }
     }
@@ -202,7 +207,7 @@ fn check_state(differences: &mut Vec<String>, case: &Case, ran: &FixtureRun, tab
         };
         for (key, expected) in entities {
             let got = ran.state.get(&(*id, key.clone().into_bytes())).map(|document| parse(document.to_json().as_bytes()));
-            differ(differences, &format!("state.{table}.{key}"), &got, &Some(expected.clone()));
+            differ(differences, &format!("state.{table}.{key}"), got, expected.clone());
         }
     }
 }
@@ -210,14 +215,15 @@ fn check_state(differences: &mut Vec<String>, case: &Case, ran: &FixtureRun, tab
 fn check_books(differences: &mut Vec<String>, case: &Case, books: &Books) -> anyhow::Result<()> {
     let got = serde_json::to_value(books)?;
     for (name, expected) in case.expect.books.iter().flatten() {
-        differ(differences, &format!("books.{name}"), &got.get(name).and_then(Value::as_u64), &Some(*expected));
+        differ(differences, &format!("books.{name}"), got.get(name).cloned(), Some((*expected).into()));
     }
     Ok(())
 }
 
-fn differ<T: PartialEq + std::fmt::Debug>(differences: &mut Vec<String>, at: &str, got: &T, expected: &T) {
+fn differ(differences: &mut Vec<String>, at: &str, got: Option<Value>, expected: Option<Value>) {
+    let shown = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), ToString::to_string);
     if got != expected {
-        differences.push(format!("{at}: {expected:?} expected, {got:?} came"));
+        differences.push(format!("{at}: {} expected, {} came", shown(&expected), shown(&got)));
     }
 }
 
@@ -247,5 +253,9 @@ fn fixture_record(loaded: &Loaded, record: &Record) -> anyhow::Result<FixtureRec
 
 /// JSON where it is JSON, else text.
 fn parse(bytes: &[u8]) -> Value {
-    serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+    serde_json::from_slice(bytes).unwrap_or_else(|_| text(bytes))
+}
+
+fn text(bytes: &[u8]) -> Value {
+    String::from_utf8_lossy(bytes).into()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Args;
 use forebay_crds::identity::changed;
-use forebay_crds::validate::{default_shards, topic_field};
+use forebay_crds::validate::topic_field;
 use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
 use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
 use forebay_engine::lifetimes::Lifetimes;
@@ -152,31 +152,41 @@ impl Loaded {
         Err(BadManifest(findings).into())
     }
 
-    /// The job's identity, made at the first start and extended by new tables; refuses a manifest that contradicts it.
-    pub fn identify(&self, root: &dyn ObjectStore, partitions: u32) -> anyhow::Result<JobIdentity> {
-        // Each try loses only to another process that stored a newer identity in between.
+    /// The identity that the job is to have: as it is known, extended by new tables, or a new one with so many shards. Refuses a manifest that contradicts what is
+    /// known. Stores nothing.
+    pub fn intended_identity(&self, root: &dyn ObjectStore, shards: u32) -> anyhow::Result<JobIdentity> {
+        self.next_identity(root, shards).map(|(identity, _)| identity)
+    }
+
+    /// Stores the identity that was intended: from now on it stands, whatever the manifest says.
+    pub fn settle_identity(&self, root: &dyn ObjectStore, intended: &JobIdentity) -> anyhow::Result<()> {
+        // Each try loses only to another process that stored one in between.
         for _ in 0..10 {
-            let known = self.identity(root)?;
-            let shards = self.job.shards.unwrap_or_else(|| default_shards(partitions));
-            let (identity, fresh) = match known {
-                None => (JobIdentity::new(&self.uid(), shards, &self.job)?, true),
-                Some(mut identity) => {
-                    self.refuse_changes(&identity)?;
-                    let fresh = identity.assign_tables(&self.job)?;
-                    (identity, fresh)
-                }
-            };
+            let (identity, fresh) = self.next_identity(root, intended.shards)?;
+            if identity != *intended {
+                anyhow::bail!("the job's identity has been changed by another process meanwhile; start this one again");
+            }
             if !fresh {
-                return Ok(identity);
+                return Ok(());
             }
             let number = root.list("identity/")?.len() + 1;
             match root.put(&format!("identity/{number:06}.json"), &Body::Bytes(identity.encode())) {
-                Ok(Put::Created) => return Ok(identity),
+                Ok(Put::Created) => return Ok(()),
                 Ok(Put::AlreadyThere) | Err(StoreError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         anyhow::bail!("store the job's identity: other processes keep changing it; start them one after another")
+    }
+
+    /// And whether it has yet to be stored.
+    fn next_identity(&self, root: &dyn ObjectStore, shards: u32) -> anyhow::Result<(JobIdentity, bool)> {
+        let Some(mut identity) = self.identity(root)? else {
+            return Ok((JobIdentity::new(&self.uid(), shards, &self.job)?, true));
+        };
+        self.refuse_changes(&identity)?;
+        let fresh = identity.assign_tables(&self.job)?;
+        Ok((identity, fresh))
     }
 
     /// The topics of the job.

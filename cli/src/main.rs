@@ -37,6 +37,7 @@ use forebay_local::LocalLogError;
 use forebay_worker::RuntimeError;
 
 use crate::output::{Output, ReaderGone};
+use crate::progress::AboveBar;
 
 /// The system's cost a sixth of the executors' time. Linked in, it serves the C and C++ libraries too.
 #[global_allocator]
@@ -181,16 +182,19 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// A job says what it does, unless somebody watches its progress bar; the other commands say what is amiss.
+/// Above a job's progress bar: what the libraries warn of comes with every attempt of theirs, and what comes of it is said by us.
+const ABOVE_BAR: &str = "warn,librdkafka=error,forebay_state::memory=error";
+
+/// A job says what it does, unless somebody watches its progress bar; then it says what is amiss, as the other commands do.
 fn start_logging(command: &Command) {
     let (usual, json) = match command {
-        Command::Run(run) if std::io::stderr().is_terminal() => ("error", run.log_json),
+        Command::Run(run) if std::io::stderr().is_terminal() => (ABOVE_BAR, run.log_json),
         Command::Run(run) => ("info", run.log_json),
         Command::Worker(worker) => ("info", worker.log_json),
         _ => ("warn", false),
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| usual.into());
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| AboveBar).with_ansi(std::io::stderr().is_terminal());
     if json { builder.json().init() } else { builder.init() }
 }
 

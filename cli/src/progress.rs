@@ -1,6 +1,8 @@
 //! What a person sees while a job runs: a bar with rate, lag and books on a terminal, elsewhere a line of the log now and then and at the end.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use forebay_engine::ids::ShardId;
@@ -11,11 +13,32 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// How often a line is printed where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The bar on the terminal, if there is one: what else is written there must come above it.
+static BAR: OnceLock<ProgressBar> = OnceLock::new();
+
+/// Standard error for the log, with the bar out of the way.
+pub struct AboveBar;
+
+impl Write for AboveBar {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match BAR.get() {
+            Some(bar) => bar.suspend(|| io::stderr().write_all(bytes))?,
+            None => io::stderr().write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
     last_line: Instant,
-    last_message: String,
+    /// Shards, rate and lag, as last seen before the shards were released.
+    standing: String,
     /// When the rate was last taken, and how many records the running shards had in then.
     last: (Instant, BTreeMap<ShardId, u64>),
     rate: f64,
@@ -31,11 +54,14 @@ impl Progress {
         };
         bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
         let plain = bar.is_hidden();
-        Self { bar, plain, last_line: Instant::now(), last_message: String::new(), last: (Instant::now(), BTreeMap::new()), rate: 0.0 }
+        if !plain {
+            BAR.get_or_init(|| bar.clone());
+        }
+        Self { bar, plain, last_line: Instant::now(), standing: String::new(), last: (Instant::now(), BTreeMap::new()), rate: 0.0 }
     }
 
-    /// Shows where the job stands.
-    pub fn show(&mut self, status: &Status) {
+    /// Shows where the job stands; once its shards are being released, and fewer by and by, where they stood.
+    pub fn show(&mut self, status: &Status, releasing: bool) {
         let now = Instant::now();
         let (shards, books) = (status.shards(), status.books());
         let elapsed = now.duration_since(self.last.0).as_secs_f64();
@@ -50,20 +76,21 @@ impl Progress {
         }
         let running = shards.values().filter(|shard| shard.phase == "running").count();
         let lag: u64 = shards.values().map(forebay_worker::status::ShardStatus::lag_records).sum();
-        let message = format!("{running}/{} shards  {:.0} records/s  lag {lag}  {}", shards.len(), self.rate, books_line(&books));
-        if self.plain {
-            if now.duration_since(self.last_line) >= LINE_INTERVAL {
-                self.last_line = now;
-                tracing::info!("{message}");
-            }
-            // At the end there are no shards any more.
-            if !shards.is_empty() || self.last_message.is_empty() {
-                self.last_message = message;
-            }
-        } else {
+        if !releasing {
+            self.standing = format!("{running}/{} shards  {:.0} records/s  lag {lag}", shards.len(), self.rate);
+        }
+        let message = self.message(&books);
+        if !self.plain {
             self.bar.set_position(books.records_in);
             self.bar.set_message(message);
+        } else if now.duration_since(self.last_line) >= LINE_INTERVAL {
+            self.last_line = now;
+            tracing::info!("{message}");
         }
+    }
+
+    fn message(&self, books: &Books) -> String {
+        format!("{}  {}", self.standing, books_line(books))
     }
 
     /// Prints a line above the bar; without one it is a line of the log.
@@ -71,10 +98,10 @@ impl Progress {
         if self.plain { tracing::info!("{line}") } else { self.bar.println(line) }
     }
 
-    /// Takes the bar away; without one the last message is a line of the log, so that a short run has one too.
-    pub fn finish(&self) {
+    /// Takes the bar away; without one the end is a line of the log, so that a short run has one too.
+    pub fn finish(&self, books: &Books) {
         if self.plain {
-            tracing::info!("{}", self.last_message);
+            tracing::info!("{}", self.message(books));
         }
         self.bar.finish_and_clear();
     }

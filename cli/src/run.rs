@@ -12,7 +12,6 @@ use forebay_engine::ids::ShardId;
 use forebay_engine::log::{JobTopics, Log};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use forebay_local::{LocalLog, LocalLogOptions};
-use forebay_worker::Runtime;
 
 use crate::Unusable;
 use crate::adopt;
@@ -72,7 +71,7 @@ pub struct Run {
     #[arg(long, value_name = "ADDRESS", env = "FOREBAY_METRICS")]
     metrics: Option<std::net::SocketAddr>,
 
-    /// Log as JSON lines instead of text; RUST_LOG says how much (default: error on a terminal, else info)
+    /// Log as JSON lines instead of text; RUST_LOG says how much (default: warn on a terminal, else info)
     #[arg(long, env = "FOREBAY_LOG_JSON", value_parser = BoolishValueParser::new())]
     pub log_json: bool,
 }
@@ -116,7 +115,7 @@ impl Run {
         };
         let goal = if self.until_end { Some(Goal::of(&*log, &options)?) } else { None };
         let owned = options.assignment.1.clone();
-        let runtime = Runtime::start(engine, options)?;
+        let runtime = engine::start(loaded, &self.places, &identity, engine, options)?;
         let _metrics = self
             .metrics
             .map(|address| forebay_worker::http::serve(address, runtime.status().clone()))

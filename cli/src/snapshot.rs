@@ -1,5 +1,6 @@
 //! `forebay snapshot`: the checkpoints of a job in its object store, on S3 or in a folder. The job may run meanwhile.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -60,7 +61,7 @@ pub struct Ls {
 pub struct Inspect {
     #[command(flatten)]
     common: Common,
-    /// The epoch [default: the newest]
+    /// The epoch [default: the shard's newest]
     #[arg(long)]
     epoch: Option<u64>,
 }
@@ -237,8 +238,15 @@ impl Inspect {
     fn execute(&self, output: Output) -> anyhow::Result<()> {
         let found = self.common.manifests()?;
         found.warn();
-        let wanted = found.manifests.iter().filter(|manifest| self.epoch.is_none_or(|epoch| manifest.stamp.epoch.get() == epoch));
-        let wanted = wanted.max_by_key(|manifest| manifest.stamp.epoch);
+        let is_meant = |manifest: &&Manifest| self.epoch.is_none_or(|epoch| manifest.stamp.epoch.get() == epoch);
+        let meant: Vec<&Manifest> = found.manifests.iter().filter(is_meant).collect();
+        // Each shard counts its own epochs: none of one is newer than one of another.
+        let shards: BTreeSet<ShardId> = meant.iter().map(|manifest| manifest.stamp.owner.shard).collect();
+        if shards.len() > 1 {
+            let shards = shards.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            return Err(Unusable(format!("there are such checkpoints of several shards, {shards}; name one of them by --shard")).into());
+        }
+        let wanted = meant.into_iter().max_by_key(|manifest| manifest.stamp.epoch);
         let wanted = wanted.ok_or_else(|| Unusable("there is no such checkpoint; list them by `forebay snapshot ls`".into()))?;
         output.print(&Inspected(wanted))
     }

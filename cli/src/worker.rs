@@ -86,7 +86,7 @@ impl Worker {
             timeline: loaded.timeline,
             rewind: loaded.rewind.clone().unwrap_or_default(),
         };
-        let runtime = Runtime::start(engine, options)?;
+        let runtime = engine::start(&loaded, &self.places, &identity, engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());
         let parts = (runtime.assigner(), runtime.checkpointer(), runtime.prefetcher());
         let control = Arc::new(Control::resume(facts, runtime.status().clone(), parts, file)?);

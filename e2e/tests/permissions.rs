@@ -1,5 +1,5 @@
 //! Promise: a job needs of Kafka and S3 what docs/permissions.md lists and no more: it runs on a broker with TLS, SASL and ACLs, and on a bucket, as a
-//! user who has just been given that, by the very commands and the very policy of that page. Without them, or with a wrong password, it says what
+//! user who has just been given that, by the very commands and the very policies and rows of that page. Without them, or with a wrong password, it says what
 //! is missing.
 
 use std::fs;
@@ -11,17 +11,23 @@ use forebay_e2e::job::Forebay;
 use forebay_e2e::kafka::{Broker, Feeder};
 use forebay_e2e::s3::{BUCKET, S3};
 use forebay_e2e::stack::Instance;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Wrong usage, or surroundings that cannot work.
 const UNUSABLE: Option<i32> = Some(2);
 
 const JOURNAL: &str = "forebay.default.flights.0.journal";
 
+/// What must be true.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/permissions.md");
+
+/// The page's policies: that of a job, and that of somebody who looks at one.
+const JOB: usize = 0;
+const READER: usize = 1;
+
 /// The shell lines below a heading of docs/permissions.md that give permissions: those of the `acls` function, for the test's user.
 fn documented(block: usize) -> Result<String> {
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/permissions.md");
-    let text = fs::read_to_string(page)?;
+    let text = fs::read_to_string(PAGE)?;
     let blocks: Vec<&str> = text.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let found: Vec<&&str> = blocks.iter().filter(|block| block.contains("acls ")).collect();
     let function =
@@ -32,10 +38,10 @@ fn documented(block: usize) -> Result<String> {
     Ok(lines.replace("User:flights", "User:alice"))
 }
 
-/// The policy of docs/permissions.md for this job's prefix, for everybody whom the server knows; without one of its actions.
-fn documented_policy(prefix: &str, missing: Option<&str>) -> Result<Value> {
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/permissions.md"))?;
-    let block = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).context("the page has no policy")?;
+/// A policy of docs/permissions.md for this job's prefix, for everybody whom the server knows; without one of its actions.
+fn documented_policy(which: usize, prefix: &str, missing: Option<&str>) -> Result<Value> {
+    let page = fs::read_to_string(PAGE)?;
+    let block = page.split("```json\n").nth(1 + which).and_then(|rest| rest.split("```").next()).context("the page has no such policy")?;
     let text = block.replace("PREFIX/default/flights", prefix).replace("BUCKET", BUCKET);
     let mut policy: Value = serde_json::from_str(&text)?;
     ensure!(!text.contains("PREFIX"), "a place of the policy is not this job's: {text}");
@@ -57,6 +63,74 @@ fn actions(statement: &Value) -> Vec<String> {
         Value::Array(all) => all.iter().filter_map(text).collect(),
         one => text(one).into_iter().collect(),
     }
+}
+
+/// A right that the page's table gives: its column, and the place below the job's prefix.
+#[derive(Clone, Debug, PartialEq)]
+struct Right {
+    what: &'static str,
+    place: String,
+}
+
+/// What the table's row of these commands gives them.
+fn row(commands: &str) -> Result<Vec<Right>> {
+    const COLUMNS: [&str; 4] = ["list", "get", "put", "delete"];
+    let page = fs::read_to_string(PAGE)?;
+    let (_, table) = page.split_once(&format!("| command | {} |", COLUMNS.join(" | "))).context("the page has no table of prefixes")?;
+    let line = table.lines().find(|line| line.starts_with(&format!("| {commands} |")));
+    let line = line.with_context(|| format!("the page's table has no row of {commands}"))?;
+    let cells = line.trim_matches('|').split('|').skip(1);
+    let places = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    Ok(COLUMNS.into_iter().zip(cells).flat_map(|(what, cell)| places(cell).into_iter().map(move |place| Right { what, place })).collect())
+}
+
+/// A policy that gives just these, to everybody whom the server knows.
+fn policy_of(rights: &[Right], flights: &Flights) -> Value {
+    let statement = |Right { what, place }: &Right| {
+        let place = place.replace("<uid>/<timeline>", &format!("default.{}/*", flights.name));
+        let pattern = format!("{}/{place}{}", flights.prefix(), if place.ends_with('/') { "*" } else { "" });
+        let actions: &[&str] = match *what {
+            "list" => &["s3:ListBucket"],
+            "get" => &["s3:GetObject"],
+            "put" => &["s3:PutObject", "s3:AbortMultipartUpload"],
+            _ => &["s3:DeleteObject"],
+        };
+        let mut statement = json!({"Effect": "Allow", "Principal": "*", "Action": actions});
+        if *what == "list" {
+            statement["Resource"] = format!("arn:aws:s3:::{BUCKET}").into();
+            statement["Condition"] = json!({"StringLike": {"s3:prefix": pattern}});
+        } else {
+            statement["Resource"] = format!("arn:aws:s3:::{BUCKET}/{pattern}").into();
+        }
+        statement
+    };
+    json!({"Version": "2012-10-17", "Statement": rights.iter().map(statement).collect::<Vec<_>>()})
+}
+
+/// Calls these with all that their row of the table gives, and before that with one right less at a time, which one of them must miss. `untried` are rights
+/// that matter in moments only which the test does not bring about.
+fn check_row(owner: &S3, flights: &Flights, commands: &str, calls: &[&[&str]], untried: &[(&str, &str)]) -> Result<()> {
+    let rights = row(commands)?;
+    let is = |right: &Right, (what, place): &(&str, &str)| right.what == *what && right.place == *place;
+    for other in untried {
+        ensure!(rights.iter().any(|right| is(right, other)), "the row of {commands} does not give {other:?}");
+    }
+    for missing in rights.iter().filter(|right| !untried.iter().any(|other| is(right, other))) {
+        let rest: Vec<Right> = rights.iter().filter(|right| *right != missing).cloned().collect();
+        owner.set_policy(&policy_of(&rest, flights))?;
+        let mut refused = false;
+        for call in calls {
+            let output = flights.forebay.call(call)?;
+            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            refused |= !output.status.success() && said.contains("answered 403");
+        }
+        ensure!(refused, "{commands} do without the right that the page lists for them: {missing:?}");
+    }
+    owner.set_policy(&policy_of(&rights, flights))?;
+    for call in calls {
+        flights.forebay.ask(call).with_context(|| format!("with what the page lists for {commands}"))?;
+    }
+    Ok(())
 }
 
 fn properties(instance: &Instance, password: &str) -> Result<String> {
@@ -158,13 +232,13 @@ fn a_job_needs_of_s3_what_the_page_lists_and_no_more() -> Result<()> {
         for (missing, action) in
             [("s3:ListBucket", "list"), ("s3:GetObject", "get"), ("s3:PutObject", "put"), ("s3:DeleteObject", "delete")]
         {
-            owner.set_policy(&documented_policy(&flights.prefix(), Some(missing))?)?;
+            owner.set_policy(&documented_policy(JOB, &flights.prefix(), Some(missing))?)?;
             let said = [action, "refused", "403", missing, &flights.prefix()];
             check(&flights.forebay, &["run", "--until-end"], UNUSABLE, &said).with_context(|| format!("without {missing}"))?;
         }
         ensure!(owner.list(&flights.prefix())?.iter().all(|key| key.contains("/.preflight/")), "something was written without a right");
 
-        owner.set_policy(&documented_policy(&flights.prefix(), None)?)?;
+        owner.set_policy(&documented_policy(JOB, &flights.prefix(), None)?)?;
         let running = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
         for shard in 0..SHARDS {
             running.wait_for(&format!("a checkpoint of shard {shard}"), |line| {
@@ -184,5 +258,64 @@ fn a_job_needs_of_s3_what_the_page_lists_and_no_more() -> Result<()> {
         let elsewhere = flights.forebay.clone().with("FOREBAY_STORE", format!("s3://{BUCKET}/elsewhere"));
         check(&elsewhere, &["run", "--until-end"], UNUSABLE, &["refused", "AccessDenied"])?;
         flights.check(&records, &["one"])
+    })
+}
+
+/// Method: a bucket of its own, and a user who may do just what a row of the page's table gives, or one right less. A job runs, is rewound, runs on, is saved,
+/// rewound once more, looked at and cleaned up. What `run` lacks at its first start it lacks before anything is stored.
+#[test]
+fn each_command_needs_of_s3_what_its_row_lists_and_no_more() -> Result<()> {
+    in_folder("permissions-rows", |folder| {
+        let server = Instance::up("s3", "permissions")?;
+        let owner = server.s3()?;
+        let mut flights = Flights::new(folder, Broker::of_environment()?, &owner, Ok)?;
+        flights.forebay = flights
+            .forebay
+            .with("AWS_ACCESS_KEY_ID", server.get("FOREBAY_TEST_S3_LIMITED_ACCESS_KEY")?)
+            .with("AWS_SECRET_ACCESS_KEY", server.get("FOREBAY_TEST_S3_LIMITED_SECRET_KEY")?);
+        let check_one = |commands: &str, calls: &[&[&str]], untried: &[(&str, &str)]| check_row(&owner, &flights, commands, calls, untried);
+        let savepoint = |name: &str| format!("default/{}/{name}", flights.name);
+        let records = records(20_000)?;
+        ensure!(row("`validate`, `test`, `log`, `dlq`")?.is_empty(), "without any right these commands work");
+        flights.forebay.ask(&["dlq", "ls"])?;
+
+        flights.feed(&records[..10_000])?;
+        let run: &[&[&str]] = &[&["run", "--until-end", "--checkpoint-on-stop"]];
+        // That a missing object may be listed matters on AWS; at the first start there is nothing to be read yet.
+        check_one("`run`", run, &[("list", "adopted.json"), ("get", "timelines/"), ("get", "identity/")])?;
+        owner.set_policy(&documented_policy(JOB, &flights.prefix(), None)?)?;
+        flights.forebay.ask(&["savepoint", "take", "--name", "zero"])?;
+        flights.forebay.ask(&["rewind", "--id", "first", "--to-savepoint", &savepoint("zero")])?;
+        flights.feed(&records[10_000..])?;
+        check_one("`run`", run, &[("list", "adopted.json"), ("put", "identity/")])?;
+        let mut more = row("`run`")?;
+        more.push(Right { what: "put", place: "timelines/".to_owned() });
+        let worker = row("`worker`")?;
+        ensure!(worker.len() == more.len() && more.iter().all(|right| worker.contains(right)), "a worker needs {more:?}");
+
+        let take: &[&[&str]] = &[&["savepoint", "take", "--name", "one"], &["savepoint", "take", "--name", "two", "--at-rest"]];
+        check_one("`savepoint take`", take, &[("delete", "savepoints/")])?;
+        check_one("`rewind`", &[&["rewind", "--id", "second", "--to-savepoint", &savepoint("one")]], &[("list", "savepoints/")])?;
+        owner.set_policy(&policy_of(&row("`run`")?, &flights))?;
+        flights.forebay.ask(run[0])?;
+
+        let here: &[&[&str]] = &[&["state", "ls"], &["books"]];
+        let there: &[&[&str]] = &[&["state", "scan", "--limit", "1", "--from-store"], &["books", "--from-store"], &["snapshot", "verify"]];
+        check_one("`state`, `books`", here, &[])?;
+        check_one("`state --from-store`, `books --from-store`, `snapshot`", there, &[])?;
+        owner.set_policy(&documented_policy(READER, &flights.prefix(), None)?)?;
+        for call in [here, there].concat() {
+            flights.forebay.ask(call).context("with the page's policy for somebody who looks at a job")?;
+        }
+        check(&flights.forebay, &["run", "--until-end"], UNUSABLE, &["put", "refused", "403", "s3:PutObject"])?;
+
+        check_one("`savepoint delete`", &[&["savepoint", "delete", "--name", "one"]], &[])?;
+        check_one("`cleanup`", &[&["cleanup", "--delete"]], &[])?;
+        let left = owner.list(&flights.prefix())?;
+        ensure!(
+            !left.is_empty() && left.iter().all(|key| key.contains("/savepoints/")),
+            "something else than savepoints is left: {left:?}"
+        );
+        Ok(())
     })
 }

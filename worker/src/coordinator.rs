@@ -222,7 +222,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn failed(&self, shard: ShardId, phase: &'static str, reason: &str) {
         self.status.update(shard, |status| {
             (status.phase, status.stalled, status.failure) = (phase, phase == "stalled", Some(reason.to_owned()));
-            status.began = None;
+            (status.began, status.load) = (None, None);
         });
     }
 
@@ -230,7 +230,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn show(&self, shard: ShardId, phase: &'static str) {
         self.status.update(shard, |status| {
             status.phase = if status.stalled { "stalled" } else { phase };
-            status.began = None;
+            (status.began, status.load) = (None, None);
         });
     }
 

@@ -148,3 +148,117 @@ fn books_of(shards: &BTreeMap<ShardId, ShardStatus>) -> Result<IntCounterVec, pr
     }
     Ok(books)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use forebay_engine::ids::{Epoch, InputId, Offset, Partition};
+    use forebay_engine::journal::Books;
+    use forebay_engine::log::{InputPosition, InputProgress};
+
+    use super::*;
+    use crate::status::Counters;
+
+    fn progress(partition: u32, next: u64, end: u64) -> InputProgress {
+        let position = InputPosition { input: InputId::new(0), partition: Partition::new(partition), next: Offset::new(next) };
+        InputProgress { position, end: Offset::new(end) }
+    }
+
+    /// Of each field another value.
+    fn status() -> Status {
+        let status = Status::default();
+        let counters = &status.counters;
+        let all = [
+            &counters.transactions,
+            &counters.output_records,
+            &counters.output_bytes,
+            &counters.journal_bytes,
+            &counters.checkpoints,
+            &counters.checkpoint_failures,
+            &counters.incarnations_over,
+            &counters.calls_given_up,
+            &counters.restores,
+            &counters.restore_fallbacks,
+        ];
+        for (value, counter) in (101..).zip(all) {
+            Counters::add(counter, value);
+        }
+        Counters::add(&counters.commit_micros, 2_500_000);
+        status.update(ShardId::new(3), |shard| {
+            *shard = ShardStatus {
+                phase: "running",
+                epoch: Epoch::new(201),
+                books: Books { records_in: 1515, processed: 301, rejected: 302, duplicate: 303, filtered: 304, throttled: 305 },
+                progress: vec![progress(0, 5, 105), progress(1, 9, 111)],
+                uncommitted_records: 203,
+                cache_bytes: 204,
+                checkpoint: Some(Epoch::new(205)),
+                checkpoint_seen: Instant::now().checked_sub(Duration::from_secs(3600)),
+                journal_records: 206,
+                journal_bytes: 207,
+                ..ShardStatus::default()
+            };
+        });
+        status.update(ShardId::new(4), |shard| (shard.phase, shard.stalled) = ("stalled", true));
+        status
+    }
+
+    /// Method: a status whose values all differ; a metric that shows another's value, or is new and not tested, is seen.
+    #[test]
+    fn every_metric_shows_what_it_is_named_after() {
+        let (code, text) = render(&status());
+        assert_eq!(code, StatusCode::OK);
+        let mut shown: BTreeMap<&str, f64> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, value)| (name.strip_prefix("forebay_").unwrap(), value.parse().unwrap()))
+            .collect();
+        let age = shown.remove("shard_checkpoint_age_seconds{shard=\"3\"}").unwrap();
+        assert!((3600.0..4000.0).contains(&age), "{age}");
+        // The other shard has nothing but zeros, and is stalled.
+        shown.retain(|name, value| !name.contains("{shard=\"4\"") || *value != 0.0);
+        let expected = [
+            ("transactions_total", 101.0),
+            ("output_records_total", 102.0),
+            ("output_bytes_total", 103.0),
+            ("journal_bytes_total", 104.0),
+            ("checkpoints_total", 105.0),
+            ("checkpoint_failures_total", 106.0),
+            ("incarnations_over_total", 107.0),
+            ("calls_given_up_total", 108.0),
+            ("restores_total", 109.0),
+            ("restore_fallbacks_total", 110.0),
+            ("commit_seconds_total", 2.5),
+            ("shard_running{shard=\"3\"}", 1.0),
+            ("shard_stalled{shard=\"3\"}", 0.0),
+            ("shard_stalled{shard=\"4\"}", 1.0),
+            ("shard_epoch{shard=\"3\"}", 201.0),
+            ("shard_lag_records{shard=\"3\"}", 202.0),
+            ("shard_uncommitted_records{shard=\"3\"}", 203.0),
+            ("shard_cache_bytes{shard=\"3\"}", 204.0),
+            ("shard_checkpoint_epoch{shard=\"3\"}", 205.0),
+            ("shard_journal_records{shard=\"3\"}", 206.0),
+            ("shard_journal_bytes{shard=\"3\"}", 207.0),
+            ("records_total{shard=\"3\",verdict=\"processed\"}", 301.0),
+            ("records_total{shard=\"3\",verdict=\"rejected\"}", 302.0),
+            ("records_total{shard=\"3\",verdict=\"duplicate\"}", 303.0),
+            ("records_total{shard=\"3\",verdict=\"filtered\"}", 304.0),
+            ("records_total{shard=\"3\",verdict=\"throttled\"}", 305.0),
+        ];
+        assert_eq!(shown, BTreeMap::from(expected));
+    }
+
+    #[test]
+    fn it_is_ready_when_every_shard_runs_and_says_else_what_each_of_the_others_does() {
+        let status = Status::default();
+        assert_eq!(readiness(&status), (StatusCode::SERVICE_UNAVAILABLE, "\n".into()), "without any shard");
+        status.update(ShardId::new(0), |shard| shard.phase = "running");
+        assert_eq!(readiness(&status), (StatusCode::OK, "ready\n".into()));
+        status.update(ShardId::new(1), |shard| shard.phase = "restoring");
+        status.update(ShardId::new(2), |shard| (shard.phase, shard.failure) = ("failed", Some("no disk".into())));
+        let waiting = "shard 1 is restoring\nshard 2 is failed: no disk\n";
+        assert_eq!(readiness(&status), (StatusCode::SERVICE_UNAVAILABLE, waiting.into()));
+    }
+}

@@ -67,10 +67,28 @@ pub struct RuntimeOptions {
     pub checkpoint_pause: Duration,
     /// How many checkpoints of this worker may be taken at once.
     pub checkpoints_concurrent: usize,
+    /// Objects on no list are left alone for so long: [`RuntimeOptions::GARBAGE_GRACE`], but in tests.
+    pub garbage_grace: Duration,
     /// How long entities live, by table.
     pub lifetimes: Lifetimes,
     /// What all databases, caches and open epochs of the worker may hold together, in bytes.
     pub memory_bytes_max: usize,
+}
+
+impl RuntimeOptions {
+    /// A checkpoint that is being uploaded is on no list yet: far longer than that takes.
+    pub const GARBAGE_GRACE: Duration = Duration::from_secs(600);
+
+    /// Whether the shards fit into the memory. [`Runtime::start`] fails if not.
+    pub fn check_memory(&self) -> Result<(), RuntimeError> {
+        self.budget().map(drop)
+    }
+
+    fn budget(&self) -> Result<Budget, RuntimeError> {
+        // A worker that is told its shards later may come to have them all.
+        let shards_max = if self.assignment.1.is_empty() { self.shards as usize } else { self.assignment.1.len() };
+        Budget::of(self.memory_bytes_max, shards_max)
+    }
 }
 
 /// Why a worker did not start.
@@ -121,12 +139,10 @@ impl Runtime {
     pub fn start<L: Log, P: Pipeline + 'static>(engine: Engine<L, P>, options: RuntimeOptions) -> Result<Self, RuntimeError> {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
+        let budget = options.budget()?;
         ensure_journal(&*engine.log)?;
         // What is missing is better said before anything runs.
         engine.log.describe()?;
-        // A worker that is told its shards later may come to have them all.
-        let shards_max = if options.assignment.1.is_empty() { options.shards as usize } else { options.assignment.1.len() };
-        let budget = Budget::of(options.memory_bytes_max, shards_max)?;
         let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
         let status = Arc::new(Status::default());
         let (events, inbox) = unbounded();
@@ -147,6 +163,7 @@ impl Runtime {
                 engine.store.clone(),
                 options.state_dir.clone(),
                 Pace { interval: options.checkpoint_interval, pause: options.checkpoint_pause },
+                options.garbage_grace,
                 status.clone(),
                 events.clone(),
                 snapshot_tasks,

@@ -19,8 +19,6 @@ use crate::helpers::Task;
 use crate::restorer::{checksum, read_manifest};
 use crate::status::{Counters, Status};
 
-/// Objects on no list are left alone for so long: a checkpoint that is being uploaded is on no list yet.
-const GARBAGE_GRACE: Duration = Duration::from_secs(600);
 /// Objects named as garbage in one epoch: keeps its journal record small; the rest is found with the next checkpoint.
 const GARBAGE_MAX: usize = 500;
 
@@ -50,6 +48,7 @@ struct Inner {
     store: Arc<dyn ObjectStore>,
     state_dir: PathBuf,
     pace: Pace,
+    garbage_grace: Duration,
     status: Arc<Status>,
     events: Sender<Event>,
     tasks: Sender<Task>,
@@ -72,11 +71,12 @@ impl<S: StateStore> Snapshots<S> {
         store: Arc<dyn ObjectStore>,
         state_dir: PathBuf,
         pace: Pace,
+        garbage_grace: Duration,
         status: Arc<Status>,
         events: Sender<Event>,
         tasks: Sender<Task>,
     ) -> Self {
-        let inner = Inner { store, state_dir, pace, status, events, tasks, shards: Mutex::default() };
+        let inner = Inner { store, state_dir, pace, garbage_grace, status, events, tasks, shards: Mutex::default() };
         Self { inner: Arc::new(inner), _store: std::marker::PhantomData }
     }
 
@@ -244,7 +244,7 @@ impl Inner {
             return Ok(Outcome::Uploaded { records, named: Vec::new(), garbage: Vec::new() });
         }
         listed.push(manifest);
-        let garbage = find_garbage(&*self.store, job.shard, &listed, GARBAGE_GRACE, GARBAGE_MAX)?;
+        let garbage = find_garbage(&*self.store, job.shard, &listed, self.garbage_grace, GARBAGE_MAX)?;
         Ok(Outcome::Uploaded { records, named: listed.iter().map(Manifest::retained).collect(), garbage })
     }
 

@@ -103,13 +103,13 @@ pub fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, en
     let status = runtime.status().clone();
     while !runtime.is_over() {
         std::thread::sleep(Duration::from_millis(50));
+        // All of them are in the log; one decides how this ends.
         for report in status.take_reports() {
-            tell(&progress, &report);
             if let Report::GaveUp(shard, gave_up) = report {
                 losses.lost.insert(shard, format!("{} (version {})", gave_up.winner, gave_up.version));
             }
         }
-        progress.show(&status);
+        progress.show(&status, matches!(stage, Stage::Stopping));
         let all_lost = losses.lost.len() == owned.len();
         let may_stop = match &mut stage {
             Stage::Working => {
@@ -135,7 +135,7 @@ pub fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, en
             runtime.stop();
         }
     }
-    progress.finish();
+    progress.finish(&status.books());
     runtime.join().map_err(|panic| anyhow::anyhow!("a thread panicked: {panic}"))?;
     ending.output.print(&BooksRow(status.books()))?;
     losses.verdict(owned.len())
@@ -173,19 +173,6 @@ impl Losses {
             unsaved.join(", ")
         );
         Ok(())
-    }
-}
-
-fn tell(progress: &Progress, report: &Report) {
-    match report {
-        Report::Failed(shard, reason) => progress.say(&format!("shard {shard} failed and is tried again: {reason}")),
-        Report::Stalled(shard, reason) => progress.say(&format!("shard {shard} is stalled and needs help: {reason}")),
-        Report::FellBack(shard, epoch, reason) => {
-            progress.say(&format!("shard {shard}: its checkpoint of epoch {epoch} cannot be used: {reason}; the one before is tried"));
-        }
-        Report::IncarnationOver(_, reason) => progress.say(&format!("all shards are claimed again: {reason}")),
-        Report::GaveUp(shard, gave_up) => progress.say(&format!("shard {shard} is lost to {}", gave_up.winner)),
-        Report::Owned(..) => {}
     }
 }
 

@@ -1,4 +1,4 @@
-//! Promise: the documents are true where a machine can tell: manifests and steps that they show are valid, fixtures that they show pass, and
+//! Promise: the documents are true where a machine can tell: manifests and steps that they show are valid, fixtures that they show and those of the example pass, and
 //! docs/cli.md has every flag and every variable that `--help` has, and no others.
 
 use std::collections::BTreeSet;
@@ -77,6 +77,14 @@ fn fixtures_in_documents_pass() {
         let said = world.call(&["test"]);
         assert_eq!(said.code, Some(0), "{block}\n{said:?}");
     }
+}
+
+#[test]
+fn the_fixtures_of_the_example_pass() {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../examples/flights/job.yaml");
+    let rows = World::new().ask_json(&["test", "-f", manifest.to_str().unwrap()]);
+    let last = rows.last().unwrap();
+    assert!(last["casesPassed"].as_u64() > Some(0) && last["casesFailed"] == 0, "{rows:?}");
 }
 
 #[test]

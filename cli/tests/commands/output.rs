@@ -14,6 +14,16 @@ cases:
   - name: a wrong expectation
     records: [{key: c, value: {amount: 2}}]
     expect: {books: {processed: 2}}
+  - name: what is left out is not checked
+    records: [{key: c, value: {amount: 2}}, {key: c, value: {amount: 3}}, {value: no JSON}]
+    expect:
+      outputs: {orders.good: [{value: {amount: 2}}, {key: c}], orders.dead: [{key: null}]}
+      state: {customers: {d: null}}
+  - name: what is not left out is
+    records: [{key: c, value: {amount: 2}}]
+    expect:
+      outputs: {orders.good: [{key: null, value: null, headers: {trace: x}}]}
+      state: {customers: {c: null, d: {orders: 1}}}
 ";
 
 /// A job that has run over two customers' orders, a malformed one and an invalid one.
@@ -65,6 +75,9 @@ fn what_a_job_left_is_listed() {
     assert!(newest(0).is_some() && checkpoints.len() <= 4, "{checkpoints:?}");
     let inspected = world.ask_json(&["snapshot", "inspect", "--shard", "1"]);
     assert_eq!(Some(inspected[0]["stamp"]["epoch"].as_u64()), newest(1));
+    let several = world.call(&["snapshot", "inspect"]);
+    assert_eq!(several.code, Some(2), "{several:?}");
+    assert!(several.stderr.contains("of several shards, 0, 1; name one of them by --shard"), "{several:?}");
     let verified = world.ask_json(&["snapshot", "verify"]);
     assert_eq!((&verified[0]["checkpoints"], &verified[0]["damaged"]), (&json!(checkpoints.len()), &json!(0)));
 
@@ -103,8 +116,17 @@ fn fixtures_tell_each_case() {
     assert_eq!(said.code, Some(1), "{said:?}");
     let rows = json_lines(&said.stdout);
     assert_eq!((&rows[0]["case"], &rows[0]["passed"]), (&json!("an order is counted"), &json!(true)));
-    assert_eq!(rows[1]["differences"], json!(["books.processed: Some(2) expected, Some(1) came"]));
-    assert_eq!(rows[2], json!({"casesPassed": 1, "casesFailed": 1}));
+    assert_eq!(rows[1]["differences"], json!(["books.processed: 2 expected, 1 came"]));
+    assert_eq!((&rows[2]["passed"], &rows[2]["differences"]), (&json!(true), &json!([])));
+    let differences = [
+        r#"outputs.orders.good[0].key: nothing expected, "c" came"#,
+        r#"outputs.orders.good[0].value: nothing expected, {"amount":2} came"#,
+        r#"outputs.orders.good[0].headers.trace: "x" expected, nothing came"#,
+        r#"state.customers.c: nothing expected, {"amount":2,"orders":1} came"#,
+        r#"state.customers.d: {"orders":1} expected, nothing came"#,
+    ];
+    assert_eq!(rows[3]["differences"], json!(differences));
+    assert_eq!(rows[4], json!({"casesPassed": 2, "casesFailed": 2}));
 }
 
 /// Method: what a command prints is read by somebody who has enough after one line.

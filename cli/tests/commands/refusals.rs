@@ -65,6 +65,49 @@ fn a_manifest_that_agrees_with_the_state_goes_on() {
     assert_eq!(world.ask(&["run", "--until-end"]), "5 in = 4 processed + 1 rejected\n");
 }
 
+/// Method: two inputs change places under a job that has state. Each goes on where it was, and so it does when they are back in their places.
+#[test]
+fn inputs_that_change_places_go_on_where_they_were() {
+    let world = World::new();
+    let inputs = |first: &str, second: &str| {
+        let line = |name: &str| format!("    - {{name: {name}, topic: {name}}}\n");
+        world.change_job("    - {name: orders, topic: orders}\n", &format!("{}{}", line(first), line(second)));
+    };
+    inputs("orders", "returns");
+    world.produce("orders", orders("ann", [1, 2, 3]));
+    world.produce("returns", orders("ann", [10]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "4 in = 4 processed\n");
+    let revision = || world.ask_json(&["validate"])[0]["revision"].clone();
+    let before = revision();
+    inputs("returns", "orders");
+    assert_eq!(revision(), before, "the order of the inputs decides nothing");
+    assert_eq!(world.ask(&["run", "--until-end"]), "4 in = 4 processed\n", "a record was read twice");
+    world.produce("returns", orders("ann", [20, 30]));
+    world.produce("orders", orders("ann", [4]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "7 in = 7 processed\n");
+    inputs("orders", "returns");
+    assert_eq!(world.ask(&["run", "--until-end"]), "7 in = 7 processed\n", "a record was read twice");
+    assert_eq!(world.ask_json(&["state", "get", "customers", "ann"])[0]["value"], serde_json::json!({"orders": 7, "amount": 70}));
+}
+
+/// Method: a job that has never run, with an expression that does not compile, then with more shards than its memory has room for, each time with other shards and
+/// another name of its input; then as it should be.
+#[test]
+fn a_job_that_has_never_run_may_be_repaired_in_what_is_frozen_later() {
+    let world = World::new();
+    world.produce("orders", orders("ann", [1, 2]));
+    let other = |shards: &str, amount: &str| {
+        let text = crate::support::JOB.replace("shards: 2", shards).replace("name: orders, topic", "name: other, topic");
+        world.write("job.yaml", &text.replace("amount: .amount}", amount));
+    };
+    other("shards: 3", "amount: .amount +}");
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &["spec.pipeline[2].upsert.increment.amount"]);
+    other("shards: 1000", "amount: .amount}");
+    check(&world.call(&["run", "--until-end", "--memory", "256Mi"]), UNUSABLE, &["1000 shards in one process need", "spec.shards"]);
+    world.write("job.yaml", crate::support::JOB);
+    assert_eq!(world.ask(&["run", "--until-end"]), "2 in = 2 processed\n");
+}
+
 /// Method: another job on the state folder, then on the whole working folder; then the first one again.
 #[test]
 fn a_state_folder_of_another_job_is_refused() {

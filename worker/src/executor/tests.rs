@@ -4,6 +4,7 @@ use forebay_engine::ids::Timestamp;
 use forebay_state::{MEMORY_BYTES_MIN, RocksState, SharedMemory};
 
 use super::*;
+use crate::RuntimeOptions;
 use crate::committer::tests::fake;
 use crate::fetch::tests::{Objects, stamp};
 use crate::helpers;
@@ -20,7 +21,8 @@ fn a_shard_whose_input_does_not_open_holds_up_no_other() {
     let (status, (events, heard), (tasks, _threads)) = (Arc::<Status>::default(), unbounded(), helpers::start("helper", 2));
     let pace = Pace { interval: Duration::from_secs(3600), pause: Duration::ZERO };
     let store = Arc::new(Objects::default());
-    let snapshots = Snapshots::new(store, dir.path().to_owned(), pace, status.clone(), events.clone(), tasks.clone());
+    let snapshots =
+        Snapshots::new(store, dir.path().to_owned(), pace, RuntimeOptions::GARBAGE_GRACE, status.clone(), events.clone(), tasks.clone());
     let shared = Arc::new(Shared {
         log: Watched::new(Arc::new(log), Arc::new(impatient(&status))),
         helpers: tasks,

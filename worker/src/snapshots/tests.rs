@@ -8,6 +8,7 @@ use forebay_engine::state::StateBatch;
 use forebay_state::{RocksState, SharedMemory};
 
 use super::*;
+use crate::RuntimeOptions;
 use crate::fetch::tests::{Objects, stamp};
 
 #[derive(Clone)]
@@ -52,7 +53,8 @@ impl Scene {
     fn on(objects: Arc<Objects>, retained: Vec<RetainedCheckpoint>) -> Self {
         let (dir, (events, happened), (tasks, inbox)) = (tempfile::tempdir().unwrap(), unbounded(), unbounded());
         let pace = Pace { interval: Duration::ZERO, pause: Duration::ZERO };
-        let snapshots = Snapshots::new(objects.clone(), dir.path().to_owned(), pace, Arc::default(), events, tasks);
+        let snapshots =
+            Snapshots::new(objects.clone(), dir.path().to_owned(), pace, RuntimeOptions::GARBAGE_GRACE, Arc::default(), events, tasks);
         Self { objects, snapshots, tasks: inbox, events: happened, dir, retained }
     }
 

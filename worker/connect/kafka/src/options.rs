@@ -280,6 +280,7 @@ mod tests {
         for consumer in [options().reader(true), options().reader(false), options().input(8)] {
             assert_eq!(consumer.get("auto.offset.reset"), Some("error"));
             assert_eq!(consumer.get("enable.auto.commit"), Some("false"));
+            assert_eq!(consumer.get("fetch.queue.backoff.ms"), Some("5"), "a partition starves once its queue was full");
         }
         assert_eq!(options().reader(false).get("isolation.level"), Some("read_uncommitted"));
         assert_eq!(options().input(8).get("isolation.level"), Some("read_committed"));

@@ -1,0 +1,7 @@
+//! Promises of a whole worker, each a module: all its threads, on the embedded log and a folder as object store.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
+
+mod garbage;
+mod overlap;
+mod support;

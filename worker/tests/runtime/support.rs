@@ -1,0 +1,128 @@
+//! What the tests of a whole worker share: one shard of a job on the embedded log and a folder, and a pipeline that counts.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forebay_engine::claim::VersionRule;
+use forebay_engine::ids::{Partition, Revision, ShardId, Timeline, Timestamp, WorkerName};
+use forebay_engine::lifetimes::Lifetimes;
+use forebay_engine::log::{JobTopics, Log, StartFrom};
+use forebay_engine::pipeline::{Entity, Pipeline, Verdict, Workspace};
+use forebay_engine::record::InputRecord;
+use forebay_engine::state::StateError;
+use forebay_engine::worker::WorkerOptions;
+use forebay_local::{FolderStore, LocalLog, LocalLogOptions, LogFolder, NewRecord};
+use forebay_worker::status::{ShardStatus, Status};
+use forebay_worker::{Engine, Runtime, RuntimeOptions};
+
+pub const SHARD: ShardId = ShardId::new(0);
+
+/// Longer than anybody could want to wait for a test that fails.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Counts its records in the books, and does nothing else.
+#[derive(Clone)]
+pub struct Counting;
+
+impl Entity for Counting {
+    fn encode(&self, _: &mut Vec<u8>) {}
+    fn decode(_: &[u8]) -> Result<Self, String> {
+        Ok(Self)
+    }
+    fn weight(&self) -> usize {
+        0
+    }
+}
+
+impl Pipeline for Counting {
+    type Entity = Self;
+    fn process(&mut self, _: &InputRecord<'_>, _: &mut Workspace<'_, Self>) -> Result<Verdict, StateError> {
+        Ok(Verdict::Processed)
+    }
+}
+
+/// The log of a job in a folder, which may be made just now.
+pub fn log(dir: &Path) -> LocalLog {
+    let topics = JobTopics {
+        uid: "u".into(),
+        inputs: vec!["in".into()],
+        outputs: vec!["out".into()],
+        journal: "journal".into(),
+        group: "group".into(),
+        shards: 1,
+    };
+    LocalLog::open(LocalLogOptions { dir: dir.join("log"), topics, auto_create: true }).unwrap()
+}
+
+/// Takes no checkpoint by itself.
+pub fn options(dir: &Path, process: &str) -> RuntimeOptions {
+    RuntimeOptions {
+        worker: WorkerOptions {
+            worker: WorkerName::new("w"),
+            timeline: Timeline::new(0),
+            commit_interval: Duration::from_millis(10),
+            commit_interval_behind: Duration::from_millis(10),
+            checkpoints_retained: 2,
+            heartbeat: Duration::from_secs(24 * 3600),
+            watch: Duration::from_secs(3600),
+            retry: Duration::from_millis(200),
+        },
+        process: process.into(),
+        assignment: (VersionRule::AboveAll, BTreeSet::from([SHARD])),
+        shards: 1,
+        revision: Revision::new("r"),
+        start_from: vec![StartFrom::Earliest],
+        state_dir: dir.join("state"),
+        executors: 1,
+        epoch_bytes_max: 1 << 20,
+        checkpoint_interval: Duration::from_secs(3600),
+        checkpoint_pause: Duration::ZERO,
+        checkpoints_concurrent: 1,
+        garbage_grace: RuntimeOptions::GARBAGE_GRACE,
+        lifetimes: Lifetimes::default(),
+        memory_bytes_max: 256 << 20,
+    }
+}
+
+pub fn start<L: Log>(dir: &Path, log: L, options: RuntimeOptions) -> Runtime {
+    let store = Arc::new(FolderStore::open(&dir.join("store")).unwrap());
+    Runtime::start(Engine { log: Arc::new(log), store, pipeline: Arc::new(|_| Counting) }, options).unwrap()
+}
+
+/// Puts records into the input; a topic of one partition is made for the first ones.
+pub fn produce(folder: &LogFolder, records: usize) {
+    if folder.topics().is_empty() {
+        folder.create_topic("in", 1).unwrap();
+    }
+    let mut writer = folder.writer("in").unwrap();
+    for _ in 0..records {
+        let partition = Some(Partition::new(0));
+        writer
+            .push(&NewRecord { partition, timestamp: Timestamp::from_millis(1), key: Some(b"k"), value: Some(b"v"), headers: &[] })
+            .unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+/// Looks until there is what must come. `Err` is what is there instead.
+pub fn until<T, E: Debug>(what: &str, mut look: impl FnMut() -> Result<T, E>) -> T {
+    let began = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) => assert!(began.elapsed() < PATIENCE, "never: {what}; {seen:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The same for the shard.
+pub fn until_shard(status: &Status, what: &str, mut holds: impl FnMut(&ShardStatus) -> bool) -> ShardStatus {
+    until(what, || {
+        let shard = status.shards().remove(&SHARD).unwrap_or_default();
+        if holds(&shard) { Ok(shard) } else { Err(Box::new(shard)) }
+    })
+}
