@@ -294,7 +294,7 @@ fn each_command_needs_of_s3_what_its_row_lists_and_no_more() -> Result<()> {
         ensure!(worker.len() == more.len() && more.iter().all(|right| worker.contains(right)), "a worker needs {more:?}");
 
         let take: &[&[&str]] = &[&["savepoint", "take", "--name", "one"], &["savepoint", "take", "--name", "two", "--at-rest"]];
-        check_one("`savepoint take`", take, &[("delete", "savepoints/")])?;
+        check_one("`savepoint take`", take, &[("list", "savepoints/"), ("delete", "savepoints/")])?;
         check_one("`rewind`", &[&["rewind", "--id", "second", "--to-savepoint", &savepoint("one")]], &[("list", "savepoints/")])?;
         owner.set_policy(&policy_of(&row("`run`")?, &flights))?;
         flights.forebay.ask(run[0])?;
