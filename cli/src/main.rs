@@ -179,7 +179,9 @@ fn main() -> ExitCode {
     } else {
         1
     };
-    ExitCode::from(code)
+    // Not by way of what libraries do at the end: OpenSSL frees what librdkafka's threads may be using, and a crash would hide the code.
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    signal_hook::low_level::exit(code)
 }
 
 /// Above a job's progress bar: what the libraries warn of comes with every attempt of theirs, and what comes of it is said by us.
