@@ -5,6 +5,9 @@
 
 TARGETS := $(filter-out unit,$(MAKECMDGOALS))
 
+# The longest takes a few minutes. One that hangs is ended, so that it is known which one, instead of nothing about any.
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout --foreground --verbose 30m
+
 .PHONY: $(TARGETS)
 $(TARGETS):
 	cargo test $(CARGO_FLAGS) --test $@ -- --test-threads=1 $(TEST)

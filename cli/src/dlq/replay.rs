@@ -16,6 +16,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use super::{Common, LETTERS, each_to_end, header, step_of, topics};
+use crate::Unusable;
 use crate::job::Loaded;
 use crate::output::Output;
 
@@ -126,6 +127,7 @@ impl Replay {
             }
             lanes(&log)?
         };
+        self.check_revision(loaded, &all)?;
         let passed = passed(loaded, &all, &open)?;
         let lanes = match (&self.common.step, &self.revision) {
             (Some(step), _) => BTreeSet::from([Lane::Step(step.clone())]),
@@ -144,6 +146,25 @@ impl Replay {
         self.common.check_step(loaded, total.letters)?;
         printer.print(&total)?;
         printer.finish()
+    }
+
+    /// No letter is of the wanted revision: is it that of the manifest, which may have none?
+    fn check_revision(&self, loaded: &Loaded, lanes: &BTreeSet<Lane>) -> anyhow::Result<()> {
+        let its_own = loaded.revision().to_string();
+        let known = lanes.iter().filter_map(|lane| match lane {
+            Lane::Revision(revision) => Some(revision.as_str()),
+            Lane::Step(_) => None,
+        });
+        let known: Vec<&str> = known.collect();
+        match self.revision.as_deref() {
+            Some(wanted) if wanted != its_own && !known.contains(&wanted) => {
+                let there =
+                    if known.is_empty() { "there is none".to_owned() } else { format!("those of the letters are {}", known.join(", ")) };
+                let what = format!("no dead letter is of a revision {wanted:?}, and the manifest's is {its_own}; {there}");
+                Err(Unusable(what).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts one lane's letters back. Returns how many.

@@ -121,3 +121,21 @@ fn a_letter_that_its_revision_has_put_back_is_not_put_back_by_its_step() {
     let both = world.call(&["dlq", "replay", "--revision", bad, "--step", "validate"]);
     assert_eq!(both.code, Some(2), "{both:?}");
 }
+
+/// Method: a revision that no letter is of and that is not the manifest's, then one that is.
+#[test]
+fn a_revision_that_nobody_knows_is_refused_and_the_manifests_own_is_not() {
+    let world = World::new();
+    world.produce("orders", orders("c", [-1]));
+    world.ask(&["run", "--until-end"]);
+    let of = |revision: &str| world.call(&["dlq", "replay", "--dry-run", "--revision", revision]);
+    let letters = world.records("orders.dead")[0]["headers"]["forebay.revision"].as_str().unwrap().to_owned();
+    let unknown = of("no-such");
+    assert_eq!(unknown.code, Some(2), "{unknown:?}");
+    for needed in ["no dead letter is of a revision \"no-such\"", "those of the letters are", &letters] {
+        assert!(unknown.stderr.contains(needed), "{needed:?} is not in {unknown:?}");
+    }
+    world.change_job("min: 1}", "min: 100}");
+    let own = world.ask_json(&["validate"])[0]["revision"].as_str().unwrap().to_owned();
+    assert_eq!((of(&own).code, of(&letters).code), (Some(0), Some(0)));
+}

@@ -10,16 +10,15 @@ use std::time::Duration;
 use forebay_api::v1::{Books, Shard};
 use forebay_crds::savepoint::SavepointPhase;
 
-use super::trend::{Course, Trend, WINDOWS};
+use super::trend::{Course, WINDOWS};
 use super::{Action, Fleet, Saved, Worker};
 
 /// A container that was started again so often, and is down once more, will not come up by itself.
 const RESTARTS_MAX: u32 = 2;
 /// Of fewer records neither the share of dead letters nor the lag says anything.
 const RECORDS_MIN: u64 = 20;
-
 /// In percent more than before: so much of what comes in is seldom bad all at once.
-const ALONE_PERCENT_MAX: u64 = 50;
+const BEYOND_DOUBT_PERCENT: u64 = 50;
 
 /// What is known of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,29 +219,85 @@ fn is_saved(fleet: &Fleet) -> bool {
     matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed))
 }
 
-/// Compared with all that was before, because some records may have always been bad, and with what the revision before makes of what comes in now, because they may
-/// be bad since a moment ago. One that was proven beside that revision, of which there is nothing left to compare with, has more benefit of the doubt.
+/// Of a whole window of observation, the gate's own limit; before that, or with nothing left to compare with, only what is bad beyond doubt: a moment of bad input
+/// is no more than that.
 fn too_many_dead_letters(fleet: &Fleet, shards: &[&Shard]) -> Option<String> {
-    let sum = |of: fn(&Shard) -> Option<&Books>| {
-        let books = shards.iter().filter(|shard| shard.books_at_start.is_some()).filter_map(|shard| of(shard));
-        books.fold((0, 0), |(records, rejected), books| (records + books.records_in, rejected + books.rejected))
-    };
-    let (before, rejected_before) = sum(|shard| shard.books_at_start.as_ref());
-    let (all, rejected_all) = sum(|shard| shard.books.as_ref());
-    let (records, rejected) = (all.saturating_sub(before), rejected_all.saturating_sub(rejected_before));
-    let percent = |rejected: u64, records: u64| (rejected * 100).checked_div(records).unwrap_or(0);
-    let (was, is) = (percent(rejected_before, before), percent(rejected, records));
-    let others = fleet.workers.iter().filter(|worker| worker.is_live() && worker.template != fleet.template);
-    let taken = others.flat_map(|worker| worker.trends.values()).map(Trend::taken);
-    let (records_now, rejected_now) = taken.fold((0, 0), |(records, rejected), now| (records + now.0, rejected + now.1));
-    let elsewhere = if records_now >= RECORDS_MIN { percent(rejected_now, records_now) } else { 0 };
+    let counted = shards.iter().filter(|shard| shard.books_at_start.is_some());
+    let observe_millis = fleet.gate.observe.as_millis() as u64;
+    let observed = counted.clone().filter(|shard| shard.running_millis.is_some_and(|millis| millis >= observe_millis));
+    let others = Others::of(fleet);
     let is_proven = fleet.configs.get(&fleet.template).is_some_and(|config| config.standing == Standing::Proven);
-    let percent_max = u64::from(fleet.gate.dead_letter_percent_max);
-    let percent_max = if is_proven && records_now < RECORDS_MIN { percent_max.max(ALONE_PERCENT_MAX) } else { percent_max };
-    (records >= RECORDS_MIN && is > was.max(elsewhere) + percent_max).then(|| {
-        let now = if records_now >= RECORDS_MIN { format!(", and is {elsewhere} % elsewhere") } else { String::new() };
-        format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before{now}")
+    let percent_max = fleet.gate.dead_letter_percent_max.into();
+    let percent_beyond_doubt = BEYOND_DOUBT_PERCENT.max(percent_max);
+    let is_alone = is_proven && others.now.is_none();
+    worse_than_others(observed, &others, if is_alone { percent_beyond_doubt } else { percent_max })
+        .or_else(|| worse_than_others(counted, &others, percent_beyond_doubt))
+}
+
+/// Compared with all that was before, because some records may have always been bad, and with what the revision before makes of what comes in now, because they may
+/// be bad since a moment ago: as much more often than before as they are there.
+fn worse_than_others<'a>(shards: impl Iterator<Item = &'a &'a Shard>, others: &Others, percent_max: u64) -> Option<String> {
+    let (mut before, mut all) = (Taken::default(), Taken::default());
+    for shard in shards {
+        before.add(shard.books_at_start.as_ref().map(taken_in).unwrap_or_default());
+        all.add(shard.books.as_ref().map(taken_in).unwrap_or_default());
+    }
+    let now = Taken { records: all.records.saturating_sub(before.records), rejected: all.rejected.saturating_sub(before.rejected) };
+    let (was, is) = (before.permille(), now.permille());
+    let elsewhere = others.now.unwrap_or(0);
+    let as_elsewhere = (was * elsewhere).checked_div(others.before).unwrap_or(0);
+    let expected = was.max(elsewhere).max(as_elsewhere);
+    (now.records >= RECORDS_MIN && is / 10 > expected / 10 + percent_max).then(|| {
+        let of_others =
+            others.now.map(|_| format!(", and elsewhere {} % where it was {} %", elsewhere / 10, others.before / 10)).unwrap_or_default();
+        let Taken { records, rejected } = now;
+        format!(
+            "of {records} records that it has processed {rejected} became dead letters, {} % where it was {} % before{of_others}",
+            is / 10,
+            was / 10
+        )
     })
+}
+
+/// Records, and those of them that became dead letters.
+#[derive(Clone, Copy, Default)]
+struct Taken {
+    records: u64,
+    rejected: u64,
+}
+
+impl Taken {
+    fn add(&mut self, other: Self) {
+        self.records += other.records;
+        self.rejected += other.rejected;
+    }
+
+    fn permille(self) -> u64 {
+        (self.rejected * 1000).checked_div(self.records).unwrap_or(0)
+    }
+}
+
+fn taken_in(books: &Books) -> Taken {
+    Taken { records: books.records_in, rejected: books.rejected }
+}
+
+/// The share of dead letters under the revision before, in permille: in all that its shards did before they were followed, and since then, if that says anything.
+struct Others {
+    before: u64,
+    now: Option<u64>,
+}
+
+impl Others {
+    fn of(fleet: &Fleet) -> Self {
+        let others = fleet.workers.iter().filter(|worker| worker.is_live() && worker.template != fleet.template);
+        let (mut before, mut now) = (Taken::default(), Taken::default());
+        for trend in others.flat_map(|worker| worker.trends.values()) {
+            let (until, since) = trend.taken();
+            before.add(Taken { records: until.0, rejected: until.1 });
+            now.add(Taken { records: since.0, rejected: since.1 });
+        }
+        Self { before: before.permille(), now: (now.records >= RECORDS_MIN).then(|| now.permille()) }
+    }
 }
 
 /// What speaks against a change in the lags of its shards.

@@ -77,10 +77,11 @@ impl Trend {
         }
     }
 
-    /// What was taken in between the first look and the last one, and how much of that became dead letters.
-    pub fn taken(&self) -> (u64, u64) {
-        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return (0, 0) };
-        (last.records_in.saturating_sub(first.records_in), last.rejected.saturating_sub(first.rejected))
+    /// What had been taken in at the first look and how much of that had become dead letters, and the same of what came between that look and the last one.
+    pub fn taken(&self) -> ((u64, u64), (u64, u64)) {
+        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return ((0, 0), (0, 0)) };
+        let since = (last.records_in.saturating_sub(first.records_in), last.rejected.saturating_sub(first.rejected));
+        ((first.records_in, first.rejected), since)
     }
 
     fn before(&self, at: Duration) -> Option<Sample> {

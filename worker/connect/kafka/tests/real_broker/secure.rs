@@ -12,7 +12,7 @@ use forebay_engine::ids::{Incarnation, InputId, JournalOffset, ShardId};
 use forebay_engine::log::{Log, LogError, Producer, StartFrom, View};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 
-use crate::world::{journal_of, topics, unique};
+use crate::world::{journal_of, not_tested, topics, unique};
 
 /// The secure broker's addresses and files.
 struct Secure {
@@ -38,7 +38,7 @@ fn secure() -> Option<&'static Secure> {
         Some(Secure { plain: take("SECURE"), sasl: take("SASL_SSL"), mtls: take("MTLS"), tls: take("TLS").into() })
     });
     if found.is_none() {
-        eprintln!("NOT TESTED: set FOREBAY_STACK, or the variables that `stack up kafka-secure` prints");
+        not_tested("set FOREBAY_STACK, or the variables that `stack up kafka-secure` prints");
     }
     found.as_ref()
 }
