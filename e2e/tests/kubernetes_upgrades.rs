@@ -126,7 +126,8 @@ fn a_change_waits_for_an_object_store_that_is_down() -> Result<()> {
         let parts: Vec<_> = all.chunks(all.len().div_ceil(3)).collect();
         job.feed(parts[0])?;
         job.until_processed(parts[0])?;
-        let was = job.until_whole(WORKERS)?["status"]["revision"].clone();
+        // Without the store a shard that is being moved cannot go on.
+        let was = job.until_balanced(WORKERS)?["status"]["revision"].clone();
         store.kill()?;
         apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
         job.until_status("the change waits for its savepoint", |status| {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::Cluster;
+use super::plugin::Plugin;
 use crate::flights::{Flights, Ranges, SHARDS, replaced};
 use crate::kafka::{Broker, Feeder, Record};
 use crate::s3::{BUCKET, S3};
@@ -112,6 +113,18 @@ impl<'a> FlightsInCluster<'a> {
             Ok((self.cluster.pods(&self.flights.name)?.len() == workers).then_some(()))
         })?;
         Ok(job)
+    }
+
+    /// Like [`Self::until_whole`], and each worker has its share of the shards: none is moved any more.
+    pub fn until_balanced(&self, workers: usize) -> Result<Value> {
+        let plugin = Plugin::of_environment()?;
+        let share = SHARDS as usize / workers;
+        until("each worker has its share of the shards", PATIENCE, || {
+            let assignments: Vec<Value> = serde_json::from_str(&plugin.ask(&["-o", "json", "assignments", &self.flights.name])?)?;
+            let has_share = |one: &Value| one["shards"].as_array().is_some_and(|shards| shards.len() == share);
+            Ok((assignments.len() == workers && assignments.iter().all(has_share)).then_some(()))
+        })?;
+        self.until_whole(workers)
     }
 
     /// Its pods that are not on their way out, by name.

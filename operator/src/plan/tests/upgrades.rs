@@ -90,6 +90,15 @@ fn a_change_is_judged_by_what_its_workers_do() {
     };
     check_judgement(crashing(1), 5, waiting("pod pod-2: no such table"));
     check_judgement(crashing(2), 5, bad("pod pod-2 was started 3 times: no such table"));
+    // The others fail as well: it may be something else that is amiss.
+    let beside_failing = |seconds| {
+        let mut trial = trial(Worker { age: Duration::from_secs(seconds), ..crashing(2) });
+        let failing = Shard { shard: 1, phase: "failed".into(), failure: "no store".into(), ..Shard::default() };
+        trial.workers[1].answer = says(2, vec![failing]);
+        judge(&trial)
+    };
+    assert_eq!(beside_failing(600), waiting("pod pod-2: no such table"));
+    assert_eq!(beside_failing(601), bad("it is not in force after 600 s: pod pod-2: no such table"));
     let refused = |may_pass, seconds| {
         let refusal = Refusal { message: "exceeded quota".into(), may_pass };
         let mut trial = trial(worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO)));
