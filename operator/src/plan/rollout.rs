@@ -153,7 +153,8 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     let shards: Vec<&Shard> = workers().filter_map(Worker::heard).flat_map(|said| &said.owned).collect();
     let crashed = workers().find_map(|worker| Some((worker, worker.trouble.as_ref().filter(|_| worker.restarts >= RESTARTS_MAX)?)));
     // When those of the revision before fail too, it may be something else that is amiss: the object store is away, say. That has time until the deadline.
-    let others_fail = fleet.workers.iter().any(|worker| worker.is_live() && worker.template != to && (worker.fails() || worker.trouble.is_some()));
+    let others_fail =
+        fleet.workers.iter().any(|worker| worker.is_live() && worker.template != to && (worker.fails() || worker.trouble.is_some()));
     if let Some((worker, trouble)) = crashed.filter(|_| !others_fail) {
         return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.words()));
     }
