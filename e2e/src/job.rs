@@ -39,6 +39,13 @@ impl Forebay {
         self
     }
 
+    /// The same without an environment variable.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(of, _)| of != name);
+        self
+    }
+
     /// The same for another manifest.
     #[must_use]
     pub fn with_manifest(mut self, manifest: &Path) -> Self {

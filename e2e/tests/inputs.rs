@@ -6,20 +6,29 @@ use anyhow::{Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::kafka::{Broker, Feeder, Record};
-use forebay_e2e::s3::S3;
+use forebay_e2e::s3::{BUCKET, S3};
 
 /// Method: every other aircraft's flights come by a second topic, so that the order of each key is known. A worker is killed in the middle, another one
-/// without a disk goes on, and both topics get more while it runs. The oracle judges all of it, and the consumer group must stand at both ends.
+/// without a disk goes on, and both topics get more while it runs. The oracle judges all of it, and the consumer group must stand at both ends. Where the
+/// servers are stands in the manifest alone.
 #[test]
 fn two_inputs_are_one_stream_through_a_kill_and_a_lost_disk() -> Result<()> {
     in_folder("inputs", |folder| {
         let s3 = S3::of_environment()?;
         let second = forebay_e2e::unique("more");
+        let broker = Broker::of_environment()?;
+        let servers = format!(
+            "spec:\n  kafka: {{bootstrapServers: \"{}\"}}\n  state: {{store: {{s3: {{bucket: {BUCKET}, prefix: {second}, endpoint: \"{}\", pathStyle: true}}}}}}\n",
+            broker.address, s3.url
+        );
         let with_two = |manifest| {
+            let manifest = replaced(manifest, "spec:\n", &servers)?;
             let two = format!("      startFrom: earliest\n    - name: more\n      topic: {second}\n      startFrom: earliest\n");
             every_second(replaced(manifest, "      startFrom: earliest\n", &two)?)
         };
-        let flights = Flights::new(folder, Broker::of_environment()?, &s3, with_two)?;
+        let mut flights = Flights::new(folder, broker, &s3, with_two)?;
+        flights.forebay =
+            ["FOREBAY_KAFKA", "FOREBAY_STORE", "FOREBAY_S3_ENDPOINT"].iter().fold(flights.forebay, |forebay, name| forebay.without(name));
         flights.broker.create_topic(&second, u32::try_from(flights.broker.ranges(&flights.input())?.len())?)?;
         let records = records(60_000)?;
         let (other, own): (Vec<Record>, Vec<Record>) = records.iter().cloned().partition(|record| {

@@ -5,10 +5,10 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records, replaced};
-use forebay_e2e::in_folder;
 use forebay_e2e::job::Process;
 use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
+use forebay_e2e::{PATIENCE, in_folder, until};
 use serde_json::Value;
 
 /// The exit code of a process that was to work all off, and a shard of which needs help.
@@ -291,6 +291,49 @@ fn a_damaged_checkpoint_has_a_predecessor() -> Result<()> {
         let fell_back = said("checkpoint cannot be used; falling back to the one before");
         ensure!(fell_back == SHARDS as usize, "{fell_back} shards fell back to an earlier checkpoint");
         ensure!(said("restored from a checkpoint") == SHARDS as usize, "not all shards were restored from a checkpoint");
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: behind checkpoints the journal was cut; every file of every checkpoint is overwritten, and the local disk is lost. Nobody can know the state then,
+/// and a shard without it must not begin anew. With the files brought back the job goes on by itself.
+#[test]
+fn shards_without_any_usable_checkpoint_stand_still_until_the_files_are_back() -> Result<()> {
+    in_folder("all-damaged", |folder| {
+        let s3 = S3::of_environment()?;
+        let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
+        let records = records(40_000)?;
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        job.wait_until_running(SHARDS as usize)?;
+        flights.feed_until(&job, &records[..30_000], "forebay_checkpoints_total", f64::from(3 * SHARDS))?;
+        job.wait_until_metric("forebay_records_total", 30_000.0)?;
+        until("the journal of every shard is cut", PATIENCE, || {
+            Ok(flights.broker.ranges(&flights.journal())?.iter().all(|(start, _)| *start > 0).then_some(()))
+        })?;
+        job.stop()?;
+        fs::remove_dir_all(flights.state_dir("one"))?;
+        let is_file = |key: &String| key.contains("/files/");
+        let kept =
+            s3.list(&flights.prefix())?.into_iter().filter(is_file).map(|key| Ok((s3.get(&key)?, key))).collect::<Result<Vec<_>>>()?;
+        kept.iter().try_for_each(|(bytes, key)| s3.put(key, vec![0; bytes.len()]))?;
+
+        flights.feed(&records[30_000..])?;
+        let mut stalled = flights.forebay.run("one", &flights.state_dir("one"), &["--until-end"])?;
+        let code = stalled.exit()?;
+        ensure!(code == STALLED, "it ended with {code:?} instead of {STALLED:?}:\n{}", stalled.tail());
+        let lines = stalled.lines();
+        let reasons =
+            lines.iter().filter(|line| line.message() == "shard is stalled: it needs help").filter_map(|line| line.field("reason"));
+        let named = reasons
+            .filter(|reason| reason.contains("retained checkpoints can be used") && reason.contains("bring back the checkpoints' files"));
+        ensure!(named.count() >= SHARDS as usize, "not every shard says what it lacks:\n{}", stalled.tail());
+        ensure!(flights.processed()? == 30_000, "{} records are processed by now", flights.processed()?);
+
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        job.wait_until_metric_is("forebay_shard_stalled", f64::from(SHARDS))?;
+        kept.into_iter().try_for_each(|(bytes, key)| s3.put(&key, bytes))?;
+        job.wait_until_metric("forebay_records_total", records.len() as f64)?;
+        job.stop()?;
         flights.check(&records, &["one"])
     })
 }

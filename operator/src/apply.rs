@@ -275,7 +275,7 @@ impl Applier {
         tracing::info!(about = about.name_any(), reason = news.reason, "{}", news.note);
         let type_ = if news.is_warning { EventType::Warning } else { EventType::Normal };
         // The API server takes a kilobyte, and an eighth of it as the action. Events of one action are counted as one, with the words of the first.
-        let [note, action] = [1000, 128].map(|length| news.note.chars().take(length).collect());
+        let [note, action] = [1000, 128].map(|bytes| news.note[..news.note.floor_char_boundary(bytes)].to_owned());
         let event = Event { type_, reason: news.reason.to_owned(), note: Some(note), action, secondary: None };
         if let Err(error) = self.recorder().publish(&event, &about.object_ref(&())).await {
             tracing::warn!(%error, "an event was not recorded");

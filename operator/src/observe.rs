@@ -2,7 +2,7 @@
 
 mod connection;
 mod kept;
-mod lags;
+pub mod lags;
 mod pods;
 pub mod refusals;
 mod secrets;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Over so long it is taken: long enough for a checkpoint and a burst to be a part of it.
+/// Over so long it is taken: long enough for a burst to be a part of it.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// Of one shard, since it began to run here.

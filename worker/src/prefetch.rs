@@ -140,7 +140,11 @@ fn note(state: &mut Prefetched, shard: ShardId, outcome: Result<(), Missed>) -> 
             }
             *state = Prefetched { ready: true, failure: None };
         }
-        Err(Missed::Outrun) => return Instant::now(),
+        // At once, but nobody waits for it any longer: it may be so every time.
+        Err(Missed::Outrun) => {
+            state.failure = Some("the journal was cut behind newer checkpoints meanwhile".to_owned());
+            return Instant::now();
+        }
         Err(Missed::Failed(reason)) => {
             tracing::warn!(%shard, reason, "a shard was not prefetched");
             state.failure = Some(reason);

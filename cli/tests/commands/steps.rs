@@ -393,7 +393,8 @@ fn kill(world: &World, line: &str, times: usize) -> String {
     let mut run = Watched::start(world.command(&["run", "--until-end"]).env("RUST_LOG", "info,forebay_worker=debug"));
     let found = (0..times).all(|_| run.until(line));
     assert!(found, "no {line:?} for the {times}th time came before it ended: {}", run.seen.join("\n"));
-    run.signal("KILL");
+    // At once: it is about to end.
+    run.child.kill().unwrap();
     let (code, log) = run.end();
     assert_eq!(code, None, "it was killed too late, at {line:?}: {log}");
     log

@@ -12,18 +12,19 @@ use crate::plan::rollout::Rollout;
 use crate::plan::trend::{Sample, Trend};
 
 /// By the uid of the pod that works on them.
-pub(super) struct Lags {
+pub struct Lags {
     begin: Instant,
     kept: Mutex<BTreeMap<String, BTreeMap<u32, Trend>>>,
 }
 
 impl Lags {
-    pub(super) fn since(begin: Instant) -> Self {
+    /// Nothing is followed yet.
+    pub fn since(begin: Instant) -> Self {
         Self { begin, kept: Mutex::default() }
     }
 
     /// Adds what is seen now, and tells the fleet what has been seen.
-    pub(super) fn follow(&self, fleet: &mut Fleet, now: Instant) {
+    pub fn follow(&self, fleet: &mut Fleet, now: Instant) {
         let is_asked = matches!(Rollout::of(fleet), Rollout::Canary { .. } | Rollout::Switch { .. });
         let (window, at) = (fleet.gate.observe, now - self.begin);
         let mut kept = self.kept();
@@ -47,7 +48,7 @@ impl Lags {
     }
 
     /// Keeps those of these pods only.
-    pub(super) fn retain(&self, there: &BTreeSet<String>) {
+    pub fn retain(&self, there: &BTreeSet<String>) {
         self.kept().retain(|uid, _| there.contains(uid));
     }
 

@@ -10,7 +10,7 @@ use forebay_api::v1::{Description, Prefetched};
 use super::balance;
 use super::{Action, Answer, Fleet, PodState, WORKER_TIMEOUT, Worker, fails, timeline};
 
-/// Who holds a shard: the one with the highest version of those who were given it.
+/// Who holds a shard: of those who may keep it, or else of those who are releasing it, the one with the highest version.
 struct Holding<'a> {
     version: u64,
     worker: &'a Worker,
@@ -132,8 +132,9 @@ fn held(workers: &[Worker], timeline: u32) -> BTreeMap<u32, Holding<'_>> {
         let assigned = if worker.is_live() { given(said) } else { BTreeSet::new() };
         let owned = said.owned.iter().map(|shard| shard.shard);
         for shard in assigned.iter().copied().chain(owned).collect::<BTreeSet<_>>() {
-            if held.get(&shard).is_none_or(|other| other.version < version) {
-                held.insert(shard, Holding { version, worker, is_assigned: assigned.contains(&shard) });
+            let is_assigned = assigned.contains(&shard);
+            if held.get(&shard).is_none_or(|other| (other.is_assigned, other.version) < (is_assigned, version)) {
+                held.insert(shard, Holding { version, worker, is_assigned });
             }
         }
     }

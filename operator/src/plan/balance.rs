@@ -26,7 +26,11 @@ pub(super) fn next<'a>(workers: &[(&'a str, &BTreeSet<u32>)], loads: &BTreeMap<u
     let by_load = few.iter().any(is_measured) && (!all_measured || much >= DIFFERENCE_MIN);
     if !by_load {
         let (from, most) = workers.iter().filter(|(_, shards)| shards.len() == most.len()).max_by_key(|(_, shards)| load(shards))?;
-        return (most.len() >= few.len() + 2).then_some((*most.last()?, *from, *fewest));
+        let is_quiet = all_measured && much < DIFFERENCE_MIN;
+        // The one with least to do then, and nobody gets so much by it that it would be given back by load.
+        let lightest = || most.iter().copied().min_by_key(|shard| loads[shard]).filter(|shard| load(few) + loads[shard] < DIFFERENCE_MIN);
+        let shard = if is_quiet { lightest()? } else { *most.last()? };
+        return (most.len() >= few.len() + 2).then_some((shard, *from, *fewest));
     }
     if !all_measured || much - little < DIFFERENCE_MIN.max(much * DIFFERENCE_PERCENT_MIN / 100) {
         return None;
@@ -64,7 +68,9 @@ mod tests {
     fn numbers_decide_as_long_as_nothing_is_measured_or_next_to_nothing_is_to_be_done() {
         check(&[&[NEW, NEW, NEW], &[NEW, NEW]], None);
         check(&[&[NEW, NEW, NEW], &[NEW]], Some((2, 0, 1)));
-        check(&[&[Some(5), Some(0), Some(9)], &[Some(1)]], Some((2, 0, 1)));
+        check(&[&[Some(5), Some(0), Some(9)], &[Some(1)]], Some((1, 0, 1)));
+        check(&[&[Some(150)], &[Some(0), Some(0), Some(0), Some(0), Some(60)]], Some((1, 1, 0)));
+        check(&[&[Some(150)], &[Some(60), Some(60), Some(60)]], None);
         check(&[&[NEW, NEW, NEW], &[]], Some((2, 0, 1)));
         check(&[&[]], None);
         check(&[], None);
@@ -96,15 +102,17 @@ mod tests {
         check(&[&[Some(100), Some(90)], &[Some(0), Some(0)]], None);
     }
 
-    /// Method: shards with loads by chance, each worker with what it has by number; the moves are made until there is none.
+    /// Method: shards with loads by chance, large and small, each worker with what it has by number; the moves are made until there is none.
     #[test]
     fn moves_come_to_an_end_and_even_out() {
-        for seed in 0..500_u64 {
+        for (seed, below) in (0..1500_u64).zip([400, 60, 20].into_iter().cycle()) {
             let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
             let loads: BTreeMap<u32, u32> = (0..24)
                 .map(|shard| {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    (shard, (random >> 33) as u32 % 400)
+                    // Of the small ones every other has nothing to do.
+                    let has_nothing = below < DIFFERENCE_MIN && random & (1 << 32) == 0;
+                    (shard, if has_nothing { 0 } else { (random >> 33) as u32 % below })
                 })
                 .collect();
             let mut workers: Vec<BTreeSet<u32>> = (0..3).map(|worker| (worker * 8..worker * 8 + 8).collect()).collect();
@@ -119,9 +127,9 @@ mod tests {
                 let before = *sums(&workers).iter().max().unwrap();
                 let [from, to] = [from, to].map(|name| name.parse::<usize>().unwrap());
                 assert!(workers[from].remove(&shard) && workers[to].insert(shard));
-                assert!(*sums(&workers).iter().max().unwrap() <= before, "seed {seed}");
+                assert!(*sums(&workers).iter().max().unwrap() <= before.max(DIFFERENCE_MIN), "seed {seed}");
                 moves += 1;
-                assert!(moves <= 12, "seed {seed}: {workers:?}");
+                assert!(moves <= 24, "seed {seed}: {workers:?}");
             }
             let sums = sums(&workers);
             let (most, least) = (*sums.iter().max().unwrap(), *sums.iter().min().unwrap());

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use forebay_api::v1::{Books, Shard};
+use forebay_api::v1::Shard;
 use forebay_crds::savepoint::SavepointPhase;
 
-use super::trend::{Course, WINDOWS};
+use super::trend::{Course, Taken, Trend, WINDOWS};
 use super::{Action, Fleet, Saved, Worker};
 
 /// A container that was started again so often, and is down once more, will not come up by itself.
@@ -19,6 +19,8 @@ const RESTARTS_MAX: u32 = 2;
 const RECORDS_MIN: u64 = 20;
 /// In percent more than before: so much of what comes in is seldom bad all at once.
 const BEYOND_DOUBT_PERCENT: u64 = 50;
+/// Of the time of observation: before so much of it nothing is said of dead letters at all.
+const DOUBTFUL_PART: u32 = 3;
 
 /// What is known of a revision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,19 +151,19 @@ impl<'a> Rollout<'a> {
 /// What is thought of the change, by all that its workers have done so far.
 pub fn judge(fleet: &Fleet) -> Judgement {
     let to = fleet.template.as_str();
-    let workers = || fleet.workers.iter().filter(|worker| worker.is_live() && worker.template == to);
+    let news: Vec<&Worker> = fleet.workers.iter().filter(|worker| worker.is_live() && worker.template == to).collect();
+    let workers = || news.iter().copied();
     let shards: Vec<&Shard> = workers().filter_map(Worker::heard).flat_map(|said| &said.owned).collect();
     let crashed = workers().find_map(|worker| Some((worker, worker.trouble.as_ref().filter(|_| worker.restarts >= RESTARTS_MAX)?)));
     // When those of the revision before fail too, it may be something else that is amiss: the object store is away, say. That has time until the deadline.
-    let others_fail =
-        fleet.workers.iter().any(|worker| worker.is_live() && worker.template != to && (worker.fails() || worker.trouble.is_some()));
+    let others_fail = fleet.workers.iter().any(|worker| worker.is_live() && worker.template != to && (worker.fails() || worker.crashes()));
     if let Some((worker, trouble)) = crashed.filter(|_| !others_fail) {
         return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.words()));
     }
     if let Some(stalled) = shards.iter().find(|shard| shard.stalled) {
         return Judgement::Bad(format!("shard {} cannot go on: {}", stalled.shard, stalled.failure));
     }
-    if let Some(reason) = too_many_dead_letters(fleet, &shards) {
+    if let Some(reason) = too_many_dead_letters(fleet) {
         return Judgement::Bad(reason);
     }
     let lag = lag(fleet);
@@ -172,7 +174,7 @@ pub fn judge(fleet: &Fleet) -> Judgement {
         return Judgement::Bad(format!("the API server refuses its pods: {}", refused.refusal.message));
     }
     let trouble = workers().find_map(|worker| Some(format!("pod {}: {}", worker.pod, worker.trouble.as_ref()?.words())));
-    let waits = match (trouble, not_observed(&shards, fleet.gate.observe), lag) {
+    let waits = match (trouble, not_observed(&news, fleet.gate.observe), lag) {
         (Some(waits), ..) | (None, Some(waits), _) | (None, None, Some(Lag::Grows(waits) | Lag::GrowsOn(waits))) => waits,
         (None, None, None) => return Judgement::Healthy,
     };
@@ -222,85 +224,80 @@ fn is_saved(fleet: &Fleet) -> bool {
     matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed))
 }
 
-/// Of a whole window of observation, the gate's own limit; before that, or with nothing left to compare with, only what is bad beyond doubt: a moment of bad input
-/// is no more than that.
-fn too_many_dead_letters(fleet: &Fleet, shards: &[&Shard]) -> Option<String> {
-    let counted = shards.iter().filter(|shard| shard.books_at_start.is_some());
-    let observe_millis = fleet.gate.observe.as_millis() as u64;
-    let observed = counted.clone().filter(|shard| shard.running_millis.is_some_and(|millis| millis >= observe_millis));
-    let others = Others::of(fleet);
-    let is_proven = fleet.configs.get(&fleet.template).is_some_and(|config| config.standing == Standing::Proven);
-    let percent_max = fleet.gate.dead_letter_percent_max.into();
-    let percent_beyond_doubt = BEYOND_DOUBT_PERCENT.max(percent_max);
-    let is_alone = is_proven && others.now.is_none();
-    worse_than_others(observed, &others, if is_alone { percent_beyond_doubt } else { percent_max })
-        .or_else(|| worse_than_others(counted, &others, percent_beyond_doubt))
+/// A shard under the change.
+struct Tried<'a> {
+    /// Since when it is followed, by the clock of the looks, and what it had taken in until then: since it began to process, if there was a look soon after that.
+    since: (Duration, Taken),
+    /// What it had taken in before the change.
+    before: Taken,
+    trend: &'a Trend,
+    processes_for: Duration,
 }
 
-/// Compared with all that was before, because some records may have always been bad, and with what the revision before makes of what comes in now, because they may
-/// be bad since a moment ago: as much more often than before as they are there.
-fn worse_than_others<'a>(shards: impl Iterator<Item = &'a &'a Shard>, others: &Others, percent_max: u64) -> Option<String> {
-    let (mut before, mut all) = (Taken::default(), Taken::default());
-    for shard in shards {
-        before.add(shard.books_at_start.as_ref().map(taken_in).unwrap_or_default());
-        all.add(shard.books.as_ref().map(taken_in).unwrap_or_default());
+impl<'a> Tried<'a> {
+    /// `None` before it processes.
+    fn of(worker: &'a Worker, shard: &Shard, observe: Duration) -> Option<Self> {
+        let trend = worker.trends.get(&shard.shard)?;
+        let (first, last) = trend.span()?;
+        let processes_for = Duration::from_millis(shard.running_millis?);
+        let before = shard.books_at_start.as_ref().map(|books| Taken { records: books.records_in, rejected: books.rejected })?;
+        let began = last.saturating_sub(processes_for);
+        let is_followed_from_start = first.saturating_sub(began) <= observe / DOUBTFUL_PART;
+        let since = if is_followed_from_start { (began, before) } else { (first, trend.taken_at(first, None)) };
+        Some(Self { since, before, trend, processes_for })
     }
-    let now = Taken { records: all.records.saturating_sub(before.records), rejected: all.rejected.saturating_sub(before.rejected) };
-    let (was, is) = (before.permille(), now.permille());
-    let elsewhere = others.now.unwrap_or(0);
-    let as_elsewhere = (was * elsewhere).checked_div(others.before).unwrap_or(0);
-    let expected = was.max(elsewhere).max(as_elsewhere);
-    (now.records >= RECORDS_MIN && is / 10 > expected / 10 + percent_max).then(|| {
-        let of_others =
-            others.now.map(|_| format!(", and elsewhere {} % where it was {} %", elsewhere / 10, others.before / 10)).unwrap_or_default();
-        let Taken { records, rejected } = now;
-        format!(
-            "of {records} records that it has processed {rejected} became dead letters, {} % where it was {} % before{of_others}",
-            is / 10,
-            was / 10
-        )
+}
+
+/// Once it has been observed for long enough, by the gate's own limit. Before that, or with nothing left to compare with, only what is bad beyond doubt counts: a moment
+/// of bad input is no more than that.
+fn too_many_dead_letters(fleet: &Fleet) -> Option<String> {
+    let (news, others): (Vec<&Worker>, Vec<&Worker>) =
+        fleet.workers.iter().filter(|worker| worker.is_live()).partition(|worker| worker.template == fleet.template);
+    let others: Vec<&Trend> = others.iter().flat_map(|worker| worker.trends.values()).filter(|trend| trend.span().is_some()).collect();
+    let owned = news.iter().flat_map(|worker| worker.heard().into_iter().flat_map(|said| &said.owned).map(|shard| (*worker, shard)));
+    let mut tried: Vec<Tried<'_>> = owned.filter_map(|(worker, shard)| Tried::of(worker, shard, fleet.gate.observe)).collect();
+    tried.retain(|shard| shard.processes_for >= fleet.gate.observe / DOUBTFUL_PART);
+    let percent_max = fleet.gate.dead_letter_percent_max.into();
+    let percent_beyond_doubt = BEYOND_DOUBT_PERCENT.max(percent_max);
+    worse_than_others(&tried, &others, [percent_beyond_doubt; 2]).or_else(|| {
+        tried.retain(|shard| shard.processes_for >= fleet.gate.observe);
+        let is_proven = fleet.configs.get(&fleet.template).is_some_and(|config| config.standing == Standing::Proven);
+        worse_than_others(&tried, &others, [percent_max, if is_proven { percent_beyond_doubt } else { percent_max }])
     })
 }
 
-/// Records, and those of them that became dead letters.
-#[derive(Clone, Copy, Default)]
-struct Taken {
-    records: u64,
-    rejected: u64,
-}
-
-impl Taken {
-    fn add(&mut self, other: Self) {
-        self.records += other.records;
-        self.rejected += other.rejected;
+/// Over the time for which all of them are followed: compared with all that was before, because some records may have always been bad, and with what the revision before
+/// makes of what comes in meanwhile, because they may be bad since a moment ago: so many times as many as before, as they are there. `percents_max`: with
+/// such a revision to compare with, and without.
+fn worse_than_others(tried: &[Tried<'_>], others: &[&Trend], percents_max: [u64; 2]) -> Option<String> {
+    let from = tried.iter().map(|shard| shard.since.0).max()?;
+    let (mut before, mut now) = (Taken::default(), Taken::default());
+    for shard in tried {
+        let taken_at = |at| shard.trend.taken_at(at, Some(shard.since));
+        before = before.and(shard.before);
+        now = now.and(taken_at(shard.trend.span()?.1).since(taken_at(from)));
     }
-
-    fn permille(self) -> u64 {
-        (self.rejected * 1000).checked_div(self.records).unwrap_or(0)
+    let (mut before_elsewhere, mut elsewhere) = (Taken::default(), Taken::default());
+    // Those that are not followed for as long say nothing.
+    for trend in others.iter().filter(|trend| trend.span().is_some_and(|(first, _)| first <= from)) {
+        before_elsewhere = before_elsewhere.and(trend.taken_at(from, None));
+        elsewhere = elsewhere.and(trend.taken_at(trend.span()?.1, None).since(trend.taken_at(from, None)));
     }
-}
-
-fn taken_in(books: &Books) -> Taken {
-    Taken { records: books.records_in, rejected: books.rejected }
-}
-
-/// The share of dead letters under the revision before, in permille: in all that its shards did before they were followed, and since then, if that says anything.
-struct Others {
-    before: u64,
-    now: Option<u64>,
-}
-
-impl Others {
-    fn of(fleet: &Fleet) -> Self {
-        let others = fleet.workers.iter().filter(|worker| worker.is_live() && worker.template != fleet.template);
-        let (mut before, mut now) = (Taken::default(), Taken::default());
-        for trend in others.flat_map(|worker| worker.trends.values()) {
-            let (until, since) = trend.taken();
-            before.add(Taken { records: until.0, rejected: until.1 });
-            now.add(Taken { records: since.0, rejected: since.1 });
-        }
-        Self { before: before.permille(), now: (now.records >= RECORDS_MIN).then(|| now.permille()) }
-    }
+    let is_compared = elsewhere.records >= RECORDS_MIN;
+    let (was, is, was_there) = (before.permille(), now.permille(), before_elsewhere.permille());
+    let is_there = if is_compared { elsewhere.permille() } else { 0 };
+    let at_least = was.max(is_there);
+    let as_there = (was * is_there).checked_div(was_there).unwrap_or(0);
+    let expected = at_least.max(as_there.min(at_least + BEYOND_DOUBT_PERCENT * 10));
+    let [compared_max, alone_max] = percents_max;
+    let percent_max = if is_compared { compared_max } else { alone_max };
+    (now.records >= RECORDS_MIN && is / 10 > expected / 10 + percent_max).then(|| {
+        let there =
+            if is_compared { format!(", and elsewhere {} % where it was {} %", is_there / 10, was_there / 10) } else { String::new() };
+        let Taken { records, rejected } = now;
+        let (is, was) = (is / 10, was / 10);
+        format!("of {records} records that it has processed {rejected} became dead letters, {is} % where it was {was} % before{there}")
+    })
 }
 
 /// What speaks against a change in the lags of its shards.
@@ -348,18 +345,21 @@ fn course(worker: &Worker, shard: &Shard, window: Duration) -> Course {
     worker.trends.get(&shard.shard).map_or(Course::Unknown, |trend| trend.course(window))
 }
 
-/// What is still missing before its shards have been seen to process for long enough.
-fn not_observed(shards: &[&Shard], observe: Duration) -> Option<String> {
-    if shards.is_empty() {
+/// What is still missing before its shards have been seen to process for long enough: by this operator, which may have begun a moment ago.
+fn not_observed(workers: &[&Worker], observe: Duration) -> Option<String> {
+    let mut shards =
+        workers.iter().flat_map(|worker| worker.heard().into_iter().flat_map(|said| &said.owned).map(|shard| (*worker, shard))).peekable();
+    if shards.peek().is_none() {
         return Some("its worker has no shard yet".to_owned());
     }
-    let observe_millis = observe.as_millis() as u64;
-    for shard in shards {
+    let is_short = |time: Duration| time < observe;
+    for (worker, shard) in shards {
         let number = shard.shard;
-        match shard.running_millis {
+        let followed = worker.trends.get(&number).and_then(Trend::span).map_or(Duration::ZERO, |(first, last)| last - first);
+        match shard.running_millis.map(Duration::from_millis) {
             None if shard.failure.is_empty() => return Some(format!("shard {number} does not process under it yet")),
             None => return Some(format!("shard {number} failed and is tried again: {}", shard.failure)),
-            Some(millis) if millis < observe_millis => return Some(format!("shard {number} is observed for {} s", observe.as_secs())),
+            Some(time) if is_short(time.min(followed)) => return Some(format!("shard {number} is observed for {} s", observe.as_secs())),
             Some(_) if shard.lag_records > 0 && shard.books == shard.books_at_start => {
                 return Some(format!("shard {number} has not committed any of its records under it"));
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// A lag that has grown in so many windows one after another is taken to grow without end. A burst makes it grow in one or two.
 pub const WINDOWS: u32 = 3;
 /// What is looked at in each window: its two ends would do for one window, but not for the next look's.
-const SAMPLES_PER_WINDOW: u32 = 4;
+const SAMPLES_PER_WINDOW: u32 = 12;
 /// In percent of what comes in: what a lag must grow by, for less may be by chance.
 const GROWTH_PERCENT_MIN: u64 = 10;
 /// In windows: whoever is behind by more than comes in meanwhile was so before, and nobody knows whether it would have kept up with it. A move of the
@@ -25,6 +25,38 @@ pub struct Sample {
     pub records_in: u64,
     /// Those of them that had become dead letters.
     pub rejected: u64,
+}
+
+impl Sample {
+    fn taken(&self) -> Taken {
+        Taken { records: self.records_in, rejected: self.rejected }
+    }
+}
+
+/// Records that were taken in, and those of them that became dead letters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// All of them.
+    pub records: u64,
+    /// The dead letters.
+    pub rejected: u64,
+}
+
+impl Taken {
+    /// Both together.
+    pub fn and(self, other: Self) -> Self {
+        Self { records: self.records + other.records, rejected: self.rejected + other.rejected }
+    }
+
+    /// What has come since then.
+    pub fn since(self, before: Self) -> Self {
+        Self { records: self.records.saturating_sub(before.records), rejected: self.rejected.saturating_sub(before.rejected) }
+    }
+
+    /// The share of the dead letters.
+    pub fn permille(self) -> u64 {
+        (self.rejected * 1000).checked_div(self.records).unwrap_or(0)
+    }
 }
 
 /// The last looks, the oldest first. Never more than are asked for.
@@ -77,11 +109,29 @@ impl Trend {
         }
     }
 
-    /// What had been taken in at the first look and how much of that had become dead letters, and the same of what came between that look and the last one.
-    pub fn taken(&self) -> ((u64, u64), (u64, u64)) {
-        let (Some(first), Some(last)) = (self.0.front(), self.0.back()) else { return ((0, 0), (0, 0)) };
-        let since = (last.records_in.saturating_sub(first.records_in), last.rejected.saturating_sub(first.rejected));
-        ((first.records_in, first.rejected), since)
+    /// The first look and the last one that are remembered; between them lie three windows at most.
+    pub fn span(&self) -> Option<(Duration, Duration)> {
+        Some((self.0.front()?.at, self.0.back()?.at))
+    }
+
+    /// What had been taken in at a time between the looks, as if it had come evenly from one to the next. `origin`: what is known of a time before the first one.
+    pub fn taken_at(&self, at: Duration, origin: Option<(Duration, Taken)>) -> Taken {
+        let looks = || origin.into_iter().chain(self.0.iter().map(|sample| (sample.at, sample.taken())));
+        let Some((from, until)) = looks()
+            .take_while(|look| look.0 <= at)
+            .last()
+            .or_else(|| looks().next())
+            .map(|from| (from, looks().find(|look| look.0 > at).unwrap_or(from)))
+        else {
+            return Taken::default();
+        };
+        let part = |from_count: u64, until_count: u64, done: Duration, all: Duration| {
+            let more = u128::from(until_count.saturating_sub(from_count)) * done.as_millis() / all.as_millis().max(1);
+            from_count + u64::try_from(more).unwrap_or(u64::MAX)
+        };
+        let (done, all) = (at.saturating_sub(from.0), until.0 - from.0);
+        let between = |of: fn(Taken) -> u64| part(of(from.1), of(until.1), done, all);
+        Taken { records: between(|taken| taken.records), rejected: between(|taken| taken.rejected) }
     }
 
     fn before(&self, at: Duration) -> Option<Sample> {
@@ -145,6 +195,26 @@ mod tests {
     fn who_was_behind_before_is_not_to_blame() {
         check(&trend(90, 6000, |_| 100, 50), Course::FallsBehind(3, 6000, 10_500));
         check(&trend(90, 6100, |_| 100, 50), Course::KeepsUp);
+    }
+
+    #[test]
+    fn what_was_taken_in_between_two_looks_is_a_part_of_what_came_meanwhile() {
+        let taken = |records, rejected| Taken { records, rejected };
+        let mut trend = Trend::default();
+        for (at, records_in, rejected) in [(100, 1000, 10), (110, 2000, 110), (120, 2000, 110)] {
+            trend.add(Sample { at: Duration::from_secs(at), lag_records: 0, records_in, rejected }, WINDOW);
+        }
+        let at = |seconds, origin| trend.taken_at(Duration::from_secs(seconds), origin);
+        assert_eq!(
+            [100, 105, 110, 119, 120, 130].map(|seconds| at(seconds, None)),
+            [(1000, 10), (1500, 60), (2000, 110), (2000, 110), (2000, 110), (2000, 110)]
+                .map(|(records, rejected)| taken(records, rejected))
+        );
+        // What was before the first look is known or not.
+        assert_eq!(at(90, None), taken(1000, 10));
+        let origin = Some((Duration::from_secs(80), taken(600, 0)));
+        assert_eq!([70, 80, 90, 105].map(|seconds| at(seconds, origin)), [taken(600, 0), taken(600, 0), taken(800, 5), taken(1500, 60)]);
+        assert_eq!(Trend::default().taken_at(Duration::ZERO, None), Taken::default());
     }
 
     #[test]

@@ -101,6 +101,11 @@ impl Worker {
         self.heard().is_some_and(|said| said.owned.iter().any(super::fails))
     }
 
+    /// Whether its container is down after it was started again.
+    pub fn crashes(&self) -> bool {
+        self.trouble.is_some() && self.restarts > 0
+    }
+
     /// Whether another one would be started with other secrets, and could be.
     pub fn is_stale(&self) -> bool {
         !self.secrets.changed.is_empty() && self.secrets.missing.is_empty()

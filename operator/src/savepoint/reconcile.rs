@@ -41,6 +41,8 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
     let is_erased = is_erased(&savepoint);
     if is_erased != has_finalizer(&savepoint) {
         context.applier.finalizer(&*savepoint, FINALIZER, is_erased).await?;
+        // It is another version now, and what is written about it names the one that was seen.
+        return Ok(Action::requeue(INTERVAL));
     }
     let (job, uid) = (job_of(&savepoint, &context).await, savepoint.uid().unwrap_or_default());
     let copier = context.observer.copier(&uid, now);

@@ -3,8 +3,10 @@
 //! not. What must hold at every moment is checked at every second. Then nothing goes wrong any more, and the job must come to where its manifest wants it.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::*;
+use crate::observe::lags::Lags;
 use cluster::{Cluster, Objects, Pod, Quality};
 
 mod cluster;
@@ -53,12 +55,23 @@ struct Operator {
     /// What is left of its plan, and what it was made from.
     plan: VecDeque<Action>,
     seen: Fleet,
+    began: Instant,
+    lags: Lags,
 }
 
 impl Operator {
     /// It lists all there is before it begins.
     fn new(cluster: &Cluster) -> Self {
-        Self { view: cluster.objects.clone(), heard: BTreeMap::new(), made: Vec::new(), plan: VecDeque::new(), seen: fleet(0, Vec::new()) }
+        let began = Instant::now();
+        Self {
+            view: cluster.objects.clone(),
+            heard: BTreeMap::new(),
+            made: Vec::new(),
+            plan: VecDeque::new(),
+            seen: fleet(0, Vec::new()),
+            began,
+            lags: Lags::since(began),
+        }
     }
 
     /// The pods that its watch has told of, and those that it has made since.
@@ -79,7 +92,10 @@ impl Operator {
         let savepoints = view.savepoints.iter().map(|(template, (saved, ..))| (template.clone(), saved.clone())).collect();
         let postmen = view.postmen.iter().map(|(postman, _)| postman.clone()).collect();
         let template = view.template.clone();
-        Fleet { template, configs, savepoints, postmen, has_service, has_budget, has_policy, ..fleet(view.replicas, workers) }
+        let mut fleet =
+            Fleet { template, configs, savepoints, postmen, has_service, has_budget, has_policy, ..fleet(view.replicas, workers) };
+        self.lags.follow(&mut fleet, self.began + Duration::from_secs(now));
+        fleet
     }
 
     fn ask(&mut self, cluster: &Cluster, uid: u64) -> Answer {
@@ -105,6 +121,8 @@ struct Life {
     operator: Operator,
     /// Requests that were sent by an operator that has ended since.
     late: Vec<(Action, Fleet)>,
+    /// Revisions that refuse everything, and were proven beside one that does so too: they are no worse.
+    no_worse: BTreeSet<String>,
     /// Until then a pod may have been made of which the operator does not know.
     unsure_until: u64,
     /// The pods that were made by such requests.
@@ -123,6 +141,7 @@ impl Life {
             operator,
             late: Vec::new(),
             late_pods: BTreeSet::new(),
+            no_worse: BTreeSet::new(),
             unsure_until: 0,
             revisions: 0,
             met: Met::default(),
@@ -245,9 +264,18 @@ impl Life {
         }
     }
 
-    /// Of those who answer and are to stay, no two are given the same shard.
+    /// Nobody is given a shard that another one still has, whatever becomes of that one; and of those who answer and are to stay, no two are given the same.
     fn check_plan(&self) {
         let (seen, actions) = (&self.operator.seen, &self.operator.plan);
+        let heard = || seen.workers.iter().filter_map(|worker| Some((worker, worker.heard()?)));
+        for action in actions {
+            let Action::Assign { pod, shards, .. } = action else { continue };
+            let has = heard().find(|(worker, _)| worker.pod == *pod).map(|(_, said)| crate::plan::assignment::given(said));
+            let new: BTreeSet<u32> = shards - &has.unwrap_or_default();
+            let others = heard().filter(|(worker, said)| worker.pod != *pod && said.timeline == seen.timeline());
+            let owner = others.flat_map(|(_, said)| &said.owned).find(|owned| new.contains(&owned.shard));
+            assert_eq!(owner, None, "it is given to {pod}: {actions:#?} by {seen:#?}");
+        }
         let goes = |worker: &Worker| actions.iter().any(|action| matches!(action, Action::DeletePod { uid, .. } if *uid == worker.uid));
         let mut owners: BTreeMap<u32, &str> = BTreeMap::new();
         for worker in seen.workers.iter().filter(|worker| worker.is_live() && !goes(worker)) {
@@ -273,7 +301,12 @@ impl Life {
             self.check_new_pod(action);
         }
         match action {
-            Action::Mark { standing: Standing::Proven, .. } => self.meet("a change is proven"),
+            Action::Mark { standing: Standing::Proven, template, .. } => {
+                self.meet("a change is proven");
+                if self.cluster.quality(Rollout::of(seen).in_force()) == Quality::Refuses {
+                    self.no_worse.insert(template.clone());
+                }
+            }
             Action::Mark { standing: Standing::Good(2..), .. } => self.meet("a change is in force"),
             Action::Mark { standing: Standing::Bad(_), .. } => self.meet("a change is taken back"),
             Action::PutBack(_) => self.meet("dead letters are put back"),
@@ -320,6 +353,10 @@ impl Life {
         assert!(bad_for < 60, "{action:?}: it is known to be bad for {bad_for} s");
     }
 
+    fn is_no_worse(&self, template: &str) -> bool {
+        self.cluster.quality(template) == Quality::Refuses && self.no_worse.contains(template)
+    }
+
     fn check(&self) {
         let is_deleted = self.cluster.objects.end.deleted.is_some();
         let is_overdue =
@@ -330,7 +367,7 @@ impl Life {
         for (template, config) in &self.cluster.objects.configs {
             let is_taken_for_good = matches!(config.standing, Standing::Proven | Standing::Good(2..));
             assert!(
-                !is_taken_for_good || self.cluster.quality(template) == Quality::Good,
+                !is_taken_for_good || self.cluster.quality(template) == Quality::Good || self.is_no_worse(template),
                 "{template}, which {:?}, is {:?}",
                 self.cluster.quality(template),
                 config.standing

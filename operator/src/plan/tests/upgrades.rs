@@ -28,9 +28,27 @@ fn says(version: u64, shards: Vec<Shard>) -> Answer {
     Answer::Heard(Description { owned: shards, ..description(version, &assigned, &[]) })
 }
 
+/// The clock of the last look.
+const NOW: Duration = Duration::from_secs(1000);
+
+/// Its shards have been followed since they began to process.
+fn followed_from_the_start(mut worker: Worker) -> Worker {
+    for shard in worker.heard().map(|said| said.owned.clone()).unwrap_or_default() {
+        let Some(millis) = shard.running_millis else { continue };
+        let mut trend = Trend::default();
+        for (at, books) in [(NOW - Duration::from_millis(millis), shard.books_at_start), (NOW, shard.books)] {
+            let Books { records_in, rejected, .. } = books.unwrap_or_default();
+            trend.add(Sample { at, lag_records: shard.lag_records, records_in, rejected }, GATE.observe);
+        }
+        worker.trends.entry(shard.shard).or_insert(trend);
+    }
+    worker
+}
+
 /// Two workers of `t1` beside a canary of `t2` that says this.
 fn trial(canary: Worker) -> Fleet {
-    let workers = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2])), of("t2", canary)];
+    let canary = followed_from_the_start(of("t2", canary));
+    let workers = vec![worker(0, PodState::Ready, runs(1, &[0, 1])), worker(1, PodState::Ready, runs(2, &[2])), canary];
     let mut configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Untried)]);
     configs.get_mut("t2").unwrap().letters = Letters::Possible;
     let savepoints = [("t2".to_owned(), saved("t2", SavepointPhase::Completed))].into();
@@ -78,8 +96,9 @@ fn a_change_is_judged_by_what_its_workers_do() {
     check_judgement(healthy(processes(3, 30, (10, 5), (30, 17))), 40, Judgement::Healthy);
     // A moment of bad input is not held against it, but what is bad beyond doubt is.
     let letters = "of 100 records that it has processed 61 became dead letters, 61 % where it was 10 % before";
-    check_judgement(healthy(processes(3, 1, (100, 10), (200, 70))), 5, waiting("shard 3 is observed for 30 s"));
-    check_judgement(healthy(processes(3, 1, (100, 10), (200, 71))), 5, bad(letters));
+    check_judgement(healthy(processes(3, 9, (100, 10), (200, 71))), 15, waiting("shard 3 is observed for 30 s"));
+    check_judgement(healthy(processes(3, 10, (100, 10), (200, 70))), 15, waiting("shard 3 is observed for 30 s"));
+    check_judgement(healthy(processes(3, 10, (100, 10), (200, 71))), 15, bad(letters));
 
     let stalled = Shard { shard: 3, phase: "stalled".into(), stalled: true, failure: "a gap".into(), ..Shard::default() };
     check_judgement(healthy(stalled), 5, bad("shard 3 cannot go on: a gap"));
@@ -134,7 +153,7 @@ fn a_change_under_which_the_lag_grows_without_end_is_bad_unless_it_does_so_witho
     let well = || followed(0, 0, 90, (50, 60));
     let check = |canary: Worker, other: Worker, expected: Judgement| assert_eq!(judged(canary, other), expected);
     let waiting = |reason: &str| Judgement::Waiting(reason.into());
-    check(with(29, (300, 9000)), well(), waiting("the lag of shard 3 is observed for 30 s"));
+    check(with(29, (300, 9000)), well(), waiting("shard 3 is observed for 30 s"));
     check(with(30, (300, 9000)), well(), waiting("shard 3 falls behind under it: 9000 records wait, and 300 did 30 s before"));
     let grows_on = "shard 3 falls behind under it: 30000 records wait, and 300 did 90 s before";
     check(with(90, (300, 30_000)), well(), Judgement::Bad(grows_on.into()));
@@ -146,16 +165,17 @@ fn a_change_under_which_the_lag_grows_without_end_is_bad_unless_it_does_so_witho
     check(with(90, (0, 19)), well(), Judgement::Healthy);
 }
 
-/// Method: a canary of which every second record becomes a dead letter, beside a worker of the revision before that is followed: of a thousand records so many were
-/// dead letters before, and of so many since then so many.
+/// Method: a canary of which every second record becomes a dead letter, beside a worker of the revision before that is followed for as long: of a thousand records so
+/// many were dead letters before, and of so many since then so many.
 #[test]
 fn dead_letters_are_not_held_against_a_change_that_the_revision_before_makes_too() {
     let judged = |was: u64, was_elsewhere: u64, taken: u64, rejected: u64| {
         let canary = worker(2, PodState::Ready, says(3, vec![processes(3, 30, (1000, was), (1100, was + 50))]));
         let mut trial = trial(canary);
         let mut trend = Trend::default();
-        for (second, records_in, rejected) in [(100, 1000, was_elsewhere), (110, 1000 + taken, was_elsewhere + rejected)] {
-            trend.add(Sample { at: Duration::from_secs(second), lag_records: 0, records_in, rejected }, GATE.observe);
+        let looks = [(NOW - GATE.observe, 1000, was_elsewhere), (NOW, 1000 + taken, was_elsewhere + rejected)];
+        for (at, records_in, rejected) in looks {
+            trend.add(Sample { at, lag_records: 0, records_in, rejected }, GATE.observe);
         }
         trial.workers[0].trends = [(0, trend)].into();
         judge(&trial)
@@ -183,6 +203,54 @@ fn dead_letters_are_not_held_against_a_change_that_the_revision_before_makes_too
     assert_eq!(alone(50), Judgement::Healthy);
     let letters = "of 100 records that it has processed 51 became dead letters, 51 % where it was 0 % before";
     assert_eq!(alone(51), Judgement::Bad(letters.into()));
+}
+
+/// Method: second by second, with a look at each: shard 3 goes over to the canary after 20 s, and 100 records a second come to each shard, of which so many percent are dead
+/// letters, by the second; under the canary so many percent more. Of 100,000 records before, so many were on shard 3, and 1,000 on the other one. Returns the first judgement that is no waiting, and when it came.
+fn storm(was: u64, percent: impl Fn(u64) -> u64, more: u64) -> (u64, Judgement) {
+    let (mut here, mut there) = ((100_000, was), (100_000, 1000));
+    let (mut at_start, mut trends) = (None, [Trend::default(), Trend::default()]);
+    for second in 0.. {
+        let at = NOW + Duration::from_secs(second);
+        let sample = |(records_in, rejected)| Sample { at, lag_records: 0, records_in, rejected };
+        trends[0].add(sample(there), GATE.observe);
+        if second >= 20 {
+            let start = *at_start.get_or_insert(here);
+            trends[1].add(sample(here), GATE.observe);
+            let canary = Worker {
+                trends: [(3, trends[1].clone())].into(),
+                ..worker(2, PodState::Ready, says(3, vec![processes(3, second - 20, start, here)]))
+            };
+            let mut trial = trial(canary);
+            trial.workers[0].trends = [(0, trends[0].clone())].into();
+            match judge(&trial) {
+                Judgement::Waiting(_) => {}
+                judged => return (second, judged),
+            }
+        }
+        (here, there) =
+            ((here.0 + 100, here.1 + percent(second) + if second >= 20 { more } else { 0 }), (there.0 + 100, there.1 + percent(second)));
+    }
+    unreachable!("the change is judged one day");
+}
+
+#[test]
+fn a_storm_is_told_from_a_bad_change_whenever_it_begins() {
+    for begin in 0..50 {
+        for share in [20, 60, 95] {
+            let judged = storm(1000, |second| if second >= begin { share } else { 1 }, 0);
+            assert_eq!(judged, (50, Judgement::Healthy), "{share} % from {begin} s on");
+        }
+        // It ends just before the change is tried, or while it is.
+        let (second, judged) = storm(1000, |second| if (begin..begin + 10).contains(&second) { 60 } else { 1 }, 40);
+        assert!(matches!(&judged, Judgement::Bad(_)) && second <= 50, "from {begin} s on: {judged:?} after {second} s");
+    }
+    let (second, judged) = storm(1000, |_| 1, 99);
+    assert!(matches!(&judged, Judgement::Bad(_)) && second == 30, "{judged:?} after {second} s");
+    assert!(
+        matches!(storm(30_000, |second| if second >= 25 { 5 } else { 0 }, 95).1, Judgement::Bad(_)),
+        "that there are five times as many elsewhere does not excuse everything"
+    );
 }
 
 #[test]
@@ -255,7 +323,7 @@ fn savepoints_before_changes_go_when_a_later_change_is_in_force_and_the_newest_o
 
 #[test]
 fn a_bad_change_goes_at_once_and_is_not_tried_again() {
-    let mut bad = trial(worker(2, PodState::Ready, says(3, vec![processes(3, 1, (0, 0), (100, 100))])));
+    let mut bad = trial(worker(2, PodState::Ready, says(3, vec![processes(3, 10, (0, 0), (100, 100))])));
     let reason = "of 100 records that it has processed 100 became dead letters, 100 % where it was 0 % before";
     let has_letters = true;
     check(&bad, &[Action::Mark { template: "t2".into(), standing: Standing::Bad(reason.into()), has_letters }]);
@@ -355,6 +423,7 @@ fn a_change_comes_first_to_a_shard_that_fails_again_and_again() {
         changed.workers[0] = failing(phase);
         changed.workers[1].answer = runs(2, &[2]);
         changed.workers[2].answer = says(3, vec![processes(3, 30, (0, 0), (5, 0))]);
+        changed.workers[2] = followed_from_the_start(changed.workers[2].clone());
         changed.configs = configs(&[("t1", Standing::Good(1)), ("t2", Standing::Proven)]);
         check(&changed, &[delete(0, "its image, manifest or resources have changed")]);
         // Not while one has yet to come.
@@ -375,6 +444,7 @@ fn toy_world(toy: &mut Fleet, is_bad: bool) {
             let now = if is_bad && is_new { (200, 100) } else { (200, 0) };
             *shard = processes(shard.shard, 30, (100, 0), now);
         }
+        *worker = followed_from_the_start(worker.clone());
     }
 }
 
