@@ -191,6 +191,9 @@ mod tests {
         assert_eq!(prefetcher.all()[&shard(3)], Prefetched::default());
         end.send(Err(Missed::Outrun)).unwrap();
         assert_eq!(begins.recv().unwrap(), shard(3), "it is not tried again");
+        // Whoever waits for it knows that it may be so every time.
+        let outrun = Some("the journal was cut behind newer checkpoints meanwhile".into());
+        await_state(&prefetcher, &[(3, Prefetched { ready: false, failure: outrun })]);
         end.send(Err(Missed::Failed("the store is down".into()))).unwrap();
         await_state(&prefetcher, &[(3, Prefetched { ready: false, failure: Some("the store is down".into()) })]);
         assert_eq!(begins.recv().unwrap(), shard(3));

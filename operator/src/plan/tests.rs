@@ -293,6 +293,14 @@ fn of_two_who_were_given_a_shard_the_higher_version_has_it() {
     assert_eq!(told, [assign(0, 9, &[0])]);
 }
 
+/// Method: one that was away, and whose shard another one has by now, is told to release it under a higher version, and has not done so yet.
+#[test]
+fn nobody_loses_a_shard_to_one_that_is_releasing_it() {
+    let releasing = Answer::Heard(description(6, &[], &[(1, "running")]));
+    let workers = vec![worker(0, PodState::Stuck, releasing), worker(1, PodState::Ready, runs(5, &[0, 1, 2, 3]))];
+    check(&fleet(1, workers), &[]);
+}
+
 #[test]
 fn fewer_workers_are_fewer_pods_from_the_last_one_on_and_ended_ones_are_replaced() {
     let three = |replicas| {
