@@ -21,6 +21,8 @@ pub enum Fault {
     ReplyLost,
     /// A request is given up and carried out later.
     Late,
+    /// A request is carried out twice: now, and later once more.
+    Twice,
     /// The object store is away for a while.
     StoreDown,
     /// The coordinator of transactions ends those that are open.
@@ -33,7 +35,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::Wipe,
         Self::Stall,
@@ -42,6 +44,7 @@ impl Fault {
         Self::Lost,
         Self::ReplyLost,
         Self::Late,
+        Self::Twice,
         Self::StoreDown,
         Self::TimeOut,
         Self::ApplyFails,

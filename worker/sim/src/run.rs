@@ -25,7 +25,7 @@ pub const PHASES: &[(&str, Kind)] = &[
     ("scan", Kind::LogRead),
     ("bar", Kind::LogWrite),
     ("open-producer", Kind::Opening),
-    ("commit-begin", Kind::LogWrite),
+    ("commit-begin", Kind::Beginning),
     ("commit-outputs", Kind::Outputs),
     ("commit-journal", Kind::InTransaction),
     ("commit-offsets", Kind::InTransaction),
@@ -63,6 +63,8 @@ pub enum Kind {
     Committing,
     /// The producer's first request.
     Opening,
+    /// The one with which it begins a transaction.
+    Beginning,
     /// A request of the producer within its transaction, that with outputs,
     Outputs,
     /// or another.
@@ -82,7 +84,7 @@ pub enum Kind {
 /// Why a fault cannot hit a phase of this kind; `None`: it can, and some run must have met it.
 pub fn left_out(kind: Kind, fault: Fault) -> Option<&'static str> {
     use Kind::*;
-    let is_request = matches!(kind, Opening | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite);
+    let is_request = matches!(kind, Opening | Beginning | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite);
     match fault {
         Fault::Crash | Fault::Wipe | Fault::Stall | Fault::Move => None,
         Fault::Barred => (kind == Opening).then_some("nobody knows an incarnation that is not opened yet"),
@@ -91,24 +93,30 @@ pub fn left_out(kind: Kind, fault: Fault) -> Option<&'static str> {
             LogRead | StoreRead => Some("it changes nothing: without its reply it is as if it had been lost"),
             _ => (!is_request).then_some("it is no request: those that it makes are phases of their own"),
         },
+        Fault::Twice => match kind {
+            LogWrite | StoreWrite => None,
+            Opening | Beginning | Outputs | InTransaction => Some("the broker takes what a producer sends once, by its sequence number"),
+            LogRead | StoreRead => Some("it changes nothing"),
+            Shard | Running | Round | Committing | Local => Some("it is no request: those that it makes are phases of their own"),
+        },
         Fault::StoreDown => (!matches!(kind, StoreRead | StoreWrite)).then_some("it asks nothing of the store"),
         Fault::TimeOut => match kind {
             Committing | Outputs | InTransaction => None,
             Round | Opening => Some("no transaction is open"),
-            Shard | Running | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+            Shard | Running | Beginning | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
                 Some("it has no part in the transaction, and learns of it as it does of a barring")
             }
         },
         Fault::Refused => match kind {
             Running | Committing | Outputs => None,
-            Shard | Round | Opening | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+            Shard | Round | Opening | Beginning | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
                 Some("what is refused are outputs, which one request carries, and a shard that is owned has made")
             }
         },
         Fault::ApplyFails => match kind {
             Running | Round | Committing => None,
             Shard => Some("it has no database that epochs are applied to"),
-            Opening | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+            Opening | Beginning | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
                 Some("it is another thread's, which learns nothing of it but that its shard is gone, as in a move")
             }
         },

@@ -7,6 +7,7 @@ use forebay_engine::store::{Put, StoreError};
 use forebay_engine::worker::Event;
 
 use super::executor::Command;
+use super::faults::{OF_READS, OF_WRITES};
 use super::{Orphan, Task, World};
 use crate::coverage::Fault;
 use crate::jobs::Job;
@@ -57,7 +58,12 @@ impl World {
             ("look", _) => self.coverage.situation("an idle owner reads on in its journal"),
             _ => {}
         }
-        let fault = if sent { None } else { self.call_fault(seat, label, call.writes()) };
+        let possible = if call.writes() { OF_WRITES } else { OF_READS };
+        let mut fault = if sent { None } else { self.call_fault(seat, label, possible) };
+        if fault.take_if(|fault| *fault == Fault::Twice).is_some() {
+            let again = self.id();
+            self.orphans.insert(again, Orphan::Call(shard, call.clone()));
+        }
         let answer = match fault {
             Some(Fault::Late) if call.writes() => {
                 let orphan = self.id();

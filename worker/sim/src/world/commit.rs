@@ -8,6 +8,7 @@ use forebay_engine::journal;
 use forebay_engine::log::{InputPosition, Receipt};
 use forebay_engine::worker::{Contribution, Event};
 
+use super::faults::OF_PRODUCERS;
 use super::{Orphan, World};
 use crate::coverage::Fault;
 use crate::log::{OutputBody, Refused, SimLog, TxnId};
@@ -118,7 +119,7 @@ impl World {
             });
             return self.producer_error(seat, Failure::Lasting("the topic takes no such records".into()), true);
         }
-        match self.call_fault(seat, part.name(), true) {
+        match self.call_fault(seat, part.name(), OF_PRODUCERS) {
             Some(Fault::Lost) => return self.producer_error(seat, Failure::Passing("the request was lost".into()), false),
             Some(Fault::Late) => {
                 let id = self.id();

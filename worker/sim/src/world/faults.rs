@@ -9,6 +9,13 @@ use crate::coverage::Fault;
 use crate::log::InputBody;
 use crate::oracle::Invariant;
 
+/// How requests go wrong that change nothing,
+pub(super) const OF_READS: &[Fault] = &[Fault::Lost];
+/// that change something,
+pub(super) const OF_WRITES: &[Fault] = &[Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::Twice];
+/// and those of a producer, of which the broker takes each once, by its sequence number.
+pub(super) const OF_PRODUCERS: &[Fault] = &[Fault::Lost, Fault::ReplyLost, Fault::Late];
+
 impl World {
     /// Perhaps something goes wrong.
     pub(super) fn maybe_fault(&mut self) {
@@ -51,7 +58,7 @@ impl World {
 
     fn aim(&mut self, phase: &'static str, fault: Fault) {
         // Restores from the store need a disk that is gone.
-        if phase.starts_with("restore-") && self.rng.chance(0.005) {
+        if phase.starts_with("restore-") && self.rng.chance(0.012) {
             let seat = self.rng.below(self.seats.len());
             self.crash(seat, true);
         }
@@ -72,7 +79,7 @@ impl World {
             Fault::Stall => self.stall(seat),
             Fault::Move | Fault::Barred if !self.setup.above_all => self.assign_some(),
             // Calls have their faults where they are carried out.
-            Fault::Move | Fault::Barred | Fault::Lost | Fault::ReplyLost | Fault::Late => {}
+            Fault::Move | Fault::Barred | Fault::Lost | Fault::ReplyLost | Fault::Late | Fault::Twice => {}
             // These are counted when they hit.
             Fault::StoreDown => self.store_down = !self.store_down,
             Fault::TimeOut => self.time_out_transactions(1.0),
@@ -81,22 +88,20 @@ impl World {
         }
     }
 
-    /// Whether a request goes wrong, and how.
-    pub(super) fn call_fault(&mut self, seat: usize, label: &'static str, writes: bool) -> Option<Fault> {
+    /// Whether a request goes wrong, and in which of these ways.
+    pub(super) fn call_fault(&mut self, seat: usize, label: &'static str, possible: &[Fault]) -> Option<Fault> {
         if self.healed {
             return None;
         }
         if let Some((_, fault)) = self.forced.take_if(|(forced, _)| *forced == label) {
             return Some(fault);
         }
-        let aimed = self.setup.directed.filter(|(phase, _)| *phase == label).map(|(_, fault)| fault);
-        let aimed = aimed.filter(|fault| matches!(fault, Fault::Lost | Fault::ReplyLost | Fault::Late));
+        let aimed = self.setup.directed.filter(|(phase, fault)| *phase == label && possible.contains(fault)).map(|(_, fault)| fault);
         let fault = match aimed {
             Some(fault) if self.rng.chance(0.3) => fault,
-            _ if self.rng.chance(self.setup.call_faults) => *self.rng.pick(&[Fault::Lost, Fault::ReplyLost, Fault::Late]),
+            _ if self.rng.chance(self.setup.call_faults) => *self.rng.pick(possible),
             _ => return None,
         };
-        let fault = if writes { fault } else { Fault::Lost };
         self.coverage.fault(label, fault);
         self.note(|world| format!("    {} of {}: {fault:?}", label, world.seats[seat].name));
         Some(fault)
