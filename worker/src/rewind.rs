@@ -138,7 +138,11 @@ impl<L: Log> History<L> {
         let incarnation = Incarnation::new(format!("{}.{process}.0", self.worker));
         let mut claims = BTreeMap::new();
         if self.has_journal() {
-            let mut producer = self.producers.open_producer(&incarnation)?;
+            // A busy broker may not answer in time, and nothing is done yet.
+            let mut producer = match self.producers.open_producer(&incarnation) {
+                Err(LogError::Unavailable { .. }) => self.producers.open_producer(&incarnation)?,
+                opened => opened?,
+            };
             for shard in shards {
                 claims.extend(self.claim(shard, &incarnation, &mut producer)?.map(|at| (shard, at)));
             }
