@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records, replaced};
@@ -262,16 +263,22 @@ fn a_job_that_lost_its_journal_before_its_first_checkpoint_is_never_taken_for_a_
     })
 }
 
+/// A job that has processed the first 30,000 of 40,000 records, or is about to, with three checkpoints of each shard.
+fn with_checkpoints(folder: &Path) -> Result<(Flights, S3, Vec<Record>, Process)> {
+    let s3 = S3::of_environment()?;
+    let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
+    let records = records(40_000)?;
+    let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+    job.wait_until_running(SHARDS as usize)?;
+    flights.feed_until(&job, &records[..30_000], "forebay_checkpoints_total", f64::from(3 * SHARDS))?;
+    Ok((flights, s3, records, job))
+}
+
 /// Method: of each shard's newest checkpoint that counts a file that no earlier one names is overwritten, and the local disk is lost.
 #[test]
 fn a_damaged_checkpoint_has_a_predecessor() -> Result<()> {
     in_folder("damaged", |folder| {
-        let s3 = S3::of_environment()?;
-        let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
-        let records = records(40_000)?;
-        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        job.wait_until_running(SHARDS as usize)?;
-        flights.feed_until(&job, &records[..30_000], "forebay_checkpoints_total", f64::from(3 * SHARDS))?;
+        let (flights, s3, records, job) = with_checkpoints(folder)?;
         job.stop()?;
         for (shard, newest) in newest_that_count(&flights)? {
             damage(&flights, &s3, shard, newest)?;
@@ -300,12 +307,7 @@ fn a_damaged_checkpoint_has_a_predecessor() -> Result<()> {
 #[test]
 fn shards_without_any_usable_checkpoint_stand_still_until_the_files_are_back() -> Result<()> {
     in_folder("all-damaged", |folder| {
-        let s3 = S3::of_environment()?;
-        let flights = Flights::new(folder, Broker::of_environment()?, &s3, every_second)?;
-        let records = records(40_000)?;
-        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        job.wait_until_running(SHARDS as usize)?;
-        flights.feed_until(&job, &records[..30_000], "forebay_checkpoints_total", f64::from(3 * SHARDS))?;
+        let (flights, s3, records, job) = with_checkpoints(folder)?;
         job.wait_until_metric("forebay_records_total", 30_000.0)?;
         until("the journal of every shard is cut", PATIENCE, || {
             Ok(flights.broker.ranges(&flights.journal())?.iter().all(|(start, _)| *start > 0).then_some(()))

@@ -83,7 +83,7 @@ pub struct StateSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TableSpec {
-    /// An entity that no record has changed for this long is gone. By default entities stay until they are removed.
+    /// An entity to which no `upsert` has been applied for this long is gone. By default entities stay until they are removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<TimeSpan>,
 }

@@ -15,8 +15,8 @@ pub struct UpgradeSpec {
     /// A change whose first shard does not process well after so long is taken back; `10m` by default. Each worker that follows has as long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<TimeSpan>,
-    /// A change is taken back when the share of records that become dead letters grows by more than so many percent of all records; 10 by
-    /// default. With 100 dead letters alone never do it.
+    /// A change is taken back when the share of records that become dead letters grows by more than so many percent of all records, and
+    /// more than under the revision before meanwhile; 10 by default. With 100 dead letters alone never do it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub dead_letter_percent_max: Option<u32>,

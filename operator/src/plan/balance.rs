@@ -127,9 +127,11 @@ mod tests {
                 let before = *sums(&workers).iter().max().unwrap();
                 let [from, to] = [from, to].map(|name| name.parse::<usize>().unwrap());
                 assert!(workers[from].remove(&shard) && workers[to].insert(shard));
-                assert!(*sums(&workers).iter().max().unwrap() <= before.max(DIFFERENCE_MIN), "seed {seed}");
+                // With little to do numbers count, and nobody gets so much that load does.
+                let most = *sums(&workers).iter().max().unwrap();
+                assert!(if before < DIFFERENCE_MIN { most < DIFFERENCE_MIN } else { most <= before }, "seed {seed}");
                 moves += 1;
-                assert!(moves <= 24, "seed {seed}: {workers:?}");
+                assert!(moves <= 12, "seed {seed}: {workers:?}");
             }
             let sums = sums(&workers);
             let (most, least) = (*sums.iter().max().unwrap(), *sums.iter().min().unwrap());

@@ -224,6 +224,11 @@ fn is_saved(fleet: &Fleet) -> bool {
     matches!(phase, Some(SavepointPhase::Completed | SavepointPhase::Failed))
 }
 
+/// The shards of these workers, as they have just said.
+fn owned<'a>(workers: &[&'a Worker]) -> impl Iterator<Item = (&'a Worker, &'a Shard)> {
+    workers.iter().flat_map(|worker| worker.heard().into_iter().flat_map(|said| &said.owned).map(|shard| (*worker, shard)))
+}
+
 /// A shard under the change.
 struct Tried<'a> {
     /// Since when it is followed, by the clock of the looks, and what it had taken in until then: since it began to process, if there was a look soon after that.
@@ -253,9 +258,8 @@ impl<'a> Tried<'a> {
 fn too_many_dead_letters(fleet: &Fleet) -> Option<String> {
     let (news, others): (Vec<&Worker>, Vec<&Worker>) =
         fleet.workers.iter().filter(|worker| worker.is_live()).partition(|worker| worker.template == fleet.template);
-    let others: Vec<&Trend> = others.iter().flat_map(|worker| worker.trends.values()).filter(|trend| trend.span().is_some()).collect();
-    let owned = news.iter().flat_map(|worker| worker.heard().into_iter().flat_map(|said| &said.owned).map(|shard| (*worker, shard)));
-    let mut tried: Vec<Tried<'_>> = owned.filter_map(|(worker, shard)| Tried::of(worker, shard, fleet.gate.observe)).collect();
+    let others: Vec<&Trend> = others.iter().flat_map(|worker| worker.trends.values()).collect();
+    let mut tried: Vec<Tried<'_>> = owned(&news).filter_map(|(worker, shard)| Tried::of(worker, shard, fleet.gate.observe)).collect();
     tried.retain(|shard| shard.processes_for >= fleet.gate.observe / DOUBTFUL_PART);
     let percent_max = fleet.gate.dead_letter_percent_max.into();
     let percent_beyond_doubt = BEYOND_DOUBT_PERCENT.max(percent_max);
@@ -347,8 +351,7 @@ fn course(worker: &Worker, shard: &Shard, window: Duration) -> Course {
 
 /// What is still missing before its shards have been seen to process for long enough: by this operator, which may have begun a moment ago.
 fn not_observed(workers: &[&Worker], observe: Duration) -> Option<String> {
-    let mut shards =
-        workers.iter().flat_map(|worker| worker.heard().into_iter().flat_map(|said| &said.owned).map(|shard| (*worker, shard))).peekable();
+    let mut shards = owned(workers).peekable();
     if shards.peek().is_none() {
         return Some("its worker has no shard yet".to_owned());
     }

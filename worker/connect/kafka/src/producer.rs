@@ -310,8 +310,9 @@ fn initialise(
     incarnation: &Incarnation,
 ) -> Result<(), LogError> {
     let deadline = Instant::now() + options.request_timeout;
-    // Waits for a connection. Asked without one, librdkafka looks for the coordinator again only half a second later.
-    let _cluster = producer.client().fetch_cluster_id(options.request_timeout);
+    // Waits for a connection. Asked without one, librdkafka looks for the coordinator again only half a second later. A busy
+    // broker may keep it waiting; the other half is for the transactions.
+    let _cluster = producer.client().fetch_cluster_id(options.request_timeout / 2);
     producer.init_transactions(left(deadline)).map_err(|error| {
         // Takes in what librdkafka has said meanwhile, so that the error can say why.
         producer.poll(Duration::from_millis(1));
