@@ -18,7 +18,7 @@ use serde::Serialize;
 use crate::Unusable;
 use crate::output::Output;
 use crate::places::WorkingFolder;
-use crate::records::Line;
+use crate::records::{Line, Text};
 
 #[derive(Subcommand)]
 pub enum LogCommand {
@@ -71,7 +71,7 @@ pub struct Consume {
     #[arg(long)]
     from_beginning: bool,
     /// Stop at the end; otherwise wait for more
-    #[arg(long)]
+    #[arg(long, requires = "from_beginning")]
     until_end: bool,
 }
 
@@ -137,13 +137,13 @@ impl Produce {
             if line.trim().is_empty() {
                 continue;
             }
-            let line: Line = serde_json::from_str(&line)
-                .map_err(|error| Unusable(format!("{name}:{}: not a record: {error}; write {{\"key\": …, \"value\": …}}", number + 1)))?;
-            let (key, value) =
-                (line.key.as_ref().map(|key| key.bytes()).transpose()?, line.value.as_ref().map(|value| value.bytes()).transpose()?);
+            let place = |error: &dyn fmt::Display| Unusable(format!("{name}:{}: not a record: {error}", number + 1));
+            let line: Line = serde_json::from_str(&line).map_err(|error| place(&error))?;
+            let bytes = |text: &Option<Text>| text.as_ref().map(Text::bytes).transpose().map_err(|error| place(&format!("{error:#}")));
+            let (key, value) = (bytes(&line.key)?, bytes(&line.value)?);
             let mut headers = Vec::new();
             for (name, value) in &line.headers {
-                headers.push((name.as_str(), value.as_ref().map(|value| value.bytes()).transpose()?));
+                headers.push((name.as_str(), bytes(value)?));
             }
             let headers: Vec<_> = headers.iter().map(|(name, value)| Header { name, value: value.as_deref() }).collect();
             writer.push(&NewRecord {

@@ -1,10 +1,11 @@
 //! Records as lines of JSON: how people and scripts hand them in and get them out.
 //!
 //! `{"topic": "t", "partition": 0, "offset": 7, "timestamp": 1357034400000, "key": "k", "value": "text", "headers": {"a": "b"}}`. On the way
-//! in all but `value` may be left out, and topic and offset are ignored. Bytes that are no UTF-8 are `{"base64": "…"}`.
+//! in all may be left out, topic and offset are ignored, and other fields are refused. Bytes that are no UTF-8 are `{"base64": "…"}`.
 
 use std::collections::BTreeMap;
 
+use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use forebay_engine::record::InputRecord;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Line {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
@@ -31,7 +33,7 @@ pub struct Line {
 
 /// Bytes, readable where they are text.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "keys and values are text, null, or {\"base64\": \"…\"}")]
 pub enum Text {
     Plain(String),
     Encoded { base64: String },
@@ -48,7 +50,7 @@ impl Text {
     pub fn bytes(&self) -> anyhow::Result<Vec<u8>> {
         match self {
             Self::Plain(text) => Ok(text.clone().into_bytes()),
-            Self::Encoded { base64 } => Ok(STANDARD.decode(base64)?),
+            Self::Encoded { base64 } => STANDARD.decode(base64).with_context(|| format!("{base64:?} is not base64")),
         }
     }
 }

@@ -187,8 +187,36 @@ fn wrong_usage_names_what_to_write() {
     unusable(&["snapshot", "inspect", "--epoch", "999999"], &["no such checkpoint", "snapshot ls"]);
     unusable(&["validate", "-o", "xml"], &["xml", "json"]);
     check(&world.call(&["state", "get", "customers", "nobody"]), FAILED, &["no entity nobody", "state scan"]);
-    let nothing = world.call(&["log", "consume", "--topic", "nothing", "--until-end"]);
-    check(&nothing, UNUSABLE, &["topic nothing", "does not exist", "forebay log produce"]);
+    let consume = ["log", "consume", "--topic", "nothing", "--until-end"];
+    unusable(&consume, &["--from-beginning"]);
+    unusable(&[&consume[..], &["--from-beginning"]].concat(), &["topic nothing", "does not exist", "forebay log produce"]);
+}
+
+/// Method: a good record before each bad line; the topic has none of them afterwards.
+#[test]
+fn a_line_that_is_no_record_is_named_and_nothing_is_put() {
+    let world = World::new();
+    let path = world.path("records.jsonl");
+    let produce = ["log", "produce", "--topic", "orders", "--input", path.to_str().unwrap()];
+    for (line, needed) in [
+        ("{", "EOF"),
+        (r#"{"key": 5}"#, r#"keys and values are text, null, or {"base64": "…"} at line 1 column 10"#),
+        (r#"{"value": "x", "time": 5}"#, "unknown field `time`, expected one of"),
+        (r#"{"value": {"base64": "?"}}"#, r#""?" is not base64: Invalid symbol"#),
+        (r#"{"value": "x", "headers": {"h": {"base64": "?"}}}"#, r#""?" is not base64: Invalid symbol"#),
+    ] {
+        fs::write(&path, format!("{{\"value\": \"good\"}}\n{line}\n")).unwrap();
+        check(&world.call(&produce), UNUSABLE, &["records.jsonl:2: not a record: ", needed]);
+    }
+    let consume = ["log", "consume", "--topic", "orders", "--from-beginning", "--until-end"];
+    assert_eq!(world.ask(&consume), "");
+    // What is printed can be put again.
+    fs::write(&path, r#"{"value": {"base64": "/w=="}, "key": "k", "timestamp": 5, "headers": {"h": null}}"#).unwrap();
+    world.ask(&produce);
+    let printed = world.ask(&consume);
+    fs::write(&path, &printed).unwrap();
+    world.ask(&produce);
+    assert_eq!(world.ask(&consume), printed.clone() + &printed.replace("\"offset\":0", "\"offset\":1"));
 }
 
 /// Method: a job whose input is not there, then one that reads a topic with another number of partitions.
