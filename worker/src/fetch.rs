@@ -1,6 +1,7 @@
 //! Bringing a checkpoint's files onto the disk: several objects at once, each checked while it is written. Never trusts what arrives: a file
 //! that is not what the manifest says is [`ImportError::Damaged`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,12 +10,29 @@ use forebay_engine::manifest::{Manifest, ManifestFile};
 use forebay_engine::restore::ImportError;
 use forebay_engine::state::StateError;
 use forebay_engine::store::{ObjectStore, StoreError};
+use forebay_state::RocksState;
+
+use crate::restorer::checksum;
 
 /// Objects of one restore on their way at a time: about what fills a 1 Gbit/s link. Four shards are restored at once at most.
 const DOWNLOADS_MAX: usize = 4;
 
-/// Downloads all files of a checkpoint into `folder`, which is made. What is there already stays, or is overwritten. The first error ends it, and so does
-/// the end of being wanted, which is looked at before each object.
+/// Makes what lies in `folder`, an older database or what was downloaded of one, into a checkpoint's files. Those that are the same already stay, so an
+/// attempt that came to nothing is no loss to the next one, and neither is a checkpoint from before to a newer one. Else like [`fetch_all`].
+pub(crate) fn replace(
+    store: &dyn ObjectStore,
+    manifest: &Manifest,
+    folder: &Path,
+    is_wanted: &(dyn Fn() -> bool + Sync),
+) -> Result<(), ImportError> {
+    let tables: BTreeMap<&str, u64> =
+        manifest.files.iter().filter(|file| file.immutable).map(|file| (file.name.as_str(), file.size)).collect();
+    RocksState::wipe_but(folder, |name, bytes| tables.get(name) == Some(&bytes))?;
+    fetch_all(store, manifest, folder, is_wanted)
+}
+
+/// Downloads the files of a checkpoint into `folder`, which is made, but for those that are there already, as their checksums tell. The first error ends it,
+/// and so does the end of being wanted, which is looked at before each object.
 pub fn fetch_all(
     store: &dyn ObjectStore,
     manifest: &Manifest,
@@ -30,7 +48,11 @@ pub fn fetch_all(
         while !failed.load(Ordering::Relaxed)
             && let Some((object, files)) = objects.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            let fetched = if is_wanted() { fetch(store, object, files, folder) } else { Err(unwanted(object)) };
+            let fetched = match is_wanted() {
+                false => Err(unwanted(object)),
+                true if files.iter().all(|file| is_there(folder, file)) => Ok(()),
+                true => fetch(store, object, files, folder),
+            };
             if let Err(error) = fetched {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
@@ -53,8 +75,17 @@ fn unwanted(object: &str) -> ImportError {
 
 /// Downloads one object and writes the files that it holds into `folder`.
 pub fn fetch(store: &dyn ObjectStore, object: &str, files: &[&ManifestFile], folder: &Path) -> Result<(), ImportError> {
-    if let Some(file) = files.iter().find(|file| Path::new(&file.name).file_name() != Some(file.name.as_ref())) {
+    if let Some(file) = files.iter().find(|file| !is_name(&file.name)) {
         return Err(ImportError::Damaged(format!("{:?} is no name of a file in a folder", file.name)));
+    }
+    for file in files {
+        // Not written over: it may be a hard link.
+        match std::fs::remove_file(folder.join(&file.name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(local("remove a file that is another one in", folder, &error).into());
+            }
+            _ => {}
+        }
     }
     let to = match files {
         [file] if file.offset.is_none() => folder.join(&file.name),
@@ -88,6 +119,17 @@ pub(crate) fn fetch_object(
         check(file, part.len() as u64, crc32fast::hash(part))?;
     }
     Ok(Some(bytes))
+}
+
+fn is_name(text: &str) -> bool {
+    Path::new(text).file_name() == Some(text.as_ref())
+}
+
+fn is_there(folder: &Path, file: &ManifestFile) -> bool {
+    let path = folder.join(&file.name);
+    is_name(&file.name)
+        && std::fs::metadata(&path).is_ok_and(|found| found.len() == file.size)
+        && checksum(&path).is_ok_and(|found| found == file.crc32)
 }
 
 fn part_of<'a>(bytes: &'a [u8], file: &ManifestFile, object: &str) -> Result<&'a [u8], ImportError> {

@@ -13,6 +13,8 @@ use crate::helpers::panic_text;
 
 /// How often a shard that is ready is brought up to date: seldom enough that reading its journal costs little, often enough that little is left to read.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(2);
+/// Each attempt downloads what has changed since the one before it began, so the third is short unless they never come to an end.
+const OUTRUNS_MAX: u32 = 3;
 /// How long the end of the worker waits for one that is on its way.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -28,7 +30,7 @@ pub struct Prefetched {
 /// Why a shard was not brought up to date.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Missed {
-    /// The journal was cut meanwhile: at once again.
+    /// The journal was cut meanwhile: at once again, with what is downloaded already.
     Outrun,
     /// What went wrong.
     Failed(String),
@@ -36,6 +38,14 @@ pub(crate) enum Missed {
 
 /// Whether the shard is still to be prepared.
 pub(crate) type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A shard that is wanted.
+struct Entry {
+    state: Prefetched,
+    due: Instant,
+    /// Attempts in a row that were outrun.
+    outruns: u32,
+}
 
 /// Prepares shards, one at a time, on a thread of its own.
 pub struct Prefetcher {
@@ -45,7 +55,7 @@ pub struct Prefetcher {
 
 #[derive(Default)]
 struct Inner {
-    wanted: BTreeMap<ShardId, (Prefetched, Instant)>,
+    wanted: BTreeMap<ShardId, Entry>,
     at_work_on: Option<ShardId>,
     is_over: bool,
 }
@@ -65,14 +75,14 @@ impl Prefetcher {
         let mut inner = self.inner();
         inner.wanted.retain(|shard, _| shards.contains(shard));
         for shard in shards {
-            inner.wanted.entry(*shard).or_insert_with(|| (Prefetched::default(), Instant::now()));
+            inner.wanted.entry(*shard).or_insert_with(|| Entry { state: Prefetched::default(), due: Instant::now(), outruns: 0 });
         }
         self.changed.notify_all();
     }
 
     /// The shards that are prepared, and how far they are.
     pub fn all(&self) -> BTreeMap<ShardId, Prefetched> {
-        self.inner().wanted.iter().map(|(shard, (state, _))| (*shard, state.clone())).collect()
+        self.inner().wanted.iter().map(|(shard, entry)| (*shard, entry.state.clone())).collect()
     }
 
     /// Leaves a shard to whoever restores it now; waits until its disk is left alone.
@@ -96,7 +106,7 @@ impl Prefetcher {
     fn run(self: &Arc<Self>, fetch: &dyn Fn(ShardId, Wanted) -> Result<(), Missed>) {
         let mut inner = self.inner();
         while !inner.is_over {
-            let next = inner.wanted.iter().min_by_key(|(_, (_, due))| *due).map(|(shard, (_, due))| (*shard, *due));
+            let next = inner.wanted.iter().min_by_key(|(_, entry)| entry.due).map(|(shard, entry)| (*shard, entry.due));
             let Some((shard, due)) = next else {
                 inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -114,8 +124,8 @@ impl Prefetcher {
             let outcome = outcome.unwrap_or_else(|panic| Err(Missed::Failed(format!("it panicked: {}", panic_text(&*panic)))));
             inner = self.inner();
             inner.at_work_on = None;
-            if let Some((state, due)) = inner.wanted.get_mut(&shard) {
-                *due = note(state, shard, outcome);
+            if let Some(entry) = inner.wanted.get_mut(&shard) {
+                entry.note(shard, outcome);
             }
             self.changed.notify_all();
         }
@@ -131,26 +141,30 @@ impl Prefetcher {
     }
 }
 
-/// Notes what came of an attempt; when the next one is due.
-fn note(state: &mut Prefetched, shard: ShardId, outcome: Result<(), Missed>) -> Instant {
-    match outcome {
-        Ok(()) => {
-            if !state.ready {
-                tracing::info!(%shard, "prefetched");
+impl Entry {
+    /// Notes what came of an attempt, and when the next one is due.
+    fn note(&mut self, shard: ShardId, outcome: Result<(), Missed>) {
+        let outruns = std::mem::take(&mut self.outruns) + 1;
+        self.due = Instant::now() + FOLLOW_INTERVAL;
+        match outcome {
+            Ok(()) => {
+                if !self.state.ready {
+                    tracing::info!(%shard, "prefetched");
+                }
+                self.state = Prefetched { ready: true, failure: None };
             }
-            *state = Prefetched { ready: true, failure: None };
-        }
-        // At once, but nobody waits for it any longer: it may be so every time.
-        Err(Missed::Outrun) => {
-            state.failure = Some("the journal was cut behind newer checkpoints meanwhile".to_owned());
-            return Instant::now();
-        }
-        Err(Missed::Failed(reason)) => {
-            tracing::warn!(%shard, reason, "a shard was not prefetched");
-            state.failure = Some(reason);
+            Err(Missed::Outrun) => {
+                (self.outruns, self.due) = (outruns, Instant::now());
+                tracing::debug!(%shard, outruns, "a prefetch was outrun by newer checkpoints");
+                let reason = || format!("the journal was cut behind newer checkpoints meanwhile, {outruns} times in a row");
+                self.state.failure = (outruns >= OUTRUNS_MAX).then(reason);
+            }
+            Err(Missed::Failed(reason)) => {
+                tracing::warn!(%shard, reason, "a shard was not prefetched");
+                self.state.failure = Some(reason);
+            }
         }
     }
-    Instant::now() + FOLLOW_INTERVAL
 }
 
 #[cfg(test)]
@@ -178,7 +192,7 @@ mod tests {
     fn await_state(prefetcher: &Prefetcher, expected: &[(u32, Prefetched)]) {
         let expected: BTreeMap<ShardId, Prefetched> = expected.iter().map(|(number, state)| (shard(*number), state.clone())).collect();
         let mut inner = prefetcher.inner();
-        while inner.wanted.iter().map(|(shard, (state, _))| (*shard, state.clone())).collect::<BTreeMap<_, _>>() != expected {
+        while inner.wanted.iter().map(|(shard, entry)| (*shard, entry.state.clone())).collect::<BTreeMap<_, _>>() != expected {
             inner = prefetcher.changed.wait(inner).unwrap();
         }
     }
@@ -188,11 +202,13 @@ mod tests {
         let (prefetcher, begins, end) = scripted();
         prefetcher.want(&[shard(3)].into());
         assert_eq!(begins.recv().unwrap(), shard(3));
-        assert_eq!(prefetcher.all()[&shard(3)], Prefetched::default());
-        end.send(Err(Missed::Outrun)).unwrap();
-        assert_eq!(begins.recv().unwrap(), shard(3), "it is not tried again");
+        for _ in 0..OUTRUNS_MAX {
+            assert_eq!(prefetcher.all()[&shard(3)], Prefetched::default());
+            end.send(Err(Missed::Outrun)).unwrap();
+            assert_eq!(begins.recv().unwrap(), shard(3), "it is not tried again");
+        }
         // Whoever waits for it knows that it may be so every time.
-        let outrun = Some("the journal was cut behind newer checkpoints meanwhile".into());
+        let outrun = Some("the journal was cut behind newer checkpoints meanwhile, 3 times in a row".into());
         await_state(&prefetcher, &[(3, Prefetched { ready: false, failure: outrun })]);
         end.send(Err(Missed::Failed("the store is down".into()))).unwrap();
         await_state(&prefetcher, &[(3, Prefetched { ready: false, failure: Some("the store is down".into()) })]);
@@ -203,6 +219,10 @@ mod tests {
         end.send(Err(Missed::Failed("the broker is down".into()))).unwrap();
         // What lies there is still of use.
         await_state(&prefetcher, &[(3, Prefetched { ready: true, failure: Some("the broker is down".into()) })]);
+        assert_eq!(begins.recv().unwrap(), shard(3));
+        end.send(Err(Missed::Outrun)).unwrap();
+        // Not in a row with those before.
+        await_state(&prefetcher, &[(3, Prefetched { ready: true, failure: None })]);
         prefetcher.want(&BTreeSet::new());
         assert!(prefetcher.all().is_empty());
     }

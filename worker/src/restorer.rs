@@ -15,7 +15,7 @@ use forebay_engine::store::{ObjectStore, StoreError};
 use forebay_engine::worker::Report;
 use forebay_state::{RocksState, SharedMemory};
 
-use crate::fetch::fetch_all;
+use crate::fetch::replace;
 use crate::status::{Counters, Status};
 use crate::watched::Watched;
 
@@ -83,8 +83,7 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
 
     fn import(&mut self, manifest: &Manifest) -> Result<RocksState, ImportError> {
         tracing::debug!(shard = %self.shard, "download begins");
-        RocksState::wipe(&self.folder)?;
-        fetch_all(&*self.store, manifest, &self.folder, &*self.is_wanted)?;
+        replace(&*self.store, manifest, &self.folder, &*self.is_wanted)?;
         let opened = RocksState::open(&self.folder, &self.memory).and_then(|store| {
             let stamp = store.as_ref().map(StateStore::stamp).transpose()?.flatten();
             Ok(store.filter(|_| stamp.as_ref() == Some(&manifest.stamp)))

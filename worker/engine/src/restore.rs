@@ -38,7 +38,8 @@ pub trait RestorePorts {
     /// Wipes what is there and makes an empty database.
     fn create(&mut self) -> Result<Self::Store, StateError>;
 
-    /// Wipes what is there, downloads the manifest's files, checks their sizes and checksums, and opens them.
+    /// Replaces what is there by the manifest's files, which it downloads unless they are there already, checks their sizes and checksums, and opens
+    /// them.
     fn import(&mut self, manifest: &Manifest) -> Result<Self::Store, ImportError>;
 
     /// Tells people what was found on the way: a corrupt snapshot, a local database of another history.
@@ -77,8 +78,8 @@ pub enum RestoreNote {
 /// How it ended.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
-    /// The journal was cut under the restore: claim again.
-    #[error("the journal was cut while it was read")]
+    /// Newer checkpoints have replaced the one that was restored, or the journal was cut under the restore: claim again.
+    #[error("the journal was cut behind newer checkpoints meanwhile")]
     Outrun,
     /// The log.
     #[error(transparent)]
@@ -180,7 +181,18 @@ pub fn restore_until<P: RestorePorts>(ports: &mut P, shard: ShardId, until: Unti
         Some(_) | None => {
             ports.note(RestoreNote::Journal);
             let store = ports.create()?;
-            replay(ports, store, None, start, until)
+            match replay(ports, store, None, start, until) {
+                // It says the same tomorrow.
+                Err(RestoreError::State(error @ StateError::Corrupt { .. })) => {
+                    let reason = format!(
+                        "its journal does not fit together ({error}), and none of its {} checkpoints can be used; restore a savepoint, or bring back the \
+                         checkpoints' files",
+                        listed.len()
+                    );
+                    Err(RestoreError::Gone { shard, reason })
+                }
+                outcome => outcome,
+            }
         }
     }
 }
@@ -323,6 +335,10 @@ fn from_checkpoint<P: RestorePorts>(
         Err(ImportError::State(error)) => return Err(error.into()),
         Err(ImportError::Store(error @ (StoreError::Unavailable { .. } | StoreError::Denied { .. }))) => return Err(error.into()),
         Err(error @ (ImportError::Damaged(_) | ImportError::Store(StoreError::NotFound { .. }))) => {
+            // Newer ones have replaced it meanwhile, and what only it held is collected.
+            if ports.journal_range()?.start > checkpoint.journal {
+                return Err(RestoreError::Outrun);
+            }
             ports.note(RestoreNote::Damaged(checkpoint.clone(), error.to_string()));
             return Ok(Tried::Unusable);
         }

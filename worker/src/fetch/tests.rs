@@ -149,6 +149,23 @@ impl Lab {
         manifest
     }
 
+    /// Makes what lies in the restored folder into a checkpoint; how many objects were downloaded for it.
+    fn replaced(&self, manifest: &Manifest) -> usize {
+        let folder = self.dir.path().join("restored");
+        self.objects.requests();
+        replace(&self.objects, manifest, &folder, &|| true).unwrap();
+        let downloads = self.objects.requests().remove("get").unwrap_or_default();
+        let restored = RocksState::open(&folder, &self.memory).unwrap().unwrap();
+        assert_eq!(restored.stamp().unwrap().as_ref(), Some(&manifest.stamp));
+        downloads
+    }
+
+    /// The table files in the restored folder.
+    fn tables(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(self.dir.path().join("restored")).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "sst")).collect()
+    }
+
     /// What a restore finds, by key and value.
     fn fetched(&self, manifest: &Manifest) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ImportError> {
         let folder = self.dir.path().join("restored");
@@ -269,4 +286,56 @@ fn several_objects_are_on_their_way_at_once_and_no_more_than_allowed() {
     assert_eq!(waiting.objects().len(), DOWNLOADS_MAX, "three table files and a manifest");
     lab.objects.together = Some(Barrier::new(DOWNLOADS_MAX));
     fetch_all(&lab.objects, &waiting, &lab.dir.path().join("together"), &|| true).unwrap();
+}
+
+/// Method: every file is an object. A checkpoint replaces an older one that was opened meanwhile, and itself.
+#[test]
+fn what_an_older_checkpoint_left_is_not_downloaded_again() {
+    let mut lab = Lab::new();
+    lab.apply(400);
+    let first = lab.checkpoint(0);
+    lab.apply(10);
+    let second = lab.checkpoint(0);
+    assert_eq!((first.files.len(), second.files.len()), (4, 5), "a table file, two, and three that change each time");
+    assert_eq!(lab.replaced(&first), 4);
+    assert_eq!(lab.replaced(&second), 4);
+    assert_eq!(lab.replaced(&second), 3);
+    assert_eq!(lab.fetched(&second).unwrap(), content(&lab.database));
+}
+
+/// Method: a table file of the right name and size has another byte, and another name on the disk.
+#[test]
+fn what_only_looks_the_same_is_downloaded_and_its_other_names_stay_as_they_are() {
+    let mut lab = Lab::new();
+    lab.apply(400);
+    let manifest = lab.checkpoint(0);
+    lab.replaced(&manifest);
+    let [table] = lab.tables().try_into().unwrap();
+    let other = lab.dir.path().join("other");
+    std::fs::hard_link(&table, &other).unwrap();
+    let mut bytes = std::fs::read(&table).unwrap();
+    bytes[1000] ^= 1;
+    std::fs::write(&table, &bytes).unwrap();
+    assert_eq!(lab.replaced(&manifest), 4);
+    assert_ne!(std::fs::read(&table).unwrap(), bytes);
+    assert_eq!(std::fs::read(&other).unwrap(), bytes);
+}
+
+/// Method: three table files are downloaded; after two of them nobody waits for it any longer.
+#[test]
+fn what_was_downloaded_before_an_interruption_is_not_downloaded_again() {
+    let mut lab = Lab::new();
+    let mut manifest = None;
+    for _ in 0..3 {
+        lab.apply(100);
+        manifest = Some(lab.checkpoint(0));
+    }
+    let (manifest, asked) = (manifest.unwrap(), AtomicUsize::new(0));
+    let mut tables = manifest.clone();
+    tables.files.retain(|file| file.immutable);
+    let is_wanted = || asked.fetch_add(1, Ordering::Relaxed) < 2;
+    assert!(replace(&lab.objects, &tables, &lab.dir.path().join("restored"), &is_wanted).is_err());
+    assert_eq!((tables.files.len(), lab.tables().len()), (3, 2));
+    assert_eq!(lab.replaced(&manifest), manifest.files.len() - 2);
+    assert_eq!(lab.fetched(&manifest).unwrap(), content(&lab.database));
 }

@@ -53,8 +53,8 @@ pub struct RocksState {
 }
 
 impl RocksState {
-    /// Opens the database in `dir`: the shard's own from before, or the files of a checkpoint that the caller has just put there (into an
-    /// empty folder, see [`RocksState::wipe`]). `None` when there is none.
+    /// Opens the database in `dir`: the shard's own from before, or the files of a checkpoint that the caller has just put there (see
+    /// [`RocksState::wipe_but`]). `None` when there is none.
     ///
     /// Whose it is, is for the caller to judge by [`StateStore::stamp`]: timeline, shard, epoch, incarnation and journal position.
     /// `Corrupt`: files are missing or damaged; wipe it and restore from a snapshot. Damage in blocks that nobody has read yet shows as
@@ -67,6 +67,8 @@ impl RocksState {
             return Err(corrupt(format!("open the database in {}", dir.display()), format!("it was found damaged before: {verdict}")));
         }
         let state = Self::start(dir, memory, |_| {})?;
+        // An interrupted call of `wipe_but` would keep the disk space of files that this database removes.
+        remove_folder(&aside(dir))?;
         // Reads the one key that is always needed, so that a damaged stamp is found here and not in the shard.
         state.stamp()?;
         Ok(Some(state))
@@ -90,15 +92,37 @@ impl RocksState {
     /// Removes the database and its folder; a folder that is not there counts as removed. `Io` when the database is open, here or in
     /// another process: nothing is removed then.
     pub fn wipe(dir: &Path) -> Result<(), StateError> {
-        if !dir.try_exists().map_err(|e| io("look at", dir, &e))? {
+        wipe_folder(dir)?;
+        remove_folder(&aside(dir))
+    }
+
+    /// Removes the database like [`RocksState::wipe`], but leaves those of its files in the folder that `keeps` asks for by name and bytes. It is no
+    /// database any more. A call that was interrupted may have left less. Where the file system has no hard links nothing is kept.
+    pub fn wipe_but(dir: &Path, keeps: impl Fn(&str, u64) -> bool) -> Result<(), StateError> {
+        let aside = aside(dir);
+        let exists = |path: &Path| path.try_exists().map_err(|e| io("look at", path, &e));
+        if exists(&aside)? && !exists(dir)? {
+            std::fs::rename(&aside, dir).map_err(|e| io("take back", &aside, &e))?;
+        }
+        remove_folder(&aside)?;
+        if !exists(dir)? {
             return Ok(());
         }
-        // RocksDB's own way takes the database's lock first. It leaves alone what it does not know, such as half-downloaded files.
-        DB::destroy(&quiet_options(Arc::default()), dir).map_err(|e| refused(format!("wipe {}", dir.display()), &e))?;
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove folder", dir, &error)),
-            _ => Ok(()),
+        std::fs::create_dir_all(&aside).map_err(|e| io("create folder", &aside, &e))?;
+        for file in std::fs::read_dir(dir).map_err(|e| io("list", dir, &e))? {
+            let file = file.map_err(|e| io("list", dir, &e))?;
+            let bytes = file.metadata().map_err(|e| io("look at", &file.path(), &e))?.len();
+            if file.file_name().to_str().is_some_and(|name| keeps(name, bytes)) {
+                // One that cannot be linked is made anew.
+                let _ = std::fs::hard_link(file.path(), aside.join(file.file_name()));
+            }
         }
+        // Last, for it is refused while the database is open.
+        let wiped = wipe_folder(dir);
+        if wiped.is_err() {
+            return remove_folder(&aside).and(wiped);
+        }
+        std::fs::rename(&aside, dir).map_err(|e| io("take back", &aside, &e))
     }
 
     /// The entries of a range in the order of their keys, at most `limit`, as of now, with those that are over and still there.
@@ -201,6 +225,27 @@ fn condemn(dir: &Path, error: &StateError) {
         && let Err(failure) = std::fs::write(dir.join(CONDEMNED), error.to_string())
     {
         tracing::warn!("cannot mark the damaged database in {}: {failure}", dir.display());
+    }
+}
+
+/// Where files outlive the wipe of their folder.
+fn aside(dir: &Path) -> PathBuf {
+    dir.with_extension("kept")
+}
+
+fn wipe_folder(dir: &Path) -> Result<(), StateError> {
+    if !dir.try_exists().map_err(|e| io("look at", dir, &e))? {
+        return Ok(());
+    }
+    // RocksDB's own way takes the database's lock first. It leaves alone what it does not know, such as half-downloaded files.
+    DB::destroy(&quiet_options(Arc::default()), dir).map_err(|e| refused(format!("wipe {}", dir.display()), &e))?;
+    remove_folder(dir)
+}
+
+fn remove_folder(dir: &Path) -> Result<(), StateError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove folder", dir, &error)),
+        _ => Ok(()),
     }
 }
 

@@ -2,16 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use forebay_engine::manifest::{Manifest, manifest_key, manifest_prefix, parse_manifest_key};
-use forebay_engine::store::ObjectStore;
-use forebay_local::{FolderStore, LogFolder};
-use forebay_worker::{Runtime, RuntimeOptions};
+use forebay_engine::manifest::{Manifest, manifest_key};
+use forebay_worker::RuntimeOptions;
 
-use crate::support::{SHARD, log, options, produce, start, until, until_shard};
+use crate::support::{SHARD, Scene, end, until, until_shard};
 
 /// No checkpoint was ever on a list that names it.
 const PLANTED: &str = "files/0/planted";
@@ -21,9 +18,6 @@ const CHECKPOINTS_MAX: usize = 50;
 
 /// Two count; whoever takes one leaves alone what was on the list before it, too.
 const KEPT: usize = 3;
-
-/// A question for a checkpoint is not heard while the one before is at its very end.
-const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Method: a first worker takes some checkpoints while nothing is old enough: all objects stay, one that was planted too. A second one, for which everything
 /// is old, goes on until the newest checkpoints name a file no more that earlier ones named: that must vanish, with the planted one and the earlier
@@ -63,62 +57,6 @@ fn what_no_checkpoint_names_vanishes_and_all_else_stays() {
     end(after);
 }
 
-struct Scene {
-    dir: tempfile::TempDir,
-    input: LogFolder,
-    store: FolderStore,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let (input, store) = (LogFolder::open(&dir.path().join("log")).unwrap(), FolderStore::open(&dir.path().join("store")).unwrap());
-        produce(&input, 1);
-        Self { dir, input, store }
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn state_dir(&self) -> PathBuf {
-        options(self.path(), "").state_dir
-    }
-
-    fn start(&self, process: &str, garbage_grace: Duration) -> Runtime {
-        let runtime = start(self.path(), log(self.path()), RuntimeOptions { garbage_grace, ..options(self.path(), process) });
-        until_shard(runtime.status(), "the shard runs", |shard| shard.phase == "running");
-        runtime
-    }
-
-    /// Some more records, and a checkpoint that has them and counts.
-    fn take_checkpoint(&self, runtime: &Runtime) -> Manifest {
-        let status = runtime.status();
-        let before = status.shards()[&SHARD].books.records_in;
-        produce(&self.input, 10);
-        let now = until_shard(status, "more is committed", |shard| shard.books.records_in >= before + 10 && shard.uncommitted_records == 0);
-        let count = || status.counters.checkpoints.load(Ordering::Relaxed);
-        let (mut asked, earlier) = (None::<Instant>, count());
-        let epoch = until_shard(status, "a checkpoint counts", |shard| {
-            let cut = shard.cut.map(|(epoch, _)| epoch);
-            let begun = shard.cut != now.cut;
-            if !begun && asked.is_none_or(|at| at.elapsed() > ASK_AGAIN) {
-                asked = Some(Instant::now());
-                runtime.checkpoint();
-            }
-            begun && shard.checkpoint == cut && count() > earlier
-        });
-        let epoch = epoch.checkpoint.unwrap();
-        let keys = self.store.list(&manifest_prefix(SHARD)).unwrap();
-        let key = keys.iter().find(|object| parse_manifest_key(&object.key).is_some_and(|(of, _)| of == epoch)).unwrap();
-        Manifest::decode(&self.store.get(&key.key).unwrap()).unwrap()
-    }
-
-    fn objects(&self) -> BTreeSet<String> {
-        self.store.list("").unwrap().into_iter().map(|object| object.key).collect()
-    }
-}
-
 /// The manifests and all that they name.
 fn named(manifests: &[Manifest]) -> BTreeSet<String> {
     let keys = manifests.iter().map(|manifest| manifest_key(SHARD, manifest.stamp.epoch, &manifest.taken_by));
@@ -127,9 +65,4 @@ fn named(manifests: &[Manifest]) -> BTreeSet<String> {
 
 fn files(manifests: &[Manifest]) -> BTreeSet<String> {
     manifests.iter().flat_map(|manifest| &manifest.files).map(|file| file.object.clone()).collect()
-}
-
-fn end(runtime: Runtime) {
-    runtime.stop();
-    runtime.join().unwrap();
 }

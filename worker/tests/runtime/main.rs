@@ -4,4 +4,5 @@
 
 mod garbage;
 mod overlap;
+mod preparation;
 mod support;

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forebay_engine::claim::VersionRule;
 use forebay_engine::ids::{Partition, Revision, ShardId, Timeline, Timestamp, WorkerName};
 use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::{JobTopics, Log, StartFrom};
+use forebay_engine::manifest::{Manifest, manifest_prefix, parse_manifest_key};
 use forebay_engine::pipeline::{Entity, Pipeline, Verdict, Workspace};
 use forebay_engine::record::InputRecord;
 use forebay_engine::state::StateError;
+use forebay_engine::store::ObjectStore;
 use forebay_engine::worker::WorkerOptions;
 use forebay_local::{FolderStore, LocalLog, LocalLogOptions, LogFolder, NewRecord};
 use forebay_worker::status::{ShardStatus, Status};
@@ -22,6 +25,9 @@ pub const SHARD: ShardId = ShardId::new(0);
 
 /// Longer than anybody could want to wait for a test that fails.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A question for a checkpoint is not heard while the one before is at its very end.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Counts its records in the books, and does nothing else.
 #[derive(Clone)]
@@ -88,7 +94,10 @@ pub fn options(dir: &Path, process: &str) -> RuntimeOptions {
 }
 
 pub fn start<L: Log>(dir: &Path, log: L, options: RuntimeOptions) -> Runtime {
-    let store = Arc::new(FolderStore::open(&dir.join("store")).unwrap());
+    start_with(Arc::new(FolderStore::open(&dir.join("store")).unwrap()), log, options)
+}
+
+pub fn start_with<L: Log>(store: Arc<dyn ObjectStore>, log: L, options: RuntimeOptions) -> Runtime {
     Runtime::start(Engine { log: Arc::new(log), store, pipeline: Arc::new(|_| Counting) }, options).unwrap()
 }
 
@@ -125,4 +134,66 @@ pub fn until_shard(status: &Status, what: &str, mut holds: impl FnMut(&ShardStat
         let shard = status.shards().remove(&SHARD).unwrap_or_default();
         if holds(&shard) { Ok(shard) } else { Err(Box::new(shard)) }
     })
+}
+
+/// A job in a folder, and its checkpoints.
+pub struct Scene {
+    dir: tempfile::TempDir,
+    input: LogFolder,
+    pub store: FolderStore,
+}
+
+impl Scene {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (input, store) = (LogFolder::open(&dir.path().join("log")).unwrap(), FolderStore::open(&dir.path().join("store")).unwrap());
+        produce(&input, 1);
+        Self { dir, input, store }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        options(self.path(), "").state_dir
+    }
+
+    pub fn start(&self, process: &str, garbage_grace: Duration) -> Runtime {
+        let runtime = start(self.path(), log(self.path()), RuntimeOptions { garbage_grace, ..options(self.path(), process) });
+        until_shard(runtime.status(), "the shard runs", |shard| shard.phase == "running");
+        runtime
+    }
+
+    /// Some more records, and a checkpoint that has them and counts.
+    pub fn take_checkpoint(&self, runtime: &Runtime) -> Manifest {
+        let status = runtime.status();
+        let before = status.shards()[&SHARD].books.records_in;
+        produce(&self.input, 10);
+        let now = until_shard(status, "more is committed", |shard| shard.books.records_in >= before + 10 && shard.uncommitted_records == 0);
+        let count = || status.counters.checkpoints.load(Ordering::Relaxed);
+        let (mut asked, earlier) = (None::<Instant>, count());
+        let epoch = until_shard(status, "a checkpoint counts", |shard| {
+            let cut = shard.cut.map(|(epoch, _)| epoch);
+            let begun = shard.cut != now.cut;
+            if !begun && asked.is_none_or(|at| at.elapsed() > ASK_AGAIN) {
+                asked = Some(Instant::now());
+                runtime.checkpoint();
+            }
+            begun && shard.checkpoint == cut && count() > earlier
+        });
+        let epoch = epoch.checkpoint.unwrap();
+        let keys = self.store.list(&manifest_prefix(SHARD)).unwrap();
+        let key = keys.iter().find(|object| parse_manifest_key(&object.key).is_some_and(|(of, _)| of == epoch)).unwrap();
+        Manifest::decode(&self.store.get(&key.key).unwrap()).unwrap()
+    }
+
+    pub fn objects(&self) -> BTreeSet<String> {
+        self.store.list("").unwrap().into_iter().map(|object| object.key).collect()
+    }
+}
+
+pub fn end(runtime: Runtime) {
+    runtime.stop();
+    runtime.join().unwrap();
 }

@@ -404,6 +404,16 @@ fn who_goes_as_planned_does_so_when_others_have_prepared_its_shards() {
     assert_eq!(plan(&fewer).len(), 3);
 }
 
+/// Method: who has less to do than the one that has begun comes first in the list.
+#[test]
+fn who_has_begun_to_prepare_a_shard_goes_on_with_it() {
+    let of = |slot, answer| worker(slot, PodState::Ready, prepares(answer, &[]));
+    let mut fewer = fleet(2, vec![of(0, runs(1, &[0])), of(1, runs(2, &[1, 3])), of(2, runs(3, &[2]))]);
+    check(&fewer, &[Action::Prefetch { pod: "pod-0".into(), shards: [2].into() }]);
+    fewer.workers[1].answer = prepares(runs(2, &[1, 3]), &[prefetched(2, false, "")]);
+    check(&fewer, &[]);
+}
+
 /// Method: a shard fails and is tried again, for ever; it never runs, or for a moment only, and the manifest is changed.
 #[test]
 fn a_change_comes_first_to_a_shard_that_fails_again_and_again() {

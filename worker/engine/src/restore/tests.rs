@@ -45,13 +45,16 @@ impl StateStore for Memory {
     }
 }
 
-/// A journal that was never cut, a local database, and one checkpoint perhaps, whose files are no good.
+/// A journal, a local database, and one checkpoint perhaps, whose files are no good.
 #[derive(Default)]
 struct Ports {
     topic_ids: Vec<String>,
     journal: Vec<JournalEntry>,
     local: Option<Memory>,
     manifest: Option<Manifest>,
+    /// Where the journal starts when the checkpoint's files have been looked for; until then it was never cut.
+    cut_meanwhile: JournalOffset,
+    start: JournalOffset,
     notes: Vec<RestoreNote>,
 }
 
@@ -92,6 +95,7 @@ impl RestorePorts for Ports {
     }
 
     fn import(&mut self, _: &Manifest) -> Result<Memory, ImportError> {
+        self.start = self.cut_meanwhile;
         Err(ImportError::Damaged("told to".into()))
     }
 
@@ -102,7 +106,7 @@ impl RestorePorts for Ports {
 
 impl Ports {
     fn journal_range_of(&self) -> Result<JournalRange, LogError> {
-        Ok(JournalRange { start: JournalOffset::default(), end: JournalOffset::new(self.journal.len() as u64) })
+        Ok(JournalRange { start: self.start, end: JournalOffset::new(self.journal.len() as u64) })
     }
 }
 
@@ -271,4 +275,30 @@ fn a_local_database_of_an_earlier_timeline_is_passed_over() {
     let restored = restore(&mut ports, ShardId::new(0)).unwrap();
     assert_eq!(restored.store.values[KEY], b"abX");
     assert!(matches!(&ports.notes[..], [RestoreNote::LocalUnusable(_), RestoreNote::Journal]), "{:?}", ports.notes);
+}
+
+/// Method: the journal holds no epoch, and a checkpoint lists itself. Behind it is what the journal starts with once its files were not found.
+#[test]
+fn a_checkpoint_whose_files_are_gone_because_newer_ones_have_replaced_it_is_outrun() {
+    let check = |cut: u64, is_outrun: bool| {
+        let (taken_by, engine) = (stamp(1).owner.incarnation, "e".to_owned());
+        let manifest = Some(Manifest { format: crate::manifest::FORMAT, engine, stamp: stamp(1), taken_by, files: Vec::new() });
+        let mut ports = Ports { manifest, cut_meanwhile: JournalOffset::new(cut), ..Ports::default() };
+        let outcome = restore(&mut ports, ShardId::new(0));
+        assert_eq!(matches!(outcome, Err(RestoreError::Outrun)), is_outrun, "{cut}: {outcome:?}");
+        assert_eq!(ports.notes.iter().any(|note| matches!(note, RestoreNote::Damaged(..))), !is_outrun, "{cut}: {:?}", ports.notes);
+    };
+    check(0, false);
+    check(stamp(1).journal.get(), false);
+    check(stamp(1).journal.get() + 1, true);
+}
+
+/// Method: the journal begins with a patch of a value that nobody has put.
+#[test]
+fn a_journal_that_does_not_fit_together_needs_help() {
+    let Ok(Some(JournalRecord::Epoch(_, patched))) = Assembler::default().push(&journal()[1]) else { panic!("an epoch of one chunk") };
+    let entry = JournalEntry { offset: JournalOffset::default(), bytes: encode_epoch(&stamp(1), &patched).remove(0) };
+    let mut ports = Ports { journal: vec![entry], ..Ports::default() };
+    let error = restore(&mut ports, ShardId::new(0)).unwrap_err();
+    assert!(matches!(&error, RestoreError::Gone { reason, .. } if reason.contains("does not fit together")), "{error}");
 }

@@ -78,11 +78,43 @@ fn a_database_in_use_is_neither_opened_twice_nor_wiped_and_the_error_says_the_wa
     let (path, memory) = (dir.path().join("db"), small_memory());
     let mut store = RocksState::create(&path, &memory).unwrap();
     apply(&mut store, 1, 1);
-    for error in [RocksState::open(&path, &memory).err().unwrap(), RocksState::wipe(&path).unwrap_err()] {
+    let wiped_but = RocksState::wipe_but(&path, |_, _| true).unwrap_err();
+    for error in [RocksState::open(&path, &memory).err().unwrap(), RocksState::wipe(&path).unwrap_err(), wiped_but] {
         assert!(matches!(&error, StateError::Io { reason, .. } if reason.contains("drop it")), "{error}");
     }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside it");
     apply(&mut store, 1, 2);
     assert_same(&dump(&store), &Model::at(1, 2).state, "after the refusals");
+}
+
+/// Method: what an interrupted call leaves: the links beside the folder, before and after that is gone.
+#[test]
+fn what_is_asked_for_outlives_a_wipe_and_is_no_database() {
+    let dir = tempdir().unwrap();
+    let (path, aside, memory) = (dir.path().join("db"), dir.path().join("db.kept"), small_memory());
+    let mut store = RocksState::create(&path, &memory).unwrap();
+    apply(&mut store, 1, 1);
+    drop(store);
+    let is_table = |name: &str, bytes: u64| name.ends_with(".sst") && bytes > 0;
+    let left = || {
+        assert!(RocksState::open(&path, &memory).unwrap().is_none(), "it is a database still");
+        assert!(!aside.exists());
+        let names = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.map(|name| (std::fs::read(path.join(&name)).unwrap(), name)).collect::<Vec<_>>()
+    };
+    std::fs::create_dir(&aside).unwrap();
+    std::fs::write(aside.join("000001.sst"), "of an interrupted call").unwrap();
+    RocksState::wipe_but(&path, is_table).unwrap();
+    let kept = left();
+    assert!(kept.len() == 1 && is_table(&kept[0].1, kept[0].0.len() as u64), "{kept:?}");
+    std::fs::rename(&path, &aside).unwrap();
+    RocksState::wipe_but(&path, is_table).unwrap();
+    assert_eq!(left(), kept);
+    RocksState::wipe_but(&path, |_, _| false).unwrap();
+    assert_eq!(left(), []);
+    std::fs::remove_dir(&path).unwrap();
+    RocksState::wipe_but(&path, |_, _| true).unwrap();
+    assert!(!path.exists() && !aside.exists());
 }
 
 #[test]
