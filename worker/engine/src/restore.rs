@@ -1,6 +1,8 @@
 //! Restore: one path for start, restart, move, upgrade, rollback and resume. The committed journal to its end is the truth; the local
 //! database is used if its stamp equals a record of it, else the newest retained snapshot that is whole.
 
+mod local;
+
 use crate::changes::Changes;
 use crate::ids::{Epoch, JournalOffset, ShardId, Timeline, Timestamp};
 use crate::journal::{Assembler, JournalError, JournalRecord, Stamp};
@@ -147,8 +149,8 @@ pub fn restore<P: RestorePorts>(ports: &mut P, shard: ShardId) -> Result<Restore
 /// [`RestoreError::Younger`] when the checkpoints and the journal that are kept do not reach back so far.
 pub fn restore_until<P: RestorePorts>(ports: &mut P, shard: ShardId, until: Until) -> Result<Restored<P::Store>, RestoreError> {
     let start = ports.journal_range()?.start;
-    let local = if until == Until::End { open_local(ports)? } else { None };
-    let (last, local) = follow_local(ports, shard, start, local)?;
+    let local = if until == Until::End { local::open_local(ports)? } else { None };
+    let (last, local) = local::follow_local(ports, shard, start, local)?;
     if let Some(restored) = local {
         return Ok(restored);
     }
@@ -197,59 +199,6 @@ pub fn restore_until<P: RestorePorts>(ports: &mut P, shard: ShardId, until: Unti
     }
 }
 
-/// One that is still open, or that the disk does not give at the moment, is no reason to throw it away.
-fn open_local<P: RestorePorts>(ports: &mut P) -> Result<Option<P::Store>, StateError> {
-    ports.open_local().or_else(|error| match error {
-        StateError::Corrupt { .. } => {
-            ports.note(RestoreNote::LocalUnusable(error.to_string()));
-            Ok(None)
-        }
-        StateError::Io { .. } => Err(error),
-    })
-}
-
-/// Reads the journal once: finds its last epoch, and brings the local database along if it turns out to belong to this history.
-fn follow_local<P: RestorePorts>(
-    ports: &mut P,
-    shard: ShardId,
-    start: JournalOffset,
-    local: Option<P::Store>,
-) -> Result<(Option<Stamp>, Option<Restored<P::Store>>), RestoreError> {
-    let mut follower = Follower { store: local, stamp: None, belongs: false, last: None, corrupt: None };
-    if let Some(store) = &follower.store {
-        follower.stamp = store.stamp()?;
-    }
-    let other = follower.stamp.as_ref().map(|stamp| stamp.owner.timeline).filter(|timeline| *timeline != ports.timeline());
-    if let Some(timeline) = other {
-        ports.note(RestoreNote::LocalUnusable(format!("it is of timeline {timeline}, and the job is in another")));
-        (follower.store, follower.stamp) = (None, None);
-    }
-    if let Some(stamp) = &follower.stamp {
-        check_journal(ports, shard, stamp, "the local database")?;
-    }
-    read(ports, start, |record| follower.take(record))?;
-    let Follower { store, stamp, belongs, last, corrupt } = follower;
-    if let Some(last) = &last {
-        check_journal(ports, shard, last, "the journal's last epoch")?;
-    }
-    if let Some(reason) = corrupt {
-        ports.note(RestoreNote::LocalUnusable(reason));
-    }
-    match (store, stamp) {
-        (Some(store), Some(stamp)) if belongs => {
-            ports.note(RestoreNote::Local(stamp.epoch));
-            Ok((last, Some(Restored { store, head: Some(stamp) })))
-        }
-        (Some(store), stamp) => {
-            drop(store);
-            let found = stamp.map_or("it holds no epoch".to_owned(), |s| format!("it holds epoch {} of {}", s.epoch, s.owner.incarnation));
-            ports.note(RestoreNote::LocalUnusable(format!("{found}, which is not in the journal")));
-            Ok((last, None))
-        }
-        (None, _) => Ok((last, None)),
-    }
-}
-
 /// A journal topic that was deleted and made anew says nothing of what was committed: it must never be taken for that of a job that has done
 /// nothing yet, or has done no more than its checkpoints hold.
 fn check_journal<P: RestorePorts>(ports: &P, shard: ShardId, stamp: &Stamp, whose: &str) -> Result<(), RestoreError> {
@@ -264,39 +213,6 @@ fn check_journal<P: RestorePorts>(ports: &P, shard: ShardId, stamp: &Stamp, whos
         stamp.epoch
     );
     Err(RestoreError::Gone { shard, reason })
-}
-
-struct Follower<S> {
-    store: Option<S>,
-    stamp: Option<Stamp>,
-    /// The store's stamp was met: what follows is applied to it.
-    belongs: bool,
-    last: Option<Stamp>,
-    /// Why the store was given up on the way: a patch met a value that cannot be read, or another one than its own.
-    corrupt: Option<String>,
-}
-
-impl<S: StateStore> Follower<S> {
-    fn take(&mut self, record: JournalRecord) -> Result<(), RestoreError> {
-        let JournalRecord::Epoch(epoch, changes) = record else { return Ok(()) };
-        if let (Some(store), Some(stamp)) = (&mut self.store, &mut self.stamp) {
-            if self.belongs && epoch.journal > stamp.journal {
-                assert_eq!(epoch.epoch, stamp.epoch.next(), "I4: the journal of {:?} has a gap", epoch.owner.shard);
-                match apply(store, &changes, &epoch) {
-                    Ok(()) => *stamp = (*epoch).clone(),
-                    Err(error @ StateError::Corrupt { .. }) => {
-                        self.store = None;
-                        self.corrupt = Some(error.to_string());
-                    }
-                    Err(error @ StateError::Io { .. }) => return Err(error.into()),
-                }
-            } else if *stamp == *epoch {
-                self.belongs = true;
-            }
-        }
-        self.last = Some(*epoch);
-        Ok(())
-    }
 }
 
 /// What came of a checkpoint. Unless it was used, the one before it is tried.
