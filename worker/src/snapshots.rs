@@ -186,7 +186,7 @@ impl Inner {
             Ok(Outcome::NothingNew { .. }) => {}
             Err(error) => {
                 Counters::add(&self.status.counters.checkpoint_failures, 1);
-                self.status.update(shard, |status| status.checkpoint_failures += 1);
+                self.status.update_if_there(shard, |status| status.checkpoint_failures += 1);
                 tracing::warn!(%shard, %error, "no checkpoint was taken; work goes on and the journal grows until one succeeds");
             }
         }
@@ -204,7 +204,7 @@ impl Inner {
     fn upload(&self, job: &mut Job, checkpointer: Checkpointer, folder: &Path) -> Result<Outcome, JobError> {
         let began = Instant::now();
         let checkpoint = checkpointer(folder)?;
-        self.status.update(job.shard, |status| status.cut = Some((checkpoint.stamp.epoch, began)));
+        self.status.update_if_there(job.shard, |status| status.cut = Some((checkpoint.stamp.epoch, began)));
         let records = checkpoint.stamp.books.records_in;
         let mut listed = Vec::new();
         let mut all_known = true;

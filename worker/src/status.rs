@@ -132,6 +132,13 @@ impl Status {
         change(lock(&self.shards).entry(shard).or_default());
     }
 
+    /// The same, for what goes on beside a shard, such as a checkpoint: the shard may have been released meanwhile, and must not come back by it.
+    pub fn update_if_there(&self, shard: ShardId, change: impl FnOnce(&mut ShardStatus)) {
+        if let Some(status) = lock(&self.shards).get_mut(&shard) {
+            change(status);
+        }
+    }
+
     /// A shard that is no longer this worker's. Its books are remembered.
     pub fn forget(&self, shard: ShardId) {
         if let Some(last) = lock(&self.shards).remove(&shard) {
@@ -211,6 +218,8 @@ mod tests {
         see(0, 5);
         see(1, 7);
         status.forget(ShardId::new(1));
+        status.update_if_there(ShardId::new(1), |status| status.checkpoint_failures += 1);
+        assert_eq!(status.shards().keys().copied().collect::<Vec<_>>(), [ShardId::new(0)]);
         assert_eq!(status.books().records_in, 12);
         see(1, 9);
         assert_eq!(status.books().records_in, 14);
