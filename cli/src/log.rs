@@ -28,8 +28,8 @@ Examples:
   forebay log produce --topic flights --partitions 12 --input records.jsonl
   echo '{\"key\": \"k\", \"value\": \"text\"}' | forebay log produce --topic flights
 
-A line is one record: {\"key\": …, \"value\": …, \"timestamp\": milliseconds, \"partition\": 0, \"headers\": {…}}; all but value may be left \
-out. Keys and values are text, or {\"base64\": \"…\"}.")]
+A line is one record: {\"key\": …, \"value\": …, \"timestamp\": milliseconds, \"partition\": 0, \"headers\": {…}}; all may be left out, \
+and without value it is a tombstone. Keys and values are text, or {\"base64\": \"…\"}.")]
     Produce(Produce),
     /// Print the committed records of a topic, one line of JSON each
     #[command(after_help = "\
@@ -70,7 +70,7 @@ pub struct Consume {
     /// Start at the oldest record; otherwise at the end
     #[arg(long)]
     from_beginning: bool,
-    /// Stop at the end; otherwise wait for more
+    /// With --from-beginning: stop at the end; otherwise wait for more
     #[arg(long, requires = "from_beginning")]
     until_end: bool,
 }

@@ -298,7 +298,7 @@ mod tests {
         let assign: Assigner = Box::new(move |version, shards| {
             handed.lock().unwrap().push((version.get(), shards.iter().map(|shard| shard.get()).collect()));
         });
-        let parts = (assign, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_, _| Ok(())));
+        let parts = (assign, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_, _, _| Ok(())));
         Control::resume(facts, Arc::default(), parts, AssignmentFile::in_folder(folder)).unwrap()
     }
 

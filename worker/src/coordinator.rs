@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::committer::Order;
 use crate::executor::Command;
 use crate::helpers::Task;
+use crate::prefetch::Prefetcher;
 use crate::status::{Counters, Status};
 use crate::turns::Turns;
 use crate::watched::{ScanError, Watched};
@@ -47,6 +48,7 @@ pub(crate) struct Coordinator<L: Log, P: Pipeline, S: StateStore> {
     pub helpers: Sender<Task>,
     pub restorer: Restorer<P, S>,
     pub turns: Arc<Turns>,
+    pub prefetcher: Arc<Prefetcher>,
     pub manifests: ManifestReader,
     pub deleter: Deleter,
 }
@@ -101,6 +103,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
             }
             Action::Close(shard) => {
                 self.turns.want(shard, None);
+                self.prefetcher.cancel_download(shard);
                 self.command(shard, Command::Close(shard));
             }
             Action::Discard { shard, before, objects } => self.discard(shard, before, objects),
@@ -112,6 +115,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
 
     fn bar(&self, incarnation: Incarnation) {
         tracing::debug!(%incarnation, "bar begins");
+        self.prefetcher.download(self.worker.claiming());
         let (log, whom) = (self.log.clone(), incarnation.clone());
         let act = move || {
             log.bar(&whom)?;
@@ -126,9 +130,15 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
         tracing::debug!(%shard, "restore begins");
         Counters::add(&self.status.counters.restores, 1);
         let (restorer, executor, turns) = (self.restorer.clone(), self.executor(shard).clone(), self.turns.clone());
+        let prefetcher = self.prefetcher.clone();
         turns.want(shard, Some(attempt));
         self.help(shard, attempt, move || {
             let unwanted = || Failure::Passing("nobody waits for this restore any more".into());
+            if !turns.is_wanted(shard, attempt) {
+                return Err(unwanted());
+            }
+            // Before it enters: a preparation goes on in the folder for as long as it is wanted.
+            prefetcher.leave(shard);
             let _place = turns.enter(shard, attempt).ok_or_else(unwanted)?;
             match restorer(shard, attempt, claimed) {
                 Restoration::Done(state, scan) => {

@@ -1,6 +1,6 @@
 //! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,8 +44,8 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
     Confirm(ShardId, Epoch, JournalOffset),
     Drop(ShardId),
     Close(ShardId),
-    /// Take a checkpoint of every shard that runs.
-    Checkpoint,
+    /// Take a checkpoint of each of these shards that runs here.
+    Checkpoint(Arc<BTreeSet<ShardId>>),
 }
 
 /// What all executors of a worker share.
@@ -163,8 +163,8 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
             Command::Confirm(shard, epoch, journal) => {
                 let _ = self.guarded(shard, |executor, shard| executor.confirm(shard, epoch, journal));
             }
-            Command::Checkpoint => {
-                for (shard, slot) in self.slots.iter().filter(|(_, slot)| slot.input.is_some()) {
+            Command::Checkpoint(shards) => {
+                for (shard, slot) in self.slots.iter().filter(|(shard, slot)| slot.input.is_some() && shards.contains(shard)) {
                     self.shared.snapshots.asked(*shard, slot.attempt, &slot.shard);
                 }
             }

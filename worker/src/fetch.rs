@@ -32,7 +32,8 @@ pub(crate) fn replace(
 }
 
 /// Downloads the files of a checkpoint into `folder`, which is made, but for those that are there already, as their checksums tell. The first error ends it,
-/// and so does the end of being wanted, which is looked at before each object.
+/// and so does the end of being wanted, which is looked at before each object. What makes the folder a database comes last, when all else is there and has
+/// its checksum: whatever ends this, nobody takes the rest for one.
 pub fn fetch_all(
     store: &dyn ObjectStore,
     manifest: &Manifest,
@@ -43,24 +44,32 @@ pub fn fetch_all(
     let mut objects: Vec<(&str, Vec<&ManifestFile>)> = manifest.objects().into_iter().collect();
     // The largest first, so that none is left to run alone at the end.
     objects.sort_by_key(|(_, files)| std::cmp::Reverse(files.iter().map(|file| file.size).sum::<u64>()));
+    let (last, first): (Vec<_>, Vec<_>) =
+        objects.into_iter().partition(|(_, files)| files.iter().any(|file| file.name == RocksState::CURRENT));
+    let get = |(object, files): &(&str, Vec<&ManifestFile>)| match is_wanted() {
+        false => Err(unwanted(object)),
+        true if files.iter().all(|file| is_there(folder, file)) => Ok(()),
+        true => fetch(store, object, files, folder),
+    };
+    at_once(&first, get)?;
+    last.iter().try_for_each(get)
+}
+
+/// Does something with each of them, several at once. The first error ends it.
+fn at_once<T: Sync>(all: &[T], act: impl Fn(&T) -> Result<(), ImportError> + Sync) -> Result<(), ImportError> {
     let (next, failed, failure) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(None));
     let work = || {
         while !failed.load(Ordering::Relaxed)
-            && let Some((object, files)) = objects.get(next.fetch_add(1, Ordering::Relaxed))
+            && let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed))
         {
-            let fetched = match is_wanted() {
-                false => Err(unwanted(object)),
-                true if files.iter().all(|file| is_there(folder, file)) => Ok(()),
-                true => fetch(store, object, files, folder),
-            };
-            if let Err(error) = fetched {
+            if let Err(error) = act(one) {
                 failed.store(true, Ordering::Relaxed);
                 failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get_or_insert(error);
             }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..DOWNLOADS_MAX.min(objects.len()) {
+        for _ in 1..DOWNLOADS_MAX.min(all.len()) {
             scope.spawn(work);
         }
         work();

@@ -1,6 +1,6 @@
 //! Preparing shards that somebody else owns, so that to take one over costs next to nothing: what is committed so far is restored to the local disk, and
 //! what comes is followed. No claim is needed, for nothing but that disk is written. The restore behind the claim then finds the database of its own history,
-//! and reads what has come since.
+//! and reads what has come since. A worker that must bar the owner before it, which takes a second or two, downloads meanwhile what the restore will need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,8 +39,18 @@ pub(crate) enum Missed {
 /// Whether the shard is still to be prepared.
 pub(crate) type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
 
+/// What is done about a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Its database is brought up to date, again and again.
+    Follow,
+    /// Its newest checkpoint is downloaded, once.
+    Download,
+}
+
 /// A shard that is wanted.
 struct Entry {
+    work: Work,
     state: Prefetched,
     due: Instant,
     /// Attempts in a row that were outrun.
@@ -61,8 +71,8 @@ struct Inner {
 }
 
 impl Prefetcher {
-    /// Starts the thread. `fetch` brings the database of a shard up to date, and closes it.
-    pub(crate) fn start(fetch: impl Fn(ShardId, Wanted) -> Result<(), Missed> + Send + 'static) -> Arc<Self> {
+    /// Starts the thread. `fetch` does one shard's work once, and leaves its database closed.
+    pub(crate) fn start(fetch: impl Fn(ShardId, Work, Wanted) -> Result<(), Missed> + Send + 'static) -> Arc<Self> {
         let prefetcher = Arc::new(Self { inner: Mutex::default(), changed: Condvar::new() });
         let own = prefetcher.clone();
         let thread = std::thread::Builder::new().name("prefetch".into()).spawn(move || own.run(&fetch));
@@ -73,16 +83,36 @@ impl Prefetcher {
     /// From now on these shards are prepared, and no others. What lies on the disk of others stays there.
     pub fn want(&self, shards: &BTreeSet<ShardId>) {
         let mut inner = self.inner();
-        inner.wanted.retain(|shard, _| shards.contains(shard));
+        inner.wanted.retain(|shard, entry| entry.work == Work::Download || shards.contains(shard));
         for shard in shards {
-            inner.wanted.entry(*shard).or_insert_with(|| Entry { state: Prefetched::default(), due: Instant::now(), outruns: 0 });
+            inner.wanted.entry(*shard).or_insert_with(|| Entry::new(Work::Follow)).work = Work::Follow;
         }
         self.changed.notify_all();
     }
 
+    /// Downloads for shards that are about to be restored here, as much as there is time for until then.
+    pub(crate) fn download(&self, shards: impl IntoIterator<Item = ShardId>) {
+        let mut inner = self.inner();
+        for shard in shards {
+            // One that is followed and not ready begins with its journal, which has no end while the owner before has a transaction open.
+            let entry = inner.wanted.entry(shard).or_insert_with(|| Entry::new(Work::Download));
+            if !entry.state.ready {
+                *entry = Entry::new(Work::Download);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// The shard will not be restored here. Does not wait for the end of a download that is on its way.
+    pub(crate) fn cancel_download(&self, shard: ShardId) {
+        self.inner().wanted.retain(|other, entry| *other != shard || entry.work == Work::Follow);
+    }
+
     /// The shards that are prepared, and how far they are.
     pub fn all(&self) -> BTreeMap<ShardId, Prefetched> {
-        self.inner().wanted.iter().map(|(shard, entry)| (*shard, entry.state.clone())).collect()
+        let inner = self.inner();
+        let followed = inner.wanted.iter().filter(|(_, entry)| entry.work == Work::Follow);
+        followed.map(|(shard, entry)| (*shard, entry.state.clone())).collect()
     }
 
     /// Leaves a shard to whoever restores it now; waits until its disk is left alone.
@@ -103,11 +133,11 @@ impl Prefetcher {
         drop(self.changed.wait_timeout_while(inner, END_TIMEOUT, is_busy));
     }
 
-    fn run(self: &Arc<Self>, fetch: &dyn Fn(ShardId, Wanted) -> Result<(), Missed>) {
+    fn run(self: &Arc<Self>, fetch: &dyn Fn(ShardId, Work, Wanted) -> Result<(), Missed>) {
         let mut inner = self.inner();
         while !inner.is_over {
-            let next = inner.wanted.iter().min_by_key(|(_, entry)| entry.due).map(|(shard, entry)| (*shard, entry.due));
-            let Some((shard, due)) = next else {
+            let next = inner.wanted.iter().min_by_key(|(_, entry)| entry.due).map(|(shard, entry)| (*shard, entry.work, entry.due));
+            let Some((shard, work, due)) = next else {
                 inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -120,12 +150,14 @@ impl Prefetcher {
             drop(inner);
             let own = self.clone();
             let wanted: Wanted = Arc::new(move || own.wants(shard));
-            let outcome = catch_unwind(AssertUnwindSafe(|| fetch(shard, wanted)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| fetch(shard, work, wanted)));
             let outcome = outcome.unwrap_or_else(|panic| Err(Missed::Failed(format!("it panicked: {}", panic_text(&*panic)))));
             inner = self.inner();
             inner.at_work_on = None;
-            if let Some(entry) = inner.wanted.get_mut(&shard) {
-                entry.note(shard, outcome);
+            match work {
+                Work::Follow => drop(inner.wanted.get_mut(&shard).map(|entry| entry.note(shard, outcome))),
+                // What has not come, the restore brings, and says why.
+                Work::Download => inner.wanted.retain(|other, entry| *other != shard || entry.work == Work::Follow),
             }
             self.changed.notify_all();
         }
@@ -142,6 +174,10 @@ impl Prefetcher {
 }
 
 impl Entry {
+    fn new(work: Work) -> Self {
+        Self { work, state: Prefetched::default(), due: Instant::now(), outruns: 0 }
+    }
+
     /// Notes what came of an attempt, and when the next one is due.
     fn note(&mut self, shard: ShardId, outcome: Result<(), Missed>) {
         let outruns = std::mem::take(&mut self.outruns) + 1;
@@ -181,7 +217,7 @@ mod tests {
     fn scripted() -> (Arc<Prefetcher>, Receiver<ShardId>, Sender<Result<(), Missed>>) {
         let (begun, begins) = bounded(0);
         let (end, ends) = bounded::<Result<(), Missed>>(0);
-        let fetch = move |shard, _wanted: Wanted| {
+        let fetch = move |shard, _work, _wanted: Wanted| {
             begun.send(shard).map_err(|_| Missed::Failed("the test is over".into()))?;
             ends.recv().unwrap_or(Ok(()))
         };
@@ -225,6 +261,35 @@ mod tests {
         await_state(&prefetcher, &[(3, Prefetched { ready: true, failure: None })]);
         prefetcher.want(&BTreeSet::new());
         assert!(prefetcher.all().is_empty());
+    }
+
+    #[test]
+    fn what_a_restore_will_need_is_downloaded_once_and_is_nobody_elses_matter() {
+        let (prefetcher, begins, end) = scripted();
+        prefetcher.download([shard(1)]);
+        assert_eq!(begins.recv().unwrap(), shard(1));
+        assert!(prefetcher.all().is_empty(), "it is told to the operator");
+        prefetcher.want(&BTreeSet::new());
+        assert!(prefetcher.wants(shard(1)), "the operator's orders end it");
+        end.send(Err(Missed::Failed("the store is down".into()))).unwrap();
+        let mut inner = prefetcher.inner();
+        while inner.at_work_on.is_some() {
+            inner = prefetcher.changed.wait(inner).unwrap();
+        }
+        assert!(inner.wanted.is_empty(), "it is tried again");
+        drop(inner);
+        prefetcher.download([shard(2)]);
+        assert_eq!(begins.recv().unwrap(), shard(2));
+        // Now it is to be followed too.
+        prefetcher.want(&[shard(2)].into());
+        end.send(Ok(())).unwrap();
+        assert_eq!(begins.recv().unwrap(), shard(2));
+        // Its owner is lost before it is ready: what the restore needs comes first, until that is not to come.
+        prefetcher.download([shard(2)]);
+        assert!(prefetcher.all().is_empty());
+        prefetcher.cancel_download(shard(2));
+        assert!(!prefetcher.wants(shard(2)));
+        end.send(Ok(())).unwrap();
     }
 
     /// Method: a restore begins while its shard is fetched; it must not go on before the fetch has ended, and the shard must not be fetched again.

@@ -8,14 +8,15 @@ use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, ShardId, Tim
 use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::log::{InputPosition, Log, LogError, TopicInfo, View};
 use forebay_engine::pipeline::Pipeline;
-use forebay_engine::restore::{RestoreError, restore};
+use forebay_engine::restore::{ImportError, RestoreError, restore};
 use forebay_engine::shard::{Shard, shard_of};
 use forebay_engine::worker::Attempt;
 use forebay_state::{RocksState, SharedMemory};
 
 use crate::coordinator::{Restoration, Restorer};
-use crate::prefetch::{Missed, Prefetcher, Wanted};
-use crate::restorer::{ShardPorts, shard_folder};
+use crate::fetch::replace;
+use crate::prefetch::{Missed, Prefetcher, Wanted, Work};
+use crate::restorer::{ShardPorts, newest_manifest, shard_folder};
 use crate::runtime::{Engine, RuntimeOptions};
 use crate::status::Status;
 use crate::turns::Turns;
@@ -32,9 +33,16 @@ pub(crate) struct Restores<L, P> {
 
 impl<L: Log, P: 'static> Restores<L, P> {
     /// What prepares the shards of others.
-    pub(crate) fn prefetcher(self: &Arc<Self>) -> Arc<Prefetcher> {
+    pub(crate) fn prefetcher(self: &Arc<Self>, turns: Arc<Turns>) -> Arc<Prefetcher> {
         let restores = self.clone();
-        Prefetcher::start(move |shard, is_wanted| restores.prefetch(shard, is_wanted))
+        Prefetcher::start(move |shard, work, is_wanted| {
+            let failed = |reason: String| Missed::Failed(reason);
+            let _place = turns.enter_if_free(shard).ok_or_else(|| failed("a restore that nobody waits for is not over yet".into()))?;
+            match work {
+                Work::Follow => restores.prefetch(shard, is_wanted),
+                Work::Download => restores.download(shard, &*is_wanted).map_err(|error| failed(error.to_string())),
+            }
+        })
     }
 
     /// The ports of one, and the topics of the job's inputs. Topics are asked for anew each time: one may have been made anew, or have got more
@@ -67,18 +75,34 @@ impl<L: Log, P: 'static> Restores<L, P> {
             Err(error) => Err(Missed::Failed(error.to_string())),
         }
     }
+
+    /// Puts the newest checkpoint where the restore looks for a database, unless there is one. The restore finds out what it is worth. The journal is not
+    /// read: that would wait for the transaction that the owner before left open.
+    fn download(&self, shard: ShardId, is_wanted: &(dyn Fn() -> bool + Sync)) -> Result<(), ImportError> {
+        let folder = shard_folder(&self.options.state_dir, shard);
+        if RocksState::is_in(&folder)? {
+            return Ok(());
+        }
+        match newest_manifest(&*self.engine.store, shard)? {
+            Some(manifest) => {
+                tracing::debug!(%shard, "download begins");
+                let outcome = replace(&*self.engine.store, &manifest, &folder, is_wanted);
+                tracing::debug!(%shard, epoch = %manifest.stamp.epoch, complete = outcome.is_ok(), "download ends");
+                outcome
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Brings shards up behind their claims.
 pub(crate) fn restorer<L: Log, P: Pipeline + 'static>(
     restores: Arc<Restores<L, P>>,
-    prefetcher: Arc<Prefetcher>,
     turns: Arc<Turns>,
     cache_bytes: usize,
 ) -> Restorer<P, RocksState> {
     Arc::new(move |shard: ShardId, attempt: Attempt, claimed: Claimed| {
         let Restores { log, engine, options, .. } = &*restores;
-        prefetcher.leave(shard);
         let turns = turns.clone();
         let is_wanted = Arc::new(move || turns.is_wanted(shard, attempt));
         let (mut ports, inputs) = match restores.ports(shard, false, is_wanted) {

@@ -128,7 +128,7 @@ pub struct Runtime {
     events: Sender<Event>,
     status: Arc<Status>,
     /// Asks the executors for checkpoints. They end only once this is dropped.
-    checkpoint: Arc<dyn Fn() + Send + Sync>,
+    checkpoint: TakeCheckpoints,
     prefetcher: Arc<Prefetcher>,
     coordinator: JoinHandle<()>,
     threads: Vec<JoinHandle<()>>,
@@ -176,12 +176,11 @@ impl Runtime {
             executors.push(commands);
             threads.push(thread);
         }
-        let asked = executors.clone();
-        let checkpoint = Arc::new(move || asked.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint))));
+        let checkpoint = checkpoint_by(executors.clone());
         let (marks, objects) = (engine.store.clone(), engine.store.clone());
         let turns = Arc::<Turns>::default();
         let restores = Arc::new(Restores { log: log.clone(), engine, options: options.clone(), memory, status: status.clone() });
-        let prefetcher = restores.prefetcher();
+        let prefetcher = restores.prefetcher(turns.clone());
         let coordinator = Coordinator {
             worker: Worker::new(options.worker.clone(), IncarnationNames::new(options.process.clone())),
             log: log.clone(),
@@ -194,8 +193,9 @@ impl Runtime {
             helpers: helper_tasks,
             manifests: Arc::new(move |shard| Ok(newest_mark(&*marks, shard)?)),
             deleter: Arc::new(move |keys: &[String]| objects.delete(keys).map_err(|error| error.to_string())),
-            restorer: restorer(restores, prefetcher.clone(), turns.clone(), budget.cache_bytes),
+            restorer: restorer(restores, turns.clone(), budget.cache_bytes),
             turns,
+            prefetcher: prefetcher.clone(),
         };
         let thread = std::thread::Builder::new().name("coordinator".into()).spawn(move || coordinator.run());
         let coordinator = thread.expect("the system refuses a thread at the start");
@@ -204,10 +204,10 @@ impl Runtime {
         Ok(Self { events, status, checkpoint, prefetcher, coordinator, threads })
     }
 
-    /// Has a checkpoint taken of every shard that runs and has none on its way; work goes on. [`Runtime::status`] tells when it counts:
-    /// `checkpoint` is then at least what `epoch` was, or `checkpoint_failures` has grown.
-    pub fn checkpoint(&self) {
-        (self.checkpoint)();
+    /// Has a checkpoint taken of each of these shards that runs here and has none on its way; work goes on. [`Runtime::status`] tells when it
+    /// counts: `checkpoint` is then at least what `epoch` was, or `checkpoint_failures` has grown.
+    pub fn checkpoint(&self, shards: BTreeSet<ShardId>) {
+        (self.checkpoint)(shards);
     }
 
     /// What is known of the shards.
@@ -222,12 +222,12 @@ impl Runtime {
         Box::new(move |version, shards| drop(events.send(Event::Assigned(VersionRule::Exactly(version), shards))))
     }
 
-    /// [`Runtime::checkpoint`] for somebody who may outlive this worker, and then asks nobody.
+    /// [`Runtime::checkpoint`] of all shards, for somebody who may outlive this worker, and then asks nobody.
     pub fn checkpointer(&self) -> Checkpoints {
-        let checkpoint = Arc::downgrade(&self.checkpoint);
+        let (checkpoint, status) = (Arc::downgrade(&self.checkpoint), self.status.clone());
         Box::new(move || {
             if let Some(checkpoint) = checkpoint.upgrade() {
-                checkpoint();
+                checkpoint(status.shards().into_keys().collect());
             }
         })
     }
@@ -259,6 +259,16 @@ impl Runtime {
         }
         Ok(())
     }
+}
+
+type TakeCheckpoints = Arc<dyn Fn(BTreeSet<ShardId>) + Send + Sync>;
+
+/// Has each executor take checkpoints of those of the shards that it has.
+fn checkpoint_by<P: Pipeline + 'static>(executors: Vec<Sender<executor::Command<P, RocksState>>>) -> TakeCheckpoints {
+    Arc::new(move |shards| {
+        let shards = Arc::new(shards);
+        executors.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint(shards.clone()))));
+    })
 }
 
 /// A cluster that has just started, or is busy, may let the first request for a topic time out; the request itself may have succeeded.

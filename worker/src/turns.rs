@@ -1,5 +1,5 @@
 //! Which attempt to restore a shard is the one that is waited for. A restore that nobody waits for any more ends soon, and while it goes on in the shard's folder no
-//! other begins there.
+//! other begins there, and no preparation.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -41,7 +41,7 @@ impl Turn {
     }
 }
 
-/// A shard's folder, in the hands of one restore until it is dropped.
+/// A shard's folder, in the hands of one restore or preparation until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     turns: Arc<Turns>,
@@ -77,6 +77,14 @@ impl Turns {
                 Entry::Busy => shards = self.changed.wait(shards).unwrap_or_else(PoisonError::into_inner),
             }
         }
+    }
+
+    /// The shard's folder, for somebody who can do without it. `None` while a restore goes on there.
+    pub(crate) fn enter_if_free(self: &Arc<Self>, shard: ShardId) -> Option<Place> {
+        let mut shards = self.shards();
+        let turn = shards.entry(shard).or_default();
+        let is_free = !std::mem::replace(&mut turn.is_busy, true);
+        is_free.then(|| Place { turns: self.clone(), shard })
     }
 
     /// Does something if the attempt is waited for, and says whether it did: what follows [`Turns::want`] follows it.
@@ -116,7 +124,9 @@ mod tests {
         assert!(!turns.is_wanted(SHARD, first));
         assert!(!turns.hand_over(SHARD, first, || panic!("nobody waits for it")));
         assert!(turns.enter(SHARD, first).is_none());
+        assert!(turns.enter_if_free(SHARD).is_none());
         drop(place);
+        drop(turns.enter_if_free(SHARD).unwrap());
         let _place = turns.enter(SHARD, second).unwrap();
         let mut is_done = false;
         assert!(turns.hand_over(SHARD, second, || is_done = true) && is_done);

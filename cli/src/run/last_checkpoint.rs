@@ -1,6 +1,6 @@
 //! The checkpoints before a planned stop: with them a start elsewhere, without this machine's disk, has next to no journal to read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use forebay_engine::ids::{Epoch, ShardId};
@@ -27,8 +27,9 @@ impl LastCheckpoint {
     /// Asks for the checkpoints.
     pub fn ask(runtime: &Runtime) -> Self {
         let shards = runtime.status().shards().into_iter().filter(|(_, shard)| shard.phase == "running" && shard.epoch > Epoch::default());
-        let wanted = shards.map(|(id, shard)| (id, Wanted { epoch: shard.epoch, failures: shard.checkpoint_failures })).collect();
-        runtime.checkpoint();
+        let wanted: BTreeMap<_, _> =
+            shards.map(|(id, shard)| (id, Wanted { epoch: shard.epoch, failures: shard.checkpoint_failures })).collect();
+        runtime.checkpoint(wanted.keys().copied().collect());
         Self { wanted, asked: Instant::now() }
     }
 
@@ -36,14 +37,14 @@ impl LastCheckpoint {
     pub fn is_over(&mut self, runtime: &Runtime) -> bool {
         if self.asked.elapsed() >= ASK_INTERVAL {
             self.asked = Instant::now();
-            runtime.checkpoint();
+            runtime.checkpoint(self.missing(runtime.status()));
         }
         let shards = runtime.status().shards();
         self.wanted.iter().all(|(id, wanted)| shards.get(id).is_none_or(|shard| wanted.is_met(shard) || wanted.has_failed(shard)))
     }
 
     /// The shards that have none.
-    pub fn missing(&self, status: &Status) -> Vec<ShardId> {
+    pub fn missing(&self, status: &Status) -> BTreeSet<ShardId> {
         let shards = status.shards();
         let met = |id: &ShardId, wanted: &Wanted| shards.get(id).is_some_and(|shard| wanted.is_met(shard));
         self.wanted.iter().filter(|(id, wanted)| !met(id, wanted)).map(|(id, _)| *id).collect()

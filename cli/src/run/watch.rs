@@ -87,7 +87,7 @@ struct Losses {
     /// Why.
     stalled: BTreeMap<ShardId, String>,
     /// Without the checkpoint that was asked for.
-    unsaved: Vec<ShardId>,
+    unsaved: BTreeSet<ShardId>,
 }
 
 /// Shows progress until the goal is reached, a signal comes, or every shard is lost.

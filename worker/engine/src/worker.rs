@@ -178,11 +178,10 @@ impl Contribution {
 
 #[derive(Debug)]
 enum Producer {
-    None,
+    /// To be opened at this time: at once, or after a failure. Not only when there are shards: that takes up to a second, which they would wait.
+    Waiting(Timestamp),
     Opening(Incarnation),
     Ready(Incarnation),
-    /// Opening failed; again at this time.
-    Waiting(Timestamp),
 }
 
 #[derive(Debug)]
@@ -270,7 +269,7 @@ impl Worker {
         Self {
             options,
             incarnations,
-            producer: Producer::None,
+            producer: Producer::Waiting(Timestamp::default()),
             producer_failures: 0,
             shards: BTreeMap::new(),
             suspects: BTreeSet::new(),
@@ -352,6 +351,11 @@ impl Worker {
         })
     }
 
+    /// The shards whose claims are under way and not committed yet, or not read on.
+    pub fn claiming(&self) -> impl Iterator<Item = ShardId> {
+        self.shards.iter().filter(|(_, state)| matches!(state.phase, Phase::Claiming(_))).map(|(shard, _)| *shard)
+    }
+
     /// A word for the phase of the round: `idle`, `sealing` or `committing`.
     pub fn round_phase(&self) -> &'static str {
         self.round.name()
@@ -420,7 +424,7 @@ impl Worker {
     fn producer_failed(&mut self, incarnation: &Incarnation, failure: &Failure) {
         let current = match &self.producer {
             Producer::Opening(current) | Producer::Ready(current) => current == incarnation,
-            Producer::None | Producer::Waiting(_) => false,
+            Producer::Waiting(_) => false,
         };
         if !current {
             return;
@@ -453,11 +457,10 @@ impl Worker {
 
     fn retry_what_is_due(&mut self) {
         let due = match self.producer {
-            Producer::None => self.shards.values().any(|state| matches!(state.phase, Phase::Waiting)),
             Producer::Waiting(at) => at <= self.now,
             Producer::Opening(_) | Producer::Ready(_) => false,
         };
-        if due {
+        if due && !self.stopping {
             let incarnation = self.incarnations.next(&self.options.worker);
             self.producer = Producer::Opening(incarnation.clone());
             self.out.push(Action::OpenProducer(incarnation));

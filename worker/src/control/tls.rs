@@ -157,7 +157,7 @@ mod tests {
             timeline: forebay_engine::ids::Timeline::new(0),
             rewind: String::new(),
         };
-        let parts = (Box::new(|_, _| {}) as Assigner, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_, _| Ok(())));
+        let parts = (Box::new(|_, _| {}) as Assigner, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_, _, _| Ok(())));
         let control = Control::resume(facts, Arc::default(), parts, AssignmentFile::in_folder(folder)).unwrap();
         serve("127.0.0.1:0".parse().unwrap(), Arc::new(control), Some(Certificates::in_folder(folder).unwrap())).unwrap()
     }

@@ -149,6 +149,15 @@ impl Lab {
         manifest
     }
 
+    /// Three checkpoints, of which the newest has a table file of each; every file is an object.
+    fn third(&mut self) -> Manifest {
+        let mut taken = std::iter::repeat_with(|| {
+            self.apply(100);
+            self.checkpoint(0)
+        });
+        taken.nth(2).unwrap()
+    }
+
     /// Makes what lies in the restored folder into a checkpoint; how many objects were downloaded for it.
     fn replaced(&self, manifest: &Manifest) -> usize {
         let folder = self.dir.path().join("restored");
@@ -255,7 +264,13 @@ fn what_is_damaged_missing_or_no_file_name_is_said_and_no_database() {
                 Some(bytes) => lab.objects.objects.lock().unwrap().insert(key.clone(), bytes),
                 None => lab.objects.objects.lock().unwrap().remove(&key),
             };
-            match lab.fetched(&manifest) {
+            let fetched = lab.fetched(&manifest);
+            assert_eq!(
+                RocksState::is_in(&lab.dir.path().join("restored")).unwrap(),
+                fetched.is_ok(),
+                "{key}: damage is taken for a database"
+            );
+            match fetched {
                 Err(ImportError::Damaged(reason)) => assert!(reason.contains(&key), "{reason}"),
                 Err(ImportError::Store(StoreError::NotFound { key: missing, .. })) => assert_eq!(missing, key),
                 Ok(_) if is_longer_pack => {}
@@ -275,12 +290,7 @@ fn what_is_damaged_missing_or_no_file_name_is_said_and_no_database() {
 fn several_objects_are_on_their_way_at_once_and_no_more_than_allowed() {
     // Downloads wait until there are as many as allowed: fewer at a time would never end, more would leave some waiting for ever.
     let mut lab = Lab::new();
-    let mut manifest = None;
-    for _ in 0..3 {
-        lab.apply(100);
-        manifest = Some(lab.checkpoint(0));
-    }
-    let manifest = manifest.unwrap();
+    let manifest = lab.third();
     let mut waiting = manifest.clone();
     waiting.files.retain(|file| file.immutable || file.name.starts_with("MANIFEST"));
     assert_eq!(waiting.objects().len(), DOWNLOADS_MAX, "three table files and a manifest");
@@ -325,12 +335,7 @@ fn what_only_looks_the_same_is_downloaded_and_its_other_names_stay_as_they_are()
 #[test]
 fn what_was_downloaded_before_an_interruption_is_not_downloaded_again() {
     let mut lab = Lab::new();
-    let mut manifest = None;
-    for _ in 0..3 {
-        lab.apply(100);
-        manifest = Some(lab.checkpoint(0));
-    }
-    let (manifest, asked) = (manifest.unwrap(), AtomicUsize::new(0));
+    let (manifest, asked) = (lab.third(), AtomicUsize::new(0));
     let mut tables = manifest.clone();
     tables.files.retain(|file| file.immutable);
     let is_wanted = || asked.fetch_add(1, Ordering::Relaxed) < 2;

@@ -16,7 +16,7 @@ use rocksdb::{DB, ReadOptions};
 use crate::error::refused;
 use crate::keys::KeyRange;
 use crate::memory::quiet_options;
-use crate::rocks;
+use crate::rocks::{self, RocksState};
 use crate::scan::Scan;
 
 /// A live database may drop a file between our reading its list and our opening the file; the next list no longer has it.
@@ -54,7 +54,7 @@ impl StateReader {
 
     /// The same, for one attempt.
     pub(crate) fn open_with(dir: &Path, files: OpenFiles) -> Result<Option<Self>, StateError> {
-        if !rocks::has_database(dir)? {
+        if !RocksState::is_in(dir)? {
             return Ok(None);
         }
         let mut options = quiet_options(Arc::default());

@@ -19,9 +19,6 @@ use crate::keys::{self, KeyRange, STAMP_KEY};
 use crate::memory::{SharedMemory, quiet_options};
 use crate::scan::Scan;
 
-/// RocksDB's pointer to its manifest, written last when a database is made: a folder without it holds no database.
-const CURRENT: &str = "CURRENT";
-
 /// What was found in a database that is damaged. A block may be damaged that opening does not read: without this file the shard would open the
 /// same database again, and meet the same block again.
 const CONDEMNED: &str = "CONDEMNED";
@@ -60,7 +57,7 @@ impl RocksState {
     /// `Corrupt`: files are missing or damaged; wipe it and restore from a snapshot. Damage in blocks that nobody has read yet shows as
     /// `Corrupt` when they are read, and from then on here. `Io`: somebody else has it open, or the disk refuses; the reason says the way out.
     pub fn open(dir: &Path, memory: &SharedMemory) -> Result<Option<Self>, StateError> {
-        if !has_database(dir)? {
+        if !Self::is_in(dir)? {
             return Ok(None);
         }
         if let Ok(verdict) = std::fs::read_to_string(dir.join(CONDEMNED)) {
@@ -74,10 +71,19 @@ impl RocksState {
         Ok(Some(state))
     }
 
+    /// RocksDB's pointer to its manifest, written last when a database is made: a folder without it holds no database.
+    pub const CURRENT: &str = "CURRENT";
+
+    /// Whether there is a database in `dir`, of whatever use.
+    pub fn is_in(dir: &Path) -> Result<bool, StateError> {
+        let current = dir.join(Self::CURRENT);
+        current.try_exists().map_err(|e| io("look for", &current, &e))
+    }
+
     /// Makes an empty database in `dir`, which is created with its parents. What an interrupted creation or wipe left there is removed.
     /// `Io` when there is a database already.
     pub fn create(dir: &Path, memory: &SharedMemory) -> Result<Self, StateError> {
-        if has_database(dir)? {
+        if Self::is_in(dir)? {
             let reason = "there is a database already; open it, or wipe it first".into();
             return Err(StateError::Io { action: format!("create a database in {}", dir.display()), reason });
         }
@@ -247,12 +253,6 @@ fn remove_folder(dir: &Path) -> Result<(), StateError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("remove folder", dir, &error)),
         _ => Ok(()),
     }
-}
-
-/// Whether there is a database in the folder.
-pub(crate) fn has_database(dir: &Path) -> Result<bool, StateError> {
-    let current = dir.join(CURRENT);
-    current.try_exists().map_err(|e| io("look for", &current, &e))
 }
 
 /// Reads one entity into `into`; when it was last written.

@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
 mod garbage;
+mod gates;
 mod overlap;
 mod preparation;
+mod release;
 mod support;
+mod takeover;

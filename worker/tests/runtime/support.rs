@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use forebay_engine::claim::VersionRule;
@@ -15,7 +15,7 @@ use forebay_engine::manifest::{Manifest, manifest_prefix, parse_manifest_key};
 use forebay_engine::pipeline::{Entity, Pipeline, Verdict, Workspace};
 use forebay_engine::record::InputRecord;
 use forebay_engine::state::StateError;
-use forebay_engine::store::ObjectStore;
+use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
 use forebay_engine::worker::WorkerOptions;
 use forebay_local::{FolderStore, LocalLog, LocalLogOptions, LogFolder, NewRecord};
 use forebay_worker::status::{ShardStatus, Status};
@@ -178,7 +178,7 @@ impl Scene {
             let begun = shard.cut != now.cut;
             if !begun && asked.is_none_or(|at| at.elapsed() > ASK_AGAIN) {
                 asked = Some(Instant::now());
-                runtime.checkpoint();
+                runtime.checkpoint(BTreeSet::from([SHARD]));
             }
             begun && shard.checkpoint == cut && count() > earlier
         });
@@ -190,6 +190,62 @@ impl Scene {
 
     pub fn objects(&self) -> BTreeSet<String> {
         self.store.list("").unwrap().into_iter().map(|object| object.key).collect()
+    }
+}
+
+/// A store whose uploads and downloads wait until they may, and are noted. Uploads come to nothing then.
+pub struct Slow {
+    store: FolderStore,
+    /// Whether they may, and what was asked for.
+    state: Mutex<(bool, Vec<String>)>,
+    changed: Condvar,
+}
+
+impl Slow {
+    pub fn over(store: &FolderStore) -> Arc<Self> {
+        let store = FolderStore::open(store.root()).unwrap();
+        Arc::new(Self { store, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub fn wait_until_somebody_waits(&self) {
+        let waited = self.changed.wait_timeout_while(self.state.lock().unwrap(), PATIENCE, |state| state.1.is_empty()).unwrap();
+        assert!(!waited.1.timed_out(), "nothing was asked for");
+    }
+
+    pub fn let_go(&self) {
+        self.state.lock().unwrap().0 = true;
+        self.changed.notify_all();
+    }
+
+    pub fn asked(&self) -> Vec<String> {
+        self.state.lock().unwrap().1.clone()
+    }
+
+    fn pass(&self, key: &str) {
+        let mut state = self.state.lock().unwrap();
+        state.1.push(key.to_owned());
+        self.changed.notify_all();
+        drop(self.changed.wait_while(state, |state| !state.0).unwrap());
+    }
+}
+
+impl ObjectStore for Slow {
+    fn put(&self, key: &str, _: &Body) -> Result<Put, StoreError> {
+        self.pass(key);
+        Err(StoreError::Unavailable { action: "put", key: key.to_owned(), reason: "told to".to_owned() })
+    }
+    fn get(&self, key: &str) -> Result<Vec<u8>, StoreError> {
+        self.store.get(key)
+    }
+    fn download(&self, key: &str, to: &Path) -> Result<Downloaded, StoreError> {
+        self.pass(key);
+        self.store.download(key, to)
+    }
+    fn list(&self, prefix: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        self.store.list(prefix)
+    }
+    fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
+        self.store.delete(keys)
     }
 }
 

@@ -115,6 +115,13 @@ fn what_is_asked_for_outlives_a_wipe_and_is_no_database() {
     std::fs::remove_dir(&path).unwrap();
     RocksState::wipe_but(&path, |_, _| true).unwrap();
     assert!(!path.exists() && !aside.exists());
+    // Nor does what is left keep its disk space for ever when the database is opened, or another one is made.
+    std::fs::create_dir(&aside).unwrap();
+    drop(RocksState::create(&path, &memory).unwrap());
+    assert!(!aside.exists());
+    std::fs::create_dir(&aside).unwrap();
+    assert!(RocksState::open(&path, &memory).unwrap().is_some());
+    assert!(!aside.exists());
 }
 
 #[test]

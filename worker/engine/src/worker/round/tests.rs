@@ -15,6 +15,14 @@ const SECOND: ShardId = ShardId::new(1);
 
 /// A worker that runs both shards, each with the attempt of its start; its last round began at 0.
 fn running() -> (Worker, [Attempt; 2]) {
+    let mut worker = idle();
+    let mut started = played(&mut worker, 0, Event::Assigned(VersionRule::AboveAll, BTreeSet::from([FIRST, SECOND])), &[]).started;
+    started.sort_unstable();
+    (worker, [started[0].1, started[1].1])
+}
+
+/// A worker that has just started and has no shards.
+fn idle() -> Worker {
     let options = WorkerOptions {
         worker: WorkerName::new("w"),
         timeline: Timeline::new(0),
@@ -25,10 +33,7 @@ fn running() -> (Worker, [Attempt; 2]) {
         watch: Duration::from_secs(3600),
         retry: Duration::from_millis(200),
     };
-    let mut worker = Worker::new(options, IncarnationNames::new("p"));
-    let mut started = played(&mut worker, 0, Event::Assigned(VersionRule::AboveAll, BTreeSet::from([FIRST, SECOND])), &[]).started;
-    started.sort_unstable();
-    (worker, [started[0].1, started[1].1])
+    Worker::new(options, IncarnationNames::new("p"))
 }
 
 /// What happened while everything around a worker answered at once.
@@ -106,6 +111,21 @@ fn stamp(owner: &Owner) -> Stamp {
         garbage: Vec::new(),
         journal: JournalOffset::default(),
     }
+}
+
+/// Opening a producer takes up to a second: no shard that comes later waits for it.
+#[test]
+fn a_worker_without_shards_has_its_producer_opened() {
+    let mut worker = idle();
+    assert_eq!(worker.wake_at(), Some(Timestamp::default()));
+    let mut actions = worker.step(Timestamp::from_millis(1), Event::Assigned(VersionRule::AboveAll, BTreeSet::new()));
+    let Some(Action::OpenProducer(incarnation)) = actions.pop() else { panic!("it has nothing to do") };
+    assert_eq!((actions.len(), worker.wake_at()), (0, None));
+    // It has no heart that would beat for nobody.
+    let opened = Event::ProducerOpened(incarnation);
+    assert_eq!((worker.step(Timestamp::from_millis(2), opened).len(), worker.wake_at()), (0, None));
+    let actions = worker.step(Timestamp::from_millis(3), Event::Assigned(VersionRule::AboveAll, BTreeSet::from([FIRST])));
+    assert!(matches!(actions[..], [Action::ReadManifest(shard, _)] if shard == FIRST), "{actions:?}");
 }
 
 /// The shards that are to seal their epochs.
