@@ -51,7 +51,7 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
 /// What all executors of a worker share.
 pub(crate) struct Shared<L: Log, S: StateStore> {
     pub log: Watched<L>,
-    /// For what waits for brokers.
+    /// For what waits for brokers, or long for the disk.
     pub helpers: Sender<Task>,
     pub clock: Arc<Clock>,
     pub status: Arc<Status>,
@@ -104,7 +104,7 @@ where
     (commands, thread.expect("the system refuses a thread at the start"))
 }
 
-impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
+impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Executor<L, P, S> {
     fn run(&mut self, inbox: &Receiver<Command<P, S>>) {
         let mut idle = IDLE_WAIT_MIN;
         loop {
@@ -172,7 +172,11 @@ impl<L: Log, P: Pipeline, S: StateStore> Executor<L, P, S> {
                 self.slots.remove(&shard);
             }
             Command::Close(shard) => {
-                self.slots.remove(&shard);
+                if let Some(Slot { shard: state, input, .. }) = self.slots.remove(&shard) {
+                    drop(input);
+                    // A database is flushed when it closes. On a busy disk that takes a while, which is not the other shards' matter.
+                    let _ = self.shared.helpers.send(Box::new(move || drop(state)));
+                }
                 self.shared.status.forget(shard);
             }
         }
