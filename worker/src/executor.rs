@@ -1,6 +1,6 @@
 //! A thread that owns shards: reads their inputs, processes records, seals, applies. It blocks on nothing but its own state stores.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,8 +44,8 @@ pub(crate) enum Command<P: Pipeline, S: StateStore> {
     Confirm(ShardId, Epoch, JournalOffset),
     Drop(ShardId),
     Close(ShardId),
-    /// Take a checkpoint of each of these shards that runs here.
-    Checkpoint(Arc<BTreeSet<ShardId>>),
+    /// Take a checkpoint of each of these shards that runs here, unless the newest one that counts is of this epoch or later.
+    Checkpoint(Arc<BTreeMap<ShardId, Epoch>>),
 }
 
 /// What all executors of a worker share.
@@ -163,9 +163,11 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Executor<L, P, S> {
             Command::Confirm(shard, epoch, journal) => {
                 let _ = self.guarded(shard, |executor, shard| executor.confirm(shard, epoch, journal));
             }
-            Command::Checkpoint(shards) => {
-                for (shard, slot) in self.slots.iter().filter(|(shard, slot)| slot.input.is_some() && shards.contains(shard)) {
-                    self.shared.snapshots.asked(*shard, slot.attempt, &slot.shard);
+            Command::Checkpoint(wanted) => {
+                for (shard, slot) in self.slots.iter().filter(|(_, slot)| slot.input.is_some()) {
+                    if let Some(epoch) = wanted.get(shard) {
+                        self.shared.snapshots.asked(*shard, slot.attempt, &slot.shard, *epoch);
+                    }
                 }
             }
             Command::Drop(shard) => {

@@ -1,6 +1,6 @@
 //! Starting and stopping a worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, unbounded};
 use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{Revision, ShardId};
+use forebay_engine::ids::{Epoch, Revision, ShardId};
 use forebay_engine::lifetimes::Lifetimes;
 use forebay_engine::log::{Log, LogError, StartFrom};
 use forebay_engine::pipeline::Pipeline;
@@ -204,10 +204,10 @@ impl Runtime {
         Ok(Self { events, status, checkpoint, prefetcher, coordinator, threads })
     }
 
-    /// Has a checkpoint taken of each of these shards that runs here and has none on its way; work goes on. [`Runtime::status`] tells when it
-    /// counts: `checkpoint` is then at least what `epoch` was, or `checkpoint_failures` has grown.
-    pub fn checkpoint(&self, shards: BTreeSet<ShardId>) {
-        (self.checkpoint)(shards);
+    /// Has a checkpoint taken, of the given epoch or later, of each of these shards that runs here and has none that counts and none on its
+    /// way; work goes on. [`Runtime::status`] tells when it counts: `checkpoint` is then so new, or `checkpoint_failures` has grown.
+    pub fn checkpoint(&self, wanted: BTreeMap<ShardId, Epoch>) {
+        (self.checkpoint)(wanted);
     }
 
     /// What is known of the shards.
@@ -222,12 +222,12 @@ impl Runtime {
         Box::new(move |version, shards| drop(events.send(Event::Assigned(VersionRule::Exactly(version), shards))))
     }
 
-    /// [`Runtime::checkpoint`] of all shards, for somebody who may outlive this worker, and then asks nobody.
+    /// [`Runtime::checkpoint`] of all shards as they are now, for somebody who may outlive this worker, and then asks nobody.
     pub fn checkpointer(&self) -> Checkpoints {
         let (checkpoint, status) = (Arc::downgrade(&self.checkpoint), self.status.clone());
         Box::new(move || {
             if let Some(checkpoint) = checkpoint.upgrade() {
-                checkpoint(status.shards().into_keys().collect());
+                checkpoint(status.shards().into_iter().map(|(shard, status)| (shard, status.epoch)).collect());
             }
         })
     }
@@ -261,13 +261,13 @@ impl Runtime {
     }
 }
 
-type TakeCheckpoints = Arc<dyn Fn(BTreeSet<ShardId>) + Send + Sync>;
+type TakeCheckpoints = Arc<dyn Fn(BTreeMap<ShardId, Epoch>) + Send + Sync>;
 
 /// Has each executor take checkpoints of those of the shards that it has.
 fn checkpoint_by<P: Pipeline + 'static>(executors: Vec<Sender<executor::Command<P, RocksState>>>) -> TakeCheckpoints {
-    Arc::new(move |shards| {
-        let shards = Arc::new(shards);
-        executors.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint(shards.clone()))));
+    Arc::new(move |wanted| {
+        let wanted = Arc::new(wanted);
+        executors.iter().for_each(|executor| drop(executor.send(executor::Command::Checkpoint(wanted.clone()))));
     })
 }
 

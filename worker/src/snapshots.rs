@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use forebay_engine::ids::{Incarnation, ShardId};
+use forebay_engine::ids::{Epoch, Incarnation, ShardId};
 use forebay_engine::manifest::{Manifest, RetainedCheckpoint};
 use forebay_engine::pipeline::Pipeline;
 use forebay_engine::shard::Shard;
@@ -92,9 +92,10 @@ impl<S: StateStore> Snapshots<S> {
         self.take_if(shard, attempt, state, Want::Records, |due| Instant::now() >= due.at && due.saved_records != Some(records));
     }
 
-    /// Somebody wants a checkpoint now: takes one unless one is on its way.
-    pub(crate) fn asked<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>) {
-        self.take_if(shard, attempt, state, Want::Epoch, |_| true);
+    /// Somebody wants a checkpoint now, of this epoch or later: takes one unless there is one that counts, or one is on its way.
+    pub(crate) fn asked<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, epoch: Epoch) {
+        let newest = state.head().retained.last().map(|checkpoint| checkpoint.epoch);
+        self.take_if(shard, attempt, state, Want::Epoch, |_| newest < Some(epoch));
     }
 
     fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, want: Want, is_due: impl FnOnce(&Due) -> bool) {

@@ -27,20 +27,24 @@ impl LastCheckpoint {
     /// Asks for the checkpoints.
     pub fn ask(runtime: &Runtime) -> Self {
         let shards = runtime.status().shards().into_iter().filter(|(_, shard)| shard.phase == "running" && shard.epoch > Epoch::default());
-        let wanted: BTreeMap<_, _> =
-            shards.map(|(id, shard)| (id, Wanted { epoch: shard.epoch, failures: shard.checkpoint_failures })).collect();
-        runtime.checkpoint(wanted.keys().copied().collect());
-        Self { wanted, asked: Instant::now() }
+        let wanted = shards.map(|(id, shard)| (id, Wanted { epoch: shard.epoch, failures: shard.checkpoint_failures })).collect();
+        let this = Self { wanted, asked: Instant::now() };
+        this.ask_again(runtime);
+        this
     }
 
     /// Whether every shard has its checkpoint, or will not get one.
     pub fn is_over(&mut self, runtime: &Runtime) -> bool {
         if self.asked.elapsed() >= ASK_INTERVAL {
             self.asked = Instant::now();
-            runtime.checkpoint(self.missing(runtime.status()));
+            self.ask_again(runtime);
         }
         let shards = runtime.status().shards();
         self.wanted.iter().all(|(id, wanted)| shards.get(id).is_none_or(|shard| wanted.is_met(shard) || wanted.has_failed(shard)))
+    }
+
+    fn ask_again(&self, runtime: &Runtime) {
+        runtime.checkpoint(self.wanted.iter().map(|(id, wanted)| (*id, wanted.epoch)).collect());
     }
 
     /// The shards that have none.

@@ -1,6 +1,6 @@
 //! What the tests of a whole worker share: one shard of a job on the embedded log and a folder, and a pipeline that counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -178,7 +178,7 @@ impl Scene {
             let begun = shard.cut != now.cut;
             if !begun && asked.is_none_or(|at| at.elapsed() > ASK_AGAIN) {
                 asked = Some(Instant::now());
-                runtime.checkpoint(BTreeSet::from([SHARD]));
+                runtime.checkpoint(BTreeMap::from([(SHARD, now.epoch)]));
             }
             begun && shard.checkpoint == cut && count() > earlier
         });
