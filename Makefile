@@ -157,6 +157,8 @@ bench-operator: build ## measure one operator with 200 jobs, on nodes that kwok 
 	$(KUBERNETES) install-kwok
 	$(KUBERNETES) with 0 -- bench/cluster.py scale $(ARGS)
 
+# The broker as bench/harness/servers.py has it, not as short tests do.
+bench-moves: export FOREBAY_KAFKA_JVM ?= -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35
 .PHONY: bench-moves
 bench-moves: build ## measure moves, the loss of a node and an upgrade, on the cluster of e2e-kubernetes (ARGS="--users 6000000")
 	$(call in_cluster,bench/cluster.py moves $(ARGS))

@@ -96,7 +96,7 @@ def manifest(kafka, s3):
     added = (f"spec:\n  upgrade: {{observe: 5s}}\n  kafka: {{bootstrapServers: \"{kafka}\"}}\n"
              f"  state: {{store: {{s3: {{bucket: {BUCKET}, prefix: {JOB}, endpoint: \"{s3}\", region: us-east-1, pathStyle: true}}}}}}\n"
              "  workers:\n    replicas: 1\n    envFrom: [{secretRef: {name: object-store}}]\n"
-             "    resources: {requests: {cpu: 100m, memory: 512Mi}, limits: {memory: 1Gi}}\n")
+             "    resources: {requests: {cpu: 500m, memory: 512Mi}, limits: {memory: 1Gi}}\n")
     return once(peers.load_all()["forebay"].manifest(start), "spec:\n", added)
 
 

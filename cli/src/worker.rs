@@ -90,14 +90,18 @@ impl Worker {
         let file = AssignmentFile::in_folder(&self.places.state_dir());
         let parts = (runtime.assigner(), runtime.checkpointer(), runtime.prefetcher());
         let control = Arc::new(Control::resume(facts, runtime.status().clone(), parts, file)?);
-        control::serve(self.control, control.clone(), certificates).with_context(|| format!("answer the operator on {}", self.control))?;
+        let served =
+            control::serve(self.control, control.clone(), certificates).with_context(|| format!("answer the operator on {}", self.control))?;
         let _metrics = self
             .metrics
             .map(|address| {
                 http::serve(address, runtime.status().clone()).with_context(|| format!("serve metrics on {address}, which --metrics names"))
             })
             .transpose()?;
-        watch(runtime, &control, &stop)
+        watch(runtime, &control, &stop)?;
+        control.say_farewell();
+        served.end();
+        Ok(())
     }
 }
 
@@ -125,6 +129,7 @@ fn watch(runtime: Runtime, control: &Control, stop: &AtomicBool) -> anyhow::Resu
         if !stopping && stop.load(Ordering::Relaxed) {
             tracing::info!("all shards are being released");
             stopping = true;
+            control.ending();
             runtime.stop();
         }
     }

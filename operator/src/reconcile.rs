@@ -26,7 +26,7 @@ use crate::teardown::reconcile::FINALIZER;
 /// How often workers are heard: several times within the time after which a silent one counts as lost.
 const HEARING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often while a shard is between two owners: nobody works on it.
-const MOVING_INTERVAL: Duration = Duration::from_millis(100);
+const MOVING_INTERVAL: Duration = Duration::from_millis(50);
 /// How often figures alone are written to a status: seldom enough that a thousand jobs are a hundred writes a second at worst.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(10);
 /// How long to wait after an error.

@@ -5,8 +5,9 @@ pub mod tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use forebay_api::v1::worker_server::{Worker, WorkerServer};
 use forebay_api::v1::{
@@ -16,7 +17,7 @@ use forebay_engine::claim::GaveUp;
 use forebay_engine::ids::{AssignmentVersion, ShardId, Timeline};
 use forebay_engine::journal::Books;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status as Refused};
@@ -32,6 +33,11 @@ const HANDSHAKES_MAX: usize = 16;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// After this a connection is made anew, so that nobody is served for long by a certificate that is no longer good.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// Who has asked within this is listening: an operator asks once a second.
+const LISTENING_TIME: Duration = Duration::from_secs(3);
+/// How long a worker that has released its shards stays to say so.
+const FAREWELL_TIME: Duration = Duration::from_millis(1500);
 
 /// Hands shards to the engine: [`crate::Runtime::assigner`].
 pub type Assigner = Box<dyn Fn(AssignmentVersion, BTreeSet<ShardId>) + Send + Sync>;
@@ -65,12 +71,26 @@ pub struct Control {
     prefetcher: Arc<Prefetcher>,
     file: AssignmentFile,
     ledger: Mutex<Ledger>,
+    described: Condvar,
 }
 
 #[derive(Default)]
 struct Ledger {
     assignment: Option<Assignment>,
     given_up: BTreeMap<ShardId, GaveUp>,
+    /// When an operator asked last.
+    asked: Option<Instant>,
+    /// All shards are to be released, and the process ends.
+    is_ending: bool,
+    /// An operator has heard that none is left.
+    has_said_farewell: bool,
+}
+
+impl Ledger {
+    /// Whether somebody will soon ask who has not heard yet that no shard is left.
+    fn has_a_listener(&self) -> bool {
+        !self.has_said_farewell && self.asked.is_some_and(|asked| asked.elapsed() < LISTENING_TIME)
+    }
 }
 
 impl Control {
@@ -86,8 +106,19 @@ impl Control {
             tracing::info!(version = %assignment.version, shards = ?assignment.shards, "the last assignment is resumed");
             assign(assignment.version, assignment.shards.clone());
         }
-        let ledger = Mutex::new(Ledger { assignment: last, given_up: BTreeMap::new() });
-        Ok(Self { facts, status, assign, checkpoint, prefetcher, file, ledger })
+        let ledger = Mutex::new(Ledger { assignment: last, ..Ledger::default() });
+        Ok(Self { facts, status, assign, checkpoint, prefetcher, file, ledger, described: Condvar::new() })
+    }
+
+    /// From now on all shards are being released, and the process ends after that.
+    pub fn ending(&self) {
+        self.ledger().is_ending = true;
+    }
+
+    /// Waits a moment until an operator has heard that all shards are released, if one has been listening: then it gives them to others at once, and not
+    /// only when it learns that this container has ended.
+    pub fn say_farewell(&self) {
+        drop(self.described.wait_timeout_while(self.ledger(), FAREWELL_TIME, |ledger| ledger.has_a_listener()));
     }
 
     /// Notes that somebody else had the better right to a shard: the operator hears of it.
@@ -96,7 +127,11 @@ impl Control {
     }
 
     fn describe(&self) -> Description {
-        let ledger = self.ledger();
+        let mut ledger = self.ledger();
+        let owned: Vec<v1::Shard> = self.status.shards().into_iter().map(|(shard, status)| described(shard, status)).collect();
+        ledger.asked = Some(Instant::now());
+        ledger.has_said_farewell = ledger.is_ending && owned.is_empty();
+        self.described.notify_all();
         let given_up = |(shard, gave_up): (&ShardId, &GaveUp)| v1::GivenUp {
             shard: shard.get(),
             version: gave_up.version.get(),
@@ -112,7 +147,7 @@ impl Control {
                 version: assignment.version.get(),
                 shards: assignment.shards.iter().map(|shard| shard.get()).collect(),
             }),
-            owned: self.status.shards().into_iter().map(|(shard, status)| described(shard, status)).collect(),
+            owned,
             given_up: ledger.given_up.iter().map(given_up).collect(),
             timeline: self.facts.timeline.get(),
             rewind: self.facts.rewind.clone(),
@@ -135,11 +170,13 @@ impl Control {
         if ledger.assignment.as_ref() == Some(&new) {
             return Ok(());
         }
-        self.file.store(&new).map_err(|error| Refused::internal(error.to_string()))?;
         tracing::info!(version = %new.version, shards = ?new.shards, "assigned");
         // What was given up under an older version is claimed again under this one.
         ledger.given_up.clear();
+        // First, for a shard that moves stands still until then, and a disk may take its time. Claims decide, not what was stored.
         (self.assign)(new.version, new.shards.clone());
+        // Until it is stored it is not confirmed either, and the operator sends it again.
+        self.file.store(&new).map_err(|error| Refused::internal(error.to_string()))?;
         ledger.assignment = Some(new);
         Ok(())
     }
@@ -149,14 +186,40 @@ impl Control {
     }
 }
 
-/// Serves on `address` from a thread of its own, until the process ends; returns where. With certificates only those who have one of their authority are
+/// The thread that answers the operator.
+pub struct Served {
+    /// Where.
+    pub address: SocketAddr,
+    end: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Served {
+    /// Takes no more requests, and waits until those that have come are answered.
+    pub fn end(self) {
+        // Nobody hears it who has ended by himself.
+        let _ = self.end.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that answers the operator panicked");
+        }
+    }
+}
+
+/// Serves on `address` from a thread of its own. With certificates only those who have one of their authority are
 /// answered, without any everybody is. `Err` when the address cannot be had.
-pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Certificates>) -> std::io::Result<SocketAddr> {
+pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Certificates>) -> std::io::Result<Served> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let is_encrypted = certificates.is_some();
+    let (end, ended) = oneshot::channel();
+    let ended = async {
+        // Who only forgets the thread has it serve until the process ends.
+        if ended.await.is_err() {
+            std::future::pending().await
+        }
+    };
     let serve = move || {
         runtime.block_on(async move {
             let listener = match TcpListener::from_std(listener) {
@@ -166,17 +229,17 @@ pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Ce
             let router =
                 tonic::transport::Server::builder().max_connection_age(CONNECTION_AGE_MAX).add_service(WorkerServer::new(Service(control)));
             let served = match certificates {
-                None => router.serve_with_incoming(TcpIncoming::from(listener)).await,
-                Some(certificates) => router.serve_with_incoming(handshaken(listener, certificates)).await,
+                None => router.serve_with_incoming_shutdown(TcpIncoming::from(listener), ended).await,
+                Some(certificates) => router.serve_with_incoming_shutdown(handshaken(listener, certificates), ended).await,
             };
             if let Err(error) = served {
                 tracing::error!(%error, "the operator is no longer answered");
             }
         });
     };
-    std::thread::Builder::new().name("control".into()).spawn(serve)?;
+    let thread = std::thread::Builder::new().name("control".into()).spawn(serve)?;
     tracing::info!(%address, encrypted = is_encrypted, "the operator is answered");
-    Ok(address)
+    Ok(Served { address, end, thread })
 }
 
 /// Connections of those who have proved who they are. One that takes its time holds up nobody else.
@@ -340,6 +403,23 @@ mod tests {
         assert_eq!(listed(), [2]);
         ask("job", &[]).unwrap();
         assert!(listed().is_empty());
+    }
+
+    #[test]
+    fn a_worker_stays_until_an_operator_has_heard_that_nothing_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = control(folder.path(), &Handed::default());
+        assert!(!control.ledger().has_a_listener());
+        // It has no shards yet: that is no farewell.
+        assert!(control.describe().owned.is_empty());
+        assert!(control.ledger().has_a_listener());
+        control.ending();
+        control.status.update(ShardId::new(1), |status| status.phase = "releasing");
+        assert_eq!(control.describe().owned.len(), 1);
+        assert!(control.ledger().has_a_listener());
+        control.status.forget(ShardId::new(1));
+        assert!(control.describe().owned.is_empty());
+        assert!(!control.ledger().has_a_listener());
     }
 
     #[test]

@@ -22,6 +22,9 @@ use crate::status::{Counters, Status};
 /// Objects named as garbage in one epoch: keeps its journal record small; the rest is found with the next checkpoint.
 const GARBAGE_MAX: usize = 500;
 
+/// The part of an interval that a shard has to itself when it has come.
+const CATCH_UP_SHARE: u32 = 8;
+
 /// How often checkpoints are taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
@@ -111,6 +114,8 @@ impl<S: StateStore> Snapshots<S> {
         if due.attempt != attempt {
             (due.attempt, due.saved_records) = (attempt, None);
             due.checksums.clear();
+            // It has just come, perhaps not for the first time here, and has records to catch up with.
+            due.at = due.at.max(Instant::now() + self.inner.pace.interval / CATCH_UP_SHARE);
         }
         if due.running || !is_due(due) {
             return;

@@ -27,6 +27,8 @@ if [ "${2:-}" != inside ]; then
       cat "${folder%/*}/cpuset.cpus" >"$folder/cpuset.cpus"
       cat "${folder%/*}/cpuset.mems" >"$folder/cpuset.mems"
     fi
+    # A node is a machine of its own elsewhere. Here its group would count as much as any single thread of the servers beside it.
+    if [ "$hierarchy" = cpu ]; then echo 8192 >"$folder/cpu.shares"; fi
     echo $$ >"$folder/cgroup.procs"
     echo "$folder" >>"$D/cgroups"
   done <<<"$(cat /proc/self/cgroup)"

@@ -130,7 +130,8 @@ pub struct Transaction {
 /// What a committed transaction left behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Receipt {
-    /// Per shard of the transaction, where its first journal chunk lies and the offset behind its last one.
+    /// Per shard of the transaction, where the first chunk of its first journal record lies and the offset behind that record's last one: a release
+    /// mark behind an epoch does not count.
     pub journal: BTreeMap<ShardId, (JournalOffset, JournalOffset)>,
     /// When the first journal record was appended, by the log's own clock; `None` where it has none of its own, or nothing was written.
     pub appended: Option<Timestamp>,

@@ -193,7 +193,7 @@ enum Phase {
     ClaimDue(Claim),
     Restoring(Claim),
     Running(Claim),
-    /// To be sealed and released in the next transaction.
+    /// To be sealed and released in the next transaction; or, if it is sealed already and on its way, in the one after it.
     Releasing(Owner),
     /// A release mark, nothing else, in the next transaction.
     ReleaseDue(Owner),

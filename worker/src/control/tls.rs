@@ -159,7 +159,7 @@ mod tests {
         };
         let parts = (Box::new(|_, _| {}) as Assigner, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_, _, _| Ok(())));
         let control = Control::resume(facts, Arc::default(), parts, AssignmentFile::in_folder(folder)).unwrap();
-        serve("127.0.0.1:0".parse().unwrap(), Arc::new(control), Some(Certificates::in_folder(folder).unwrap())).unwrap()
+        serve("127.0.0.1:0".parse().unwrap(), Arc::new(control), Some(Certificates::in_folder(folder).unwrap())).unwrap().address
     }
 
     /// Whether a worker answers who comes with this, and trusts this authority.

@@ -4,6 +4,7 @@
 //! Partitions are only ever assigned by hand. The consumer bears the job's group id to commit offsets under it, and never joins the group.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -157,8 +158,14 @@ impl Feed {
     ) -> Result<Vec<(PartitionQueue<ClientEvents>, Arc<Slot>)>, LogError> {
         let places: Vec<Place> = starts.iter().map(|(place, _)| place.clone()).collect();
         self.check_memory(action, &places)?;
-        self.check_ids(action, &places)?;
-        let ends = self.check(action, starts, &places)?;
+        // At the same time, for a shard that moves stands still meanwhile.
+        let (ids, ends) = thread::scope(|scope| {
+            let ids = scope.spawn(|| self.check_ids(action, &places));
+            let ends = self.check(action, starts, &places);
+            (ids.join(), ends)
+        });
+        ids.unwrap_or_else(|panic| resume_unwind(panic))?;
+        let ends = ends?;
         let mut acquired = Vec::with_capacity(starts.len());
         for (place, _) in starts {
             // Split off before it is assigned: not one record can then go to the consumer's own queue.
@@ -224,8 +231,13 @@ impl Feed {
 
     fn check(&self, action: &str, starts: &[(Place, u64)], places: &[Place]) -> Result<BTreeMap<Place, u64>, LogError> {
         let limit = self.options.request_timeout;
-        let lows = offsets::list(&self.consumer, &self.heard, action, places, Which::Earliest, limit)?;
-        let ends = offsets::list(&self.consumer, &self.heard, action, places, Which::Latest, limit)?;
+        let ask = |which| offsets::list(&self.consumer, &self.heard, action, places, which, limit);
+        let (lows, ends) = thread::scope(|scope| {
+            let lows = scope.spawn(|| ask(Which::Earliest));
+            let ends = ask(Which::Latest);
+            (lows.join(), ends)
+        });
+        let (lows, ends) = (lows.unwrap_or_else(|panic| resume_unwind(panic))?, ends?);
         for (place, at) in starts {
             let (low, end) = (lows.get(place).copied().unwrap_or_default(), ends.get(place).copied().unwrap_or_default());
             if *at < low || *at > end {

@@ -6,6 +6,7 @@
 //! checks, and ends when the broker has answered three times that the coordinator is not available, as one does that has just started). Past the
 //! deadline whatever is queued is thrown away, and a call that comes back then is not followed by another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -201,17 +202,22 @@ impl KafkaProducer {
     fn receipt(&self, transaction: &Transaction) -> Result<Receipt, LogError> {
         let (places, appended) = self.deliveries.take_journal();
         let mut receipt = Receipt { appended, ..Receipt::default() };
+        let mut offsets: BTreeMap<ShardId, Vec<u64>> = BTreeMap::new();
         for (shard, at) in places {
-            let place = receipt.journal.entry(shard).or_insert((JournalOffset::new(at), JournalOffset::new(at + 1)));
-            place.0 = place.0.min(JournalOffset::new(at));
-            place.1 = place.1.max(JournalOffset::new(at + 1));
+            offsets.entry(shard).or_default().push(at);
         }
-        let missing: Vec<ShardId> = transaction
-            .journal
-            .iter()
-            .filter(|(shard, chunks)| !chunks.is_empty() && !receipt.journal.contains_key(shard))
-            .map(|(shard, _)| *shard)
-            .collect();
+        // A partition's records lie there in the order in which they were sent, whatever lies between them.
+        offsets.values_mut().for_each(|offsets| offsets.sort_unstable());
+        let mut missing = Vec::new();
+        for (shard, chunks) in transaction.journal.iter().filter(|(_, chunks)| !chunks.is_empty()) {
+            match offsets.get(shard).and_then(|offsets| offsets.get(..chunks.len())) {
+                Some([first, rest @ ..]) => {
+                    let end = rest.last().unwrap_or(first) + 1;
+                    receipt.journal.entry(*shard).or_insert((JournalOffset::new(*first), JournalOffset::new(end)));
+                }
+                _ => missing.push(*shard),
+            }
+        }
         if missing.is_empty() {
             Ok(receipt)
         } else {

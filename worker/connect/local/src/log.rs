@@ -256,8 +256,10 @@ impl LocalProducer {
         })?;
         let mut receipt = Receipt::default();
         for batch in batches.iter().filter(|batch| journal.is_some_and(|(number, _)| batch.number == number)) {
-            let (base, end) = (JournalOffset::new(batch.base), JournalOffset::new(batch.base + u64::from(batch.count)));
-            receipt.journal.entry(ShardId::new(batch.partition)).or_insert((base, end)).1 = end;
+            let shard = ShardId::new(batch.partition);
+            let first = transaction.journal.iter().find(|(of, chunks)| *of == shard && !chunks.is_empty());
+            let chunks = first.map_or(0, |(_, chunks)| chunks.len() as u64);
+            receipt.journal.entry(shard).or_insert((JournalOffset::new(batch.base), JournalOffset::new(batch.base + chunks)));
         }
         Ok(receipt)
     }

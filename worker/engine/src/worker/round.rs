@@ -27,8 +27,6 @@ pub(super) struct SealedMark {
     pub(super) shard: ShardId,
     attempt: Attempt,
     epoch: Epoch,
-    /// A release mark follows in the next transaction.
-    last: bool,
     retained: Option<Vec<RetainedCheckpoint>>,
     garbage: Vec<String>,
 }
@@ -101,7 +99,6 @@ impl Worker {
                 shard: *shard,
                 attempt: state.attempt,
                 epoch: Epoch::default(),
-                last: matches!(state.phase, Phase::Releasing(_)),
                 retained: annotations.retained.clone(),
                 garbage: annotations.garbage.clone(),
             });
@@ -142,13 +139,11 @@ impl Worker {
                 }
                 contribution.epochs.push(epoch);
             }
-            None => {
-                sealed.retain(|mark| mark.shard != shard);
-                if let Phase::Releasing(owner) = &state.phase {
-                    contribution.releases.push(owner.clone());
-                    state.phase = Phase::ReleaseDue(owner.clone());
-                }
-            }
+            None => sealed.retain(|mark| mark.shard != shard),
+        }
+        // One that is told to leave only now was asked for an epoch, and not for its last one.
+        if let Phase::Releasing(owner) = &state.phase {
+            contribution.releases.push(owner.clone());
         }
         self.commit_if_sealed();
     }
@@ -210,7 +205,7 @@ impl Worker {
         }
         for shard in releases {
             let state = self.shards.get_mut(&shard).expect("it contributed");
-            if matches!(state.phase, Phase::ReleaseDue(_)) {
+            if matches!(state.phase, Phase::Releasing(_) | Phase::ReleaseDue(_)) {
                 state.phase = state.released();
                 state.attempt = Attempt(state.attempt.0 + 1);
                 self.out.push(Action::Close(shard));
@@ -231,9 +226,6 @@ impl Worker {
             return; // it failed meanwhile, and learns of this epoch from its journal
         }
         state.failures = 0;
-        if let (true, Phase::Releasing(owner)) = (mark.last, &state.phase) {
-            state.phase = Phase::ReleaseDue(owner.clone());
-        }
         let (_, end) = receipt.journal[&shard];
         state.known = end;
         self.out.push(Action::Confirm(shard, mark.epoch, end));

@@ -192,7 +192,8 @@ impl World {
             parts.push(Part::Journal(epoch.shard, epoch.journal));
         }
         parts.extend(contribution.claims.iter().map(|owner| Part::Journal(owner.shard, journal::encode_claim(owner))));
-        parts.extend(contribution.releases.iter().map(|owner| Part::Journal(owner.shard, journal::encode_release(owner))));
+        let marks: Vec<(ShardId, Part)> =
+            contribution.releases.iter().map(|owner| (owner.shard, Part::Journal(owner.shard, journal::encode_release(owner)))).collect();
         let outputs: Vec<Part> = outputs.into_iter().map(|(to, bodies)| Part::Outputs(to, bodies)).collect();
         let mut all = vec![Part::Begin];
         if is(Mutant::OutputsEarly) && !outputs.is_empty() {
@@ -202,6 +203,12 @@ impl World {
         }
         while !parts.is_empty() {
             all.push(parts.swap_remove(self.rng.below(parts.len())));
+        }
+        // One partition's records go in order.
+        for (shard, mark) in marks {
+            let epoch = all.iter().position(|part| matches!(part, Part::Journal(other, _) if *other == shard));
+            let from = epoch.unwrap_or(0) + 1;
+            all.insert(from + self.rng.below(all.len() - from + 1), mark);
         }
         if !offsets.is_empty() {
             all.push(Part::Offsets(offsets));
@@ -234,8 +241,7 @@ impl World {
             (Part::Init, Done::Epoch(epoch)) => (current.epoch, current.sent) = (epoch, true),
             (Part::Begin, Done::Txn(txn)) => current.txn = Some(txn),
             (Part::Journal(shard, _), Done::Journal(range)) => {
-                let entry = current.receipt.journal.entry(shard).or_insert(range);
-                entry.1 = entry.1.max(range.1);
+                current.receipt.journal.entry(shard).or_insert(range);
             }
             _ => {}
         }

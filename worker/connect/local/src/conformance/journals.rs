@@ -48,6 +48,11 @@ pub fn a_receipt_says_where_each_shards_records_lie(bench: &impl LogBench) {
         }
     }
     assert_eq!(producer.commit(&Transaction::default()).unwrap().journal.len(), 0);
+    // What comes behind a shard's first record does not count.
+    let transaction = Transaction { journal: vec![chunks(2, 3), chunks(0, 1), chunks(2, 1)], ..Transaction::default() };
+    let (first, behind) = producer.commit(&transaction).unwrap().journal[&ShardId::new(2)];
+    assert_eq!(job.journal(2, first, View::CommittedToEnd).unwrap().0.len(), 4);
+    assert_eq!(job.journal(2, behind, View::CommittedToEnd).unwrap().0, chunks(2, 1).1);
 }
 
 /// Making it twice is fine; a journal for another number of shards is not this job's.

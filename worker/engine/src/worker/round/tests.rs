@@ -258,3 +258,58 @@ fn a_worker_that_stops_takes_no_shards_any_more() {
     let second = played(&mut worker, 80, Event::Sealed(SECOND, attempts[1], None), &[]);
     assert_eq!((first.started, second.started, second.stopped), (vec![], vec![], true));
 }
+
+/// What the transaction that a step asks for carries: the shards with an epoch, and those with a release mark.
+fn committing(worker: &mut Worker, millis: i64, event: Event) -> Option<(Vec<ShardId>, Vec<ShardId>, Incarnation, Receipt)> {
+    let actions = worker.step(Timestamp::from_millis(millis), event);
+    actions.into_iter().find_map(|action| match action {
+        Action::Commit(incarnation, contribution) => {
+            let receipt = receipt(&contribution);
+            let epochs = contribution.epochs.iter().map(|epoch| epoch.shard).collect();
+            Some((epochs, contribution.releases.iter().map(|owner| owner.shard).collect(), incarnation, receipt))
+        }
+        _ => None,
+    })
+}
+
+fn sealed(shard: ShardId, attempt: Attempt) -> Event {
+    let epoch = Epoch::default().next().next();
+    let sealed = SealedEpoch { shard, epoch, journal: Vec::new(), outputs: std::sync::Arc::default(), positions: Vec::new(), records: 1 };
+    Event::Sealed(shard, attempt, Some(sealed))
+}
+
+fn keeps(shards: &[ShardId]) -> Event {
+    Event::Assigned(VersionRule::AboveAll, shards.iter().copied().collect())
+}
+
+/// Method: one shard is taken away while nothing is on its way, the other while its epoch is committed.
+#[test]
+fn the_last_epoch_and_the_release_mark_are_one_transaction() {
+    let (mut worker, attempts) = running();
+    assert_eq!(seals(&mut worker, 50, keeps(&[SECOND])), [FIRST], "it waits for the interval");
+    let (epochs, releases, incarnation, receipt) = committing(&mut worker, 60, sealed(FIRST, attempts[0])).unwrap();
+    assert_eq!((epochs, releases), (vec![FIRST], vec![FIRST]));
+    let done = worker.step(Timestamp::from_millis(70), Event::Committed(incarnation, receipt));
+    assert!(matches!(done[..], [Action::Confirm(FIRST, ..), Action::Close(FIRST)]), "{done:?}");
+
+    worker.step(Timestamp::from_millis(80), Event::Dirty(SECOND));
+    assert_eq!(seals(&mut worker, 200, Event::Tick), [SECOND]);
+    let (epochs, releases, incarnation, receipt) = committing(&mut worker, 210, sealed(SECOND, attempts[1])).unwrap();
+    assert_eq!((epochs, releases), (vec![SECOND], vec![]));
+    assert_eq!(seals(&mut worker, 220, keeps(&[])), []);
+    // What came meanwhile is the last epoch.
+    assert_eq!(seals(&mut worker, 230, Event::Committed(incarnation, receipt)), [SECOND]);
+    let (epochs, releases, ..) = committing(&mut worker, 240, sealed(SECOND, attempts[1])).unwrap();
+    assert_eq!((epochs, releases), (vec![SECOND], vec![SECOND]));
+}
+
+/// Method: it is taken away between the question for its epoch and the answer.
+#[test]
+fn an_epoch_that_is_being_sealed_is_the_last_one_of_a_shard_that_is_taken_away() {
+    let (mut worker, attempts) = running();
+    worker.step(Timestamp::from_millis(10), Event::Dirty(FIRST));
+    assert_eq!(seals(&mut worker, 100, Event::Tick), [FIRST]);
+    assert_eq!(seals(&mut worker, 105, keeps(&[SECOND])), []);
+    let (epochs, releases, ..) = committing(&mut worker, 110, sealed(FIRST, attempts[0])).unwrap();
+    assert_eq!((epochs, releases), (vec![FIRST], vec![FIRST]));
+}
