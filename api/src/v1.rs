@@ -264,8 +264,8 @@ pub mod worker_client {
                 .insert(GrpcMethod::new("forebay.worker.v1.Worker", "Describe"));
             self.inner.unary(req, path, codec).await
         }
-        /// These shards, and no others, are the worker's from now on. It answers once the assignment lies on its volume; claims and
-        /// releases follow in the background, as Describe tells. Without any
+        /// These shards, and no others, are the worker's from now on: claims and releases begin at once, in the background, as Describe tells. The
+        /// assignment is stored on its volume before it answers, or later if the disk does not take it. Without any
         /// shards it releases all that it has; a pod is ended by Kubernetes.
         ///
         /// FAILED_PRECONDITION: the job is not this worker's, or it has had a higher version, or this version with other shards.
@@ -361,8 +361,8 @@ pub mod worker_server {
             &self,
             request: tonic::Request<super::DescribeRequest>,
         ) -> std::result::Result<tonic::Response<super::Description>, tonic::Status>;
-        /// These shards, and no others, are the worker's from now on. It answers once the assignment lies on its volume; claims and
-        /// releases follow in the background, as Describe tells. Without any
+        /// These shards, and no others, are the worker's from now on: claims and releases begin at once, in the background, as Describe tells. The
+        /// assignment is stored on its volume before it answers, or later if the disk does not take it. Without any
         /// shards it releases all that it has; a pod is ended by Kubernetes.
         ///
         /// FAILED_PRECONDITION: the job is not this worker's, or it has had a higher version, or this version with other shards.

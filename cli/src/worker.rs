@@ -90,8 +90,8 @@ impl Worker {
         let file = AssignmentFile::in_folder(&self.places.state_dir());
         let parts = (runtime.assigner(), runtime.checkpointer(), runtime.prefetcher());
         let control = Arc::new(Control::resume(facts, runtime.status().clone(), parts, file)?);
-        let served =
-            control::serve(self.control, control.clone(), certificates).with_context(|| format!("answer the operator on {}", self.control))?;
+        let served = control::serve(self.control, control.clone(), certificates)
+            .with_context(|| format!("answer the operator on {}", self.control))?;
         let _metrics = self
             .metrics
             .map(|address| {

@@ -13,8 +13,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use forebay_api::v1::Description;
 use forebay_api::v1::worker_client::WorkerClient;
-use forebay_api::v1::{DescribeRequest, Description};
 use forebay_crds::validate::Rewind;
 use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::future::join_all;
@@ -283,7 +283,8 @@ impl Observer {
         let Some(uid) = pod.uid() else { return Answer::Unheard(Duration::ZERO) };
         let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
         let Some(connection) = self.contact(&uid, address, job) else { return Answer::Unheard(Duration::ZERO) };
-        let answer = WorkerClient::new(connection).describe(DescribeRequest {}).await.map(tonic::Response::into_inner);
+        let silent = self.contacts().get(&uid).and_then(|contact| Some(contact.last.as_ref()?.0.elapsed()));
+        let answer = connection::describe(connection, silent).await;
         let mut contacts = self.contacts();
         let Some(contact) = contacts.get_mut(&uid) else { return Answer::Unheard(Duration::ZERO) };
         // An address may have been given to another pod meanwhile.

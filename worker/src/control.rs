@@ -6,7 +6,6 @@ pub mod tls;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use forebay_api::v1::worker_server::{Worker, WorkerServer};
@@ -36,8 +35,10 @@ const CONNECTION_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// Who has asked within this is listening: an operator asks once a second.
 const LISTENING_TIME: Duration = Duration::from_secs(3);
-/// How long a worker that has released its shards stays to say so.
-const FAREWELL_TIME: Duration = Duration::from_millis(1500);
+/// How long a worker that has released its shards stays to say so: longer than an operator waits for another worker that is silent.
+const FAREWELL_TIME: Duration = Duration::from_millis(2500);
+/// How long it takes at most until requests that have come are answered. A connection whose other end is gone would hold up the end for ever.
+const LAST_ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// Hands shards to the engine: [`crate::Runtime::assigner`].
 pub type Assigner = Box<dyn Fn(AssignmentVersion, BTreeSet<ShardId>) + Send + Sync>;
@@ -77,6 +78,8 @@ pub struct Control {
 #[derive(Default)]
 struct Ledger {
     assignment: Option<Assignment>,
+    /// It could not be stored yet: it is tried again whenever an operator asks.
+    is_unsaved: bool,
     given_up: BTreeMap<ShardId, GaveUp>,
     /// When an operator asked last.
     asked: Option<Instant>,
@@ -128,6 +131,9 @@ impl Control {
 
     fn describe(&self) -> Description {
         let mut ledger = self.ledger();
+        if ledger.is_unsaved {
+            self.save(&mut ledger);
+        }
         let owned: Vec<v1::Shard> = self.status.shards().into_iter().map(|(shard, status)| described(shard, status)).collect();
         ledger.asked = Some(Instant::now());
         ledger.has_said_farewell = ledger.is_ending && owned.is_empty();
@@ -175,10 +181,22 @@ impl Control {
         ledger.given_up.clear();
         // First, for a shard that moves stands still until then, and a disk may take its time. Claims decide, not what was stored.
         (self.assign)(new.version, new.shards.clone());
-        // Until it is stored it is not confirmed either, and the operator sends it again.
-        self.file.store(&new).map_err(|error| Refused::internal(error.to_string()))?;
         ledger.assignment = Some(new);
+        self.save(&mut ledger);
         Ok(())
+    }
+
+    /// Stores the assignment. What is in force is in force without that: only a container that starts again without an operator would go on with the one before,
+    /// whose version is too low for it to do harm.
+    fn save(&self, ledger: &mut Ledger) {
+        let Some(assignment) = &ledger.assignment else { return };
+        let stored = self.file.store(assignment);
+        if let Err(error) = &stored
+            && !ledger.is_unsaved
+        {
+            tracing::warn!(%error, "the assignment is in force, and could not be stored; it is tried again");
+        }
+        ledger.is_unsaved = stored.is_err();
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
@@ -191,17 +209,15 @@ pub struct Served {
     /// Where.
     pub address: SocketAddr,
     end: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+    ended: std::sync::mpsc::Receiver<()>,
 }
 
 impl Served {
-    /// Takes no more requests, and waits until those that have come are answered.
+    /// Takes no more requests, and waits a moment until those that have come are answered.
     pub fn end(self) {
-        // Nobody hears it who has ended by himself.
+        // Nobody hears it, and nobody says when, if it has ended by itself.
         let _ = self.end.send(());
-        if self.thread.join().is_err() {
-            tracing::error!("the thread that answers the operator panicked");
-        }
+        let _ = self.ended.recv_timeout(LAST_ANSWER_TIME);
     }
 }
 
@@ -213,10 +229,11 @@ pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Ce
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let is_encrypted = certificates.is_some();
-    let (end, ended) = oneshot::channel();
-    let ended = async {
+    let (end, end_heard) = oneshot::channel();
+    let (over, ended) = std::sync::mpsc::channel();
+    let until_end = async {
         // Who only forgets the thread has it serve until the process ends.
-        if ended.await.is_err() {
+        if end_heard.await.is_err() {
             std::future::pending().await
         }
     };
@@ -229,17 +246,20 @@ pub fn serve(address: SocketAddr, control: Arc<Control>, certificates: Option<Ce
             let router =
                 tonic::transport::Server::builder().max_connection_age(CONNECTION_AGE_MAX).add_service(WorkerServer::new(Service(control)));
             let served = match certificates {
-                None => router.serve_with_incoming_shutdown(TcpIncoming::from(listener), ended).await,
-                Some(certificates) => router.serve_with_incoming_shutdown(handshaken(listener, certificates), ended).await,
+                None => router.serve_with_incoming_shutdown(TcpIncoming::from(listener), until_end).await,
+                Some(certificates) => router.serve_with_incoming_shutdown(handshaken(listener, certificates), until_end).await,
             };
             if let Err(error) = served {
                 tracing::error!(%error, "the operator is no longer answered");
             }
         });
     };
-    let thread = std::thread::Builder::new().name("control".into()).spawn(serve)?;
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        serve();
+        drop(over);
+    })?;
     tracing::info!(%address, encrypted = is_encrypted, "the operator is answered");
-    Ok(Served { address, end, thread })
+    Ok(Served { address, end, ended })
 }
 
 /// Connections of those who have proved who they are. One that takes its time holds up nobody else.
@@ -386,6 +406,33 @@ mod tests {
         assert_eq!(*handed.lock().unwrap(), [(5, vec![1, 2]), (5, vec![1, 2])]);
         let said = second.describe().assignment.unwrap();
         assert_eq!((said.version, said.shards), (5, vec![1, 2]));
+    }
+
+    /// Method: a folder stands where the file is to be written, and goes away. The operator plans by what the worker says of itself.
+    #[test]
+    fn an_assignment_that_cannot_be_stored_is_in_force_and_stored_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let handed = Handed::default();
+        let control = control(folder.path(), &handed);
+        let in_the_way = folder.path().join("assignment.new");
+        std::fs::create_dir(&in_the_way).unwrap();
+        control.accept(assignment(5, &[1])).unwrap();
+        assert_eq!(*handed.lock().unwrap(), [(5, vec![1])]);
+        assert_eq!(control.describe().assignment.unwrap().version, 5);
+        assert_eq!(AssignmentFile::in_folder(folder.path()).load().unwrap(), None);
+        std::fs::remove_dir(&in_the_way).unwrap();
+        control.describe();
+        assert_eq!(AssignmentFile::in_folder(folder.path()).load().unwrap(), Some(assignment(5, &[1])));
+    }
+
+    /// Method: a connection on which nothing is said is open when the end comes.
+    #[test]
+    fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let served = serve("127.0.0.1:0".parse().unwrap(), Arc::new(control(folder.path(), &Handed::default())), None).unwrap();
+        let silent = std::net::TcpStream::connect(served.address).unwrap();
+        served.end();
+        drop(silent);
     }
 
     /// Method: one shard is the worker's own, one does not exist, one is of another job.

@@ -104,7 +104,7 @@ impl<S: StateStore> Snapshots<S> {
     fn take_if<P: Pipeline>(&self, shard: ShardId, attempt: Attempt, state: &Shard<P, S>, want: Want, is_due: impl FnOnce(&Due) -> bool) {
         let mut shards = self.inner.lock();
         let due = shards.entry(shard).or_insert_with(|| Due {
-            at: Instant::now() + first_wait(self.inner.pace.interval, shard),
+            at: Instant::now() + first_wait(self.inner.pace.interval, shard).max(self.inner.pace.interval / CATCH_UP_SHARE),
             began: Instant::now(),
             running: false,
             attempt,

@@ -7,12 +7,15 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use forebay_api::v1::worker_client::WorkerClient;
+use forebay_api::v1::{DescribeRequest, Description};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use h2::client::SendRequest;
 use http_body_util::{BodyExt, Full};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -20,6 +23,8 @@ use tonic::body::Body;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::codegen::http::{Request, Response, Uri};
 use tonic::codegen::{Service, http};
+
+use crate::plan::WORKER_TIMEOUT;
 
 /// How long a worker may take to answer, connecting included: it answers from memory. Two of these are less than the time after which it counts as lost.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +70,24 @@ impl Connection {
     }
 }
 
+/// What a worker says of itself. One that has answered before, so long ago, is waited for until it counts as lost: what follows from that begins then.
+pub(super) async fn describe(connection: Connection, silent: Option<Duration>) -> Result<Description, tonic::Status> {
+    let mut client = WorkerClient::new(connection);
+    let asked = client.describe(DescribeRequest {});
+    let answer = match silent.and_then(until_lost) {
+        Some(left) => {
+            timeout(left, asked).await.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("it has been silent for too long")))
+        }
+        None => asked.await,
+    };
+    answer.map(tonic::Response::into_inner)
+}
+
+/// What is left of the time after which a worker that has been silent for so long counts as lost; `None` when it is over.
+fn until_lost(silent: Duration) -> Option<Duration> {
+    WORKER_TIMEOUT.checked_sub(silent).filter(|left| !left.is_zero())
+}
+
 impl Service<Request<Body>> for Connection {
     type Response = Response<Body>;
     type Error = Unreachable;
@@ -77,7 +100,7 @@ impl Service<Request<Body>> for Connection {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let line = self.0.clone();
         async move {
-            let answer = tokio::time::timeout(ANSWER_TIMEOUT, line.ask(request)).await.unwrap_or(Err(Unreachable::TimedOut));
+            let answer = timeout(ANSWER_TIMEOUT, line.ask(request)).await.unwrap_or(Err(Unreachable::TimedOut));
             // Who holds it is opening a new one.
             if answer.is_err()
                 && let Ok(mut open) = line.open.try_lock()

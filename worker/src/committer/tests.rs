@@ -5,10 +5,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use forebay_engine::ids::{InputId, JournalOffset, ShardId, Timestamp};
+use forebay_engine::ids::{AssignmentVersion, Epoch, InputId, JournalOffset, ShardId, Timeline, Timestamp, WorkerName};
+use forebay_engine::journal::Owner;
 use forebay_engine::log::{
     Deadlines, Each, InputPosition, InputProgress, InputReader, JournalEntry, JournalRange, StartFrom, TopicInfo, View,
 };
+use forebay_engine::shard::SealedEpoch;
 
 use super::*;
 use crate::watchdog::tests::impatient;
@@ -231,4 +233,29 @@ fn a_commit_tells_how_far_the_clock_runs_ahead() {
     scene.open("appended-at-600");
     assert_eq!(scene.commit("appended-at-600"), "committed appended-at-600");
     assert_eq!(scene.committer.clock.now(), Timestamp::from_millis(600));
+}
+
+/// The mark says that nothing of its writer comes behind it, and receipts name the first record.
+#[test]
+fn a_release_mark_goes_behind_its_shards_epoch() {
+    let owner = |shard| Owner {
+        timeline: Timeline::new(0),
+        shard: ShardId::new(shard),
+        worker: WorkerName::new("w"),
+        incarnation: Incarnation::new("w.1"),
+        assignment: AssignmentVersion::default(),
+    };
+    let epoch = SealedEpoch {
+        shard: ShardId::new(1),
+        epoch: Epoch::default(),
+        journal: vec![b"epoch".to_vec()],
+        outputs: Arc::default(),
+        positions: Vec::new(),
+        records: 1,
+    };
+    let contribution = Contribution { epochs: vec![epoch], claims: vec![owner(0)], releases: vec![owner(1)] };
+    let (transaction, _) = transaction_of(contribution);
+    let of_shard: Vec<_> =
+        transaction.journal.iter().filter(|(shard, _)| *shard == ShardId::new(1)).map(|(_, chunks)| chunks.clone()).collect();
+    assert_eq!(of_shard, [vec![b"epoch".to_vec()], journal::encode_release(&owner(1))]);
 }

@@ -163,3 +163,9 @@ async fn a_long_answer_is_read_whole_and_one_that_is_too_long_is_refused() {
     let error = ask(&connection).await.unwrap_err();
     assert_eq!(error.message(), format!("the answer has more than {ANSWER_BYTES_MAX} bytes"));
 }
+
+#[test]
+fn a_silent_worker_is_waited_for_until_it_is_lost_and_then_like_any_other() {
+    let millis = |silent| until_lost(Duration::from_millis(silent)).map(|left| left.as_millis());
+    assert_eq!([0, 4_900, 5_000, 7_000].map(millis), [Some(5_000), Some(100), None, None]);
+}

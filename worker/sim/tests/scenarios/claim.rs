@@ -37,17 +37,40 @@ fn a_zombies_last_request_that_arrives_behind_a_claim_changes_nothing() {
     }
 }
 
+/// Method: the mark goes alone, and with a last epoch.
 #[test]
 fn a_release_whose_transaction_aborts_is_no_release_and_its_writer_is_barred() {
+    for records in [0, 3] {
+        let mut world = owned(Setup::quiet());
+        world.produce(records);
+        let version = world.next_version();
+        world.unassign(0, version);
+        world.until("the release is sent", |world| world.is_at(0, "releasing") && world.is_at(0, "commit-end"));
+        assert_eq!(records_of(&world, "w0", Kind::Release), 1);
+        world.hold(0);
+        let version = world.next_version();
+        world.assign(1, version);
+        world.until("worker 1 bars", |world| world.coverage.met("a live incarnation is barred") > 0);
+        world.until("worker 1 owns the shard", |world| world.runs(1, SHARD));
+        world.work_off(5);
+        world.end();
+    }
+}
+
+/// Its writer cannot know, and leaves all the same.
+#[test]
+fn a_release_that_is_committed_counts_although_its_writer_never_heard_of_it() {
     let mut world = owned(Setup::quiet());
+    world.produce(3);
     let version = world.next_version();
     world.unassign(0, version);
     world.until("the release is sent", |world| world.is_at(0, "releasing") && world.is_at(0, "commit-end"));
-    world.hold(0);
-    let version = world.next_version();
-    world.assign(1, version);
-    world.until("worker 1 bars", |world| world.coverage.met("a live incarnation is barred") > 0);
-    world.until("worker 1 owns the shard", |world| world.runs(1, SHARD));
+    world.force("commit-end", Fault::ReplyLost);
+    world.until("worker 0 has left", |world| world.is_at(0, "left"));
+    quiet(&mut world);
+    take_over(&mut world);
+    world.work_off(5);
+    assert_eq!(world.coverage.met("a live incarnation is barred"), 0);
     world.end();
 }
 
@@ -481,9 +504,9 @@ fn a_claim_that_is_overtaken_during_its_restore_starts_again() {
     world.end();
 }
 
-/// "It is put when the last epoch is known to be committed."
+/// It is told to leave while an epoch is on its way whose outcome it never learns.
 #[test]
-fn an_owner_whose_last_epoch_is_in_doubt_leaves_no_release() {
+fn an_owner_with_an_epoch_in_doubt_leaves_no_release() {
     let mut world = owned(Setup::quiet());
     world.produce(3);
     world.until("its last epoch is about to be committed", |world| world.is_at(0, "commit-end"));
