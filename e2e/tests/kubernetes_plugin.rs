@@ -38,7 +38,7 @@ fn every_command_does_what_it_says() -> Result<()> {
         let parts: Vec<_> = all.chunks(all.len().div_ceil(3)).collect();
         job.feed(parts[0])?;
         job.until_processed(parts[0])?;
-        job.until_whole(WORKERS)?;
+        job.until_balanced(WORKERS)?;
         check_views(&plugin, &job, &name)?;
         check_logs(&plugin, &job, &name)?;
 
