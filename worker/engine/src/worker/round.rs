@@ -141,7 +141,7 @@ impl Worker {
             }
             None => sealed.retain(|mark| mark.shard != shard),
         }
-        // One that is told to leave only now was asked for an epoch, and not for its last one.
+        // It may have been told to leave since it was asked: then this epoch is its last one.
         if let Phase::Releasing(owner) = &state.phase {
             contribution.releases.push(owner.clone());
         }
