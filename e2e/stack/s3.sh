@@ -38,6 +38,7 @@ s3_install() {
 
 s3_start() { # DIR PORT
   local dir=$1 port=$2 weed
+  # Its KMS makes a key when one is first named, and forgets all keys when it ends.
   cat >"$dir/s3.json" <<JSON
 {"identities": [{
   "name": "test",
@@ -47,7 +48,8 @@ s3_start() { # DIR PORT
   "name": "limited",
   "credentials": [{"accessKey": "$S3_LIMITED_ACCESS_KEY", "secretKey": "$S3_LIMITED_SECRET_KEY"}],
   "actions": []
-}]}
+}],
+"kms": {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": true}}}}
 JSON
   weed=(
     "$S3_HOME/bin/weed" server -dir="$dir/data" -ip="$HOST" -ip.bind="$HOST"

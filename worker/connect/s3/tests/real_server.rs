@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::types::ServerSideEncryption;
 use forebay_engine::ids::Timestamp;
 use forebay_engine::store::{Body, Downloaded, ObjectStore, Put, StoreError};
-use forebay_s3::{Credentials, PART_BYTES, S3Options, S3Store, Secret};
+use forebay_s3::{Credentials, Encryption, PART_BYTES, S3Options, S3Store, Secret};
 use proxy::{Proxy, RequestLine};
 
 const BUCKET: &str = "forebay-s3-tests";
@@ -156,6 +157,24 @@ fn a_large_file_comes_back_byte_for_byte_and_is_not_replaced() {
     std::fs::write(&to, noise(40_000_000, 9)).unwrap();
     assert_eq!(store.download("files/0/x", &to).unwrap(), Downloaded { size: content.len() as u64, crc32: crc32fast::hash(&content) });
     assert!(std::fs::read(&to).unwrap() == content);
+}
+
+/// Method: an object that is put whole and one in parts, with a key of the server's KMS; then as with any other object.
+#[test]
+fn objects_that_the_server_encrypts_by_its_kms_are_like_any_other() {
+    let lab = lab!("kms");
+    let encryption = Encryption::Kms { key_id: "forebay-tests".into() };
+    let store = S3Store::open(S3Options { encryption, ..lab.options() }).unwrap();
+    for content in [b"small".to_vec(), noise(PART_BYTES + 1, 1)] {
+        let key = format!("of-{}", content.len());
+        assert_eq!(store.put(&key, &Body::Bytes(content.clone())).unwrap(), Put::Created);
+        assert_eq!(store.put(&key, &Body::Bytes(content.clone())).unwrap(), Put::Created, "it is not taken for ours");
+        assert_eq!(store.put(&key, &bytes("other")).unwrap(), Put::AlreadyThere);
+        assert!(store.get(&key).unwrap() == content);
+        let head = lab.head(&key);
+        assert_eq!(head.server_side_encryption(), Some(&ServerSideEncryption::AwsKms));
+        assert!(head.ssekms_key_id().is_some_and(|id| id.contains("forebay-tests")), "{:?}", head.ssekms_key_id());
+    }
 }
 
 #[test]
