@@ -5,7 +5,7 @@
 # Chosen for what Forebay needs of an object store and emulators get wrong: conditional puts and deletes are decided
 # atomically, checksums and signatures are verified, data survives SIGKILL.
 #
-# Ports: PORT is S3; PORT+1 to PORT+7 are SeaweedFS's own.
+# Ports: PORT is S3, PORT+8 S3 by TLS; PORT+1 to PORT+7 are SeaweedFS's own.
 
 readonly S3_VERSION=4.48
 readonly S3_HOME=$STACK_HOME/seaweedfs-$S3_VERSION
@@ -38,6 +38,7 @@ s3_install() {
 
 s3_start() { # DIR PORT
   local dir=$1 port=$2 weed
+  [ -f "$dir/tls/server.pem" ] || tls_make "$dir/tls"
   # Its KMS makes a key when one is first named, and forgets all keys when it ends.
   cat >"$dir/s3.json" <<JSON
 {"identities": [{
@@ -53,7 +54,7 @@ s3_start() { # DIR PORT
 JSON
   weed=(
     "$S3_HOME/bin/weed" server -dir="$dir/data" -ip="$HOST" -ip.bind="$HOST"
-    -s3 -s3.port="$port" -s3.port.grpc=$((port + 7)) -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/s3.json"
+    -s3 -s3.port="$port" -s3.port.https=$((port + 8)) -s3.cert.file="$dir/tls/server.pem" -s3.key.file="$dir/tls/server.key" -s3.port.grpc=$((port + 7)) -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/s3.json"
     -master.port=$((port + 1)) -master.port.grpc=$((port + 2))
     -volume.port=$((port + 3)) -volume.port.grpc=$((port + 4))
     -filer.port=$((port + 5)) -filer.port.grpc=$((port + 6))
@@ -69,11 +70,14 @@ JSON
 
 # Not only an open port: a bucket takes and gives an object (see the probe).
 s3_ready() { # DIR PORT
-  python3 "$STACK/s3/probe.py" "http://$HOST:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY"
+  python3 "$STACK/s3/probe.py" "http://$HOST:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY" && port_accepts $(($2 + 8))
 }
 
+# FOREBAY_TEST_S3_TLS is a folder: ca.pem; stranger.pem, a CA that signed nothing.
 s3_env() { # DIR PORT
   echo "FOREBAY_TEST_S3=http://$HOST:$2"
+  echo "FOREBAY_TEST_S3_HTTPS=https://$HOST:$(($2 + 8))"
+  echo "FOREBAY_TEST_S3_TLS=$1/tls"
   echo "FOREBAY_TEST_S3_ACCESS_KEY=$S3_ACCESS_KEY"
   echo "FOREBAY_TEST_S3_SECRET_KEY=$S3_SECRET_KEY"
   echo "FOREBAY_TEST_S3_LIMITED_ACCESS_KEY=$S3_LIMITED_ACCESS_KEY"

@@ -9,6 +9,7 @@ mod proxy;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Barrier;
 use std::time::Duration;
 
@@ -175,6 +176,23 @@ fn objects_that_the_server_encrypts_by_its_kms_are_like_any_other() {
         assert_eq!(head.server_side_encryption(), Some(&ServerSideEncryption::AwsKms));
         assert!(head.ssekms_key_id().is_some_and(|id| id.contains("forebay-tests")), "{:?}", head.ssekms_key_id());
     }
+}
+
+/// Method: the server's other door, behind a certificate that nobody knows but by the file of its authority.
+#[test]
+fn a_server_is_reached_by_tls_with_the_file_of_its_authority_and_not_without() {
+    let lab = lab!("tls");
+    let (endpoint, tls) = (std::env::var("FOREBAY_TEST_S3_HTTPS").unwrap(), std::env::var("FOREBAY_TEST_S3_TLS").unwrap());
+    let put = |authority: Option<&str>| {
+        let ca_file = authority.map(|name| PathBuf::from(&tls).join(name));
+        S3Store::open(S3Options { endpoint: Some(endpoint.clone()), ca_file, ..lab.options() }).unwrap().put("k", &bytes("by tls"))
+    };
+    for refused in [None, Some("stranger.pem")] {
+        let error = put(refused).unwrap_err();
+        assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+    }
+    assert_eq!(put(Some("ca.pem")).unwrap(), Put::Created);
+    assert_eq!(lab.store().get("k").unwrap(), b"by tls");
 }
 
 #[test]
