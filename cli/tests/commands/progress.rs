@@ -32,6 +32,8 @@ fn a_terminal_shows_a_bar() {
         assert!(bar.contains(needed), "{needed} is not in {bar:?}");
     }
     assert!(!shown.seen.iter().any(|line| line.contains("INFO")), "the log is in the way: {:?}", shown.seen);
+    interrupt(&mut shown);
+    assert_eq!(shown.end().0, Some(0));
 }
 
 /// Method: the object store of a run on a terminal becomes unusable before the first checkpoint is due, by a file where uploads are to grow: nobody can make
@@ -51,10 +53,15 @@ fn a_terminal_shows_above_the_bar_that_no_checkpoint_was_taken() {
     let warning = shown.seen.last().unwrap().clone();
     assert!(warning.contains("WARN") && warning.contains("Not a directory") && !warning.contains(" records/s "), "{warning:?}");
     assert!(shown.until("99 in = 99 processed"), "the bar is gone: {:?}", shown.seen);
-    shown.child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    interrupt(&mut shown);
     let (code, all) = shown.end();
     assert_eq!(code, Some(0), "{all:?}");
     assert!(all.trim_end().ends_with("99 in = 99 processed"), "{all:?}");
+}
+
+/// By the keyboard: whoever only ends `script` leaves the run behind.
+fn interrupt(shown: &mut Watched) {
+    shown.child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
 }
 
 /// A run on a terminal that util-linux's `script` makes. Its standard input is the keyboard.

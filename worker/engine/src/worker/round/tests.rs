@@ -73,12 +73,7 @@ fn played(worker: &mut Worker, millis: i64, event: Event, refused: &[ShardId]) -
                 Action::Restore(shard, attempt, claimed) => {
                     events.push(Event::Restored(shard, attempt, Box::new(stamp(claimed.owner())), Scan::default()));
                 }
-                Action::Seal(shard, attempt, ..) => {
-                    let outputs = std::sync::Arc::default();
-                    let epoch = Epoch::default().next().next();
-                    let sealed = SealedEpoch { shard, epoch, journal: Vec::new(), outputs, positions: Vec::new(), records: 1 };
-                    events.push(Event::Sealed(shard, attempt, Some(sealed)));
-                }
+                Action::Seal(shard, attempt, ..) => events.push(sealed(shard, attempt)),
                 Action::Start(shard, attempt) => played.started.push((shard, attempt)),
                 Action::Report(Report::Stalled(shard, _)) => played.stalled.push(shard),
                 Action::Stopped => played.stopped = true,
@@ -87,6 +82,12 @@ fn played(worker: &mut Worker, millis: i64, event: Event, refused: &[ShardId]) -
         }
     }
     played
+}
+
+fn sealed(shard: ShardId, attempt: Attempt) -> Event {
+    let epoch = Epoch::default().next().next();
+    let sealed = SealedEpoch { shard, epoch, journal: Vec::new(), outputs: std::sync::Arc::default(), positions: Vec::new(), records: 1 };
+    Event::Sealed(shard, attempt, Some(sealed))
 }
 
 fn receipt(contribution: &Contribution) -> Receipt {
@@ -218,15 +219,7 @@ fn pauses_grow_while_claims_succeed_and_epochs_do_not() {
         now += 100;
         let actions = worker.step(Timestamp::from_millis(now), Event::Tick);
         let attempt = actions.iter().find_map(|action| if let Action::Seal(_, attempt, ..) = action { Some(*attempt) } else { None });
-        let sealed = SealedEpoch {
-            shard: FIRST,
-            epoch: Epoch::default().next().next(),
-            journal: Vec::new(),
-            outputs: std::sync::Arc::default(),
-            positions: Vec::new(),
-            records: 1,
-        };
-        let actions = worker.step(Timestamp::from_millis(now), Event::Sealed(FIRST, attempt.expect("a round is due"), Some(sealed)));
+        let actions = worker.step(Timestamp::from_millis(now), sealed(FIRST, attempt.expect("a round is due")));
         let [Action::Commit(incarnation, _)] = &actions[..] else { panic!("{actions:?}") };
         worker.step(Timestamp::from_millis(now), Event::ProducerFailed(incarnation.clone(), Failure::Passing("no answer".into())));
         let again = worker.wake_at().expect("it is tried again");
@@ -270,12 +263,6 @@ fn committing(worker: &mut Worker, millis: i64, event: Event) -> Option<(Vec<Sha
         }
         _ => None,
     })
-}
-
-fn sealed(shard: ShardId, attempt: Attempt) -> Event {
-    let epoch = Epoch::default().next().next();
-    let sealed = SealedEpoch { shard, epoch, journal: Vec::new(), outputs: std::sync::Arc::default(), positions: Vec::new(), records: 1 };
-    Event::Sealed(shard, attempt, Some(sealed))
 }
 
 fn keeps(shards: &[ShardId]) -> Event {
