@@ -425,12 +425,18 @@ mod tests {
         assert_eq!(AssignmentFile::in_folder(folder.path()).load().unwrap(), Some(assignment(5, &[1])));
     }
 
-    /// Method: a connection on which nothing is said is open when the end comes.
+    /// Method: a connection on which nothing is said, then another one that is answered: by then the first has been accepted.
     #[test]
     fn a_connection_that_says_nothing_does_not_hold_up_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let served = serve("127.0.0.1:0".parse().unwrap(), Arc::new(control(folder.path(), &Handed::default())), None).unwrap();
         let silent = std::net::TcpStream::connect(served.address).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let said = runtime.block_on(async {
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", served.address)).unwrap();
+            v1::worker_client::WorkerClient::new(endpoint.connect().await.unwrap()).describe(DescribeRequest {}).await.unwrap()
+        });
+        assert_eq!(said.into_inner().worker, "w");
         served.end();
         drop(silent);
     }
