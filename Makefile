@@ -34,7 +34,7 @@ SIM_TESTS := $(call test_targets,worker/sim)
 CLUSTER_TESTS := $(filter kubernetes%,$(call test_targets,e2e))
 SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% kubernetes%,$(call test_targets,e2e))
 # The longest go first.
-LONG_TESTS := flights_on_servers owners outages real_broker
+LONG_TESTS := outages losses owners permissions flights_on_servers kills memory real_broker
 SERVER_TESTS := $(filter $(SERVER_TESTS),$(LONG_TESTS)) $(filter-out $(LONG_TESTS),$(SERVER_TESTS))
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))
@@ -57,7 +57,7 @@ run: bootstrap-build build ## build, and run the flights example: a year of flig
 test: bootstrap build ## build and run all tests: unit, simulation, end to end on real servers
 	cargo test $(CARGO_FLAGS) --lib --bins $(UNIT_TESTS:%=--test %) $(SERVER_TESTS:%=--test %) --no-run
 # The unit tests take what processor time the others leave.
-	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=4 unit $(SERVER_TESTS)
+	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=5 unit $(SERVER_TESTS)
 
 .PHONY: bootstrap
 bootstrap: ## install the system packages that building and testing need, if any are missing

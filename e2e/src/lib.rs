@@ -53,7 +53,7 @@ pub fn in_folder(test: &str, body: impl FnOnce(&std::path::Path) -> Result<()>) 
 }
 
 /// The value of a variable that `stack with` and `export $(stack env)` set.
-pub(crate) fn variable(name: &str) -> Result<String> {
+pub fn variable(name: &str) -> Result<String> {
     let value = std::env::var(name).ok().filter(|value| !value.is_empty());
     value.with_context(|| {
         format!("{name} is not set: these tests need servers; run `make e2e`, or `make stack-up` and `export $(e2e/stack/stack env)`")

@@ -12,6 +12,8 @@ readonly S3_HOME=$STACK_HOME/seaweedfs-$S3_VERSION
 readonly S3_ACCESS_KEY=test S3_SECRET_KEY=testtest
 # A user who may do nothing but what a bucket's policy allows him.
 readonly S3_LIMITED_ACCESS_KEY=limited S3_LIMITED_SECRET_KEY=limitedsecret
+# What whoever shows a token of our own identity provider may be for a while, and user `test` too. SeaweedFS's STS answers at the port of S3.
+readonly S3_ROLE=arn:aws:iam::123456789012:role/forebay
 
 s3_port_main() { echo "${FOREBAY_S3_PORT:-18333}"; }
 
@@ -36,9 +38,14 @@ s3_install() {
   touch "$S3_HOME/installed"
 }
 
+# The filer serves the provider's key: one server less.
+s3_issuer() { echo "http://$HOST:$(($1 + 5))/identity"; } # PORT
+
 s3_start() { # DIR PORT
-  local dir=$1 port=$2 weed
+  local dir=$1 port=$2 issuer weed
+  issuer=$(s3_issuer "$port")
   [ -f "$dir/tls/server.pem" ] || tls_make "$dir/tls"
+  "$STACK/s3/identity.py" make "$dir/identity" "$issuer" || fail "there is no identity provider; the message is above"
   # Its KMS makes a key when one is first named, and forgets all keys when it ends.
   cat >"$dir/s3.json" <<JSON
 {"identities": [{
@@ -52,9 +59,21 @@ s3_start() { # DIR PORT
 }],
 "kms": {"default_provider": "local", "providers": {"local": {"type": "local", "enableOnDemandCreate": true}}}}
 JSON
+  # The signing key of sessions is known to the whole world, as the passwords above are.
+  cat >"$dir/iam.json" <<JSON
+{"sts": {"issuer": "forebay-tests", "tokenDuration": "1h", "maxSessionLength": "12h", "signingKey": "dGhlIHNpZ25pbmcga2V5IG9mIHRlc3RzLCBubyBzZWNyZXQ="},
+"providers": [{"name": "tests", "type": "oidc", "enabled": true,
+  "config": {"issuer": "$issuer", "clientId": "forebay", "jwksUri": "$issuer/jwks.json"}}],
+"roles": [{"roleName": "${S3_ROLE##*/}", "roleArn": "$S3_ROLE", "attachedPolicies": ["all"], "trustPolicy": {"Version": "2012-10-17", "Statement": [
+  {"Effect": "Allow", "Principal": {"Federated": "tests"}, "Action": ["sts:AssumeRoleWithWebIdentity"]},
+  {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": ["sts:AssumeRole"]}]}}],
+"policy": {"defaultEffect": "Deny", "storeType": "memory"},
+"policies": [{"name": "all", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s3:*"], "Resource": ["*"]}]}}]}
+JSON
   weed=(
     "$S3_HOME/bin/weed" server -dir="$dir/data" -ip="$HOST" -ip.bind="$HOST"
-    -s3 -s3.port="$port" -s3.port.https=$((port + 8)) -s3.cert.file="$dir/tls/server.pem" -s3.key.file="$dir/tls/server.key" -s3.port.grpc=$((port + 7)) -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$dir/s3.json"
+    -s3 -s3.port="$port" -s3.port.https=$((port + 8)) -s3.port.grpc=$((port + 7)) -s3.port.iceberg=0 -s3.port.lance=0
+    -s3.cert.file="$dir/tls/server.pem" -s3.key.file="$dir/tls/server.key" -s3.config="$dir/s3.json" -s3.iam.config="$dir/iam.json"
     -master.port=$((port + 1)) -master.port.grpc=$((port + 2))
     -volume.port=$((port + 3)) -volume.port.grpc=$((port + 4))
     -filer.port=$((port + 5)) -filer.port.grpc=$((port + 6))
@@ -68,12 +87,13 @@ JSON
   instance_spawn "$dir" env WEED_MASTER_VOLUME_GROWTH_COPY_1=1 "${weed[@]}"
 }
 
-# Not only an open port: a bucket takes and gives an object (see the probe).
+# Not only an open port: a bucket takes and gives an object (see the probe), and the provider's key can be had.
 s3_ready() { # DIR PORT
-  python3 "$STACK/s3/probe.py" "http://$HOST:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY" && port_accepts $(($2 + 8))
+  python3 "$STACK/s3/probe.py" "http://$HOST:$2" "$S3_ACCESS_KEY" "$S3_SECRET_KEY" && port_accepts $(($2 + 8)) &&
+    "$STACK/s3/identity.py" publish "$1/identity" "$(s3_issuer "$2")/jwks.json"
 }
 
-# FOREBAY_TEST_S3_TLS is a folder: ca.pem; stranger.pem, a CA that signed nothing.
+# FOREBAY_TEST_S3_TLS is a folder: ca.pem; stranger.pem, a CA that signed nothing. FOREBAY_TEST_S3_TOKEN is a file.
 s3_env() { # DIR PORT
   echo "FOREBAY_TEST_S3=http://$HOST:$2"
   echo "FOREBAY_TEST_S3_HTTPS=https://$HOST:$(($2 + 8))"
@@ -82,4 +102,6 @@ s3_env() { # DIR PORT
   echo "FOREBAY_TEST_S3_SECRET_KEY=$S3_SECRET_KEY"
   echo "FOREBAY_TEST_S3_LIMITED_ACCESS_KEY=$S3_LIMITED_ACCESS_KEY"
   echo "FOREBAY_TEST_S3_LIMITED_SECRET_KEY=$S3_LIMITED_SECRET_KEY"
+  echo "FOREBAY_TEST_S3_ROLE=$S3_ROLE"
+  echo "FOREBAY_TEST_S3_TOKEN=$1/identity/token"
 }
