@@ -56,8 +56,8 @@ run: bootstrap-build build ## build, and run the flights example: a year of flig
 .PHONY: test
 test: bootstrap build ## build and run all tests: unit, simulation, end to end on real servers
 	cargo test $(CARGO_FLAGS) --lib --bins $(UNIT_TESTS:%=--test %) $(SERVER_TESTS:%=--test %) --no-run
-# The unit tests take what processor time the others leave.
-	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=5 unit $(SERVER_TESTS)
+# Unit tests and simulations take what processor time the others leave.
+	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=5 unit sim $(SERVER_TESTS)
 
 .PHONY: bootstrap
 bootstrap: ## install the system packages that building and testing need, if any are missing
@@ -102,13 +102,13 @@ e2e: build ## tests on a real Kafka and S3, which are started for them and stopp
 	$(STACK) with kafka s3 -- $(SIDE_BY_SIDE) --jobs=3 $(SERVER_TESTS)
 
 # One that fails does not stop the others.
-SIDE_BY_SIDE = make -f e2e/side_by_side.mk --no-print-directory --keep-going --output-sync=target CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)'
+SIDE_BY_SIDE = make -f e2e/side_by_side.mk --no-print-directory --keep-going --output-sync=target CARGO_FLAGS='$(CARGO_FLAGS)' TEST='$(TEST)' WITHOUT_SIM='$(filter-out $(SIM_TESTS),$(UNIT_TESTS))'
 
 .PHONY: e2e-kubernetes
 e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first time (10 minutes) and needs root (TEST=...; or KUBECONFIG)
 	cargo test $(CARGO_FLAGS) $(CLUSTER_TESTS:%=--test %) --no-run
 # On the cluster that KUBECONFIG names: it has the image of kustomize/base, and its pods reach the Kafka and the S3 of FOREBAY_TEST_*.
-	$(if $(KUBECONFIG),cargo test $(CARGO_FLAGS) $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST),$(KUBERNETES_OF_OUR_OWN))
+	$(if $(KUBECONFIG),cargo test $(CARGO_FLAGS) --no-fail-fast $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST),$(KUBERNETES_OF_OUR_OWN))
 
 # Servers that pods need listen in the cluster's own network, and so does the test. There is no internet in there: all is installed before.
 define in_cluster
@@ -119,7 +119,7 @@ define in_cluster
 	$(KUBERNETES) with -- env FOREBAY_STACK_HOST=10.99.0.1 FOREBAY_STACK_RUN=$(or $(FOREBAY_STACK_RUN),$(FOREBAY_CACHE)/stack/run)/in-cluster \
 	  $(STACK) with kafka s3 -- $(1)
 endef
-KUBERNETES_OF_OUR_OWN = $(call in_cluster,cargo test $(CARGO_FLAGS) --offline $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST))
+KUBERNETES_OF_OUR_OWN = $(call in_cluster,cargo test $(CARGO_FLAGS) --offline --no-fail-fast $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST))
 
 .PHONY: stack-up
 stack-up: ## start Kafka and S3, for tests by hand: export $(e2e/stack/stack env), then cargo test

@@ -3,7 +3,7 @@
 #
 # What a target prints comes in one piece when it has ended.
 
-TARGETS := $(filter-out unit,$(MAKECMDGOALS))
+TARGETS := $(filter-out unit sim,$(MAKECMDGOALS))
 
 # The longest takes a few minutes. One that hangs is ended, so that it is known which one, instead of nothing about any.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER := timeout --foreground --verbose 30m
@@ -13,6 +13,9 @@ $(TARGETS):
 	cargo test $(CARGO_FLAGS) --test $@ -- --test-threads=1 $(TEST)
 
 # These need no servers but much processor time, and no test among them waits for another process.
-.PHONY: unit
+.PHONY: unit sim
 unit:
-	nice -n 19 make -f Makefile --no-print-directory unit TEST='$(TEST)'
+	nice -n 19 make -f Makefile --no-print-directory unit UNIT_TESTS='$(WITHOUT_SIM)' TEST='$(TEST)'
+
+sim:
+	nice -n 19 make -f Makefile --no-print-directory sim TEST='$(TEST)'
