@@ -17,8 +17,8 @@ use forebay_e2e::s3::S3;
 use serde_json::{Value, json};
 
 /// One request without a body, one answer: what lends a session to the containers of a pod at `/container`, and to an instance.
-fn lend(mut client: TcpStream, session: &str) {
-    let mut lines = BufReader::new(client.try_clone().unwrap()).lines().map_while(Result::ok);
+fn lend(mut client: TcpStream, session: &str) -> std::io::Result<()> {
+    let mut lines = BufReader::new(client.try_clone()?).lines().map_while(Result::ok);
     let request = lines.next().unwrap_or_default();
     // All of it is read, or the client would find the connection reset.
     lines.take_while(|line| !line.is_empty()).for_each(drop);
@@ -29,15 +29,15 @@ fn lend(mut client: TcpStream, session: &str) {
         _ => (404, ""),
     };
     let lifetime = "x-aws-ec2-metadata-token-ttl-seconds: 300";
-    // A client that has gone is its own business.
-    let _ = write!(client, "HTTP/1.1 {status} Lent\r\nconnection: close\r\n{lifetime}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    write!(client, "HTTP/1.1 {status} Lent\r\nconnection: close\r\n{lifetime}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
 /// The address of a service that lends this session.
 fn lender(session: String) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    std::thread::spawn(move || listener.incoming().for_each(|client| lend(client.unwrap(), &session)));
+    // A client that has gone is its own business.
+    std::thread::spawn(move || listener.incoming().for_each(|client| drop(client.and_then(|client| lend(client, &session)))));
     Ok(address)
 }
 
