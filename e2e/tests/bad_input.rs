@@ -93,16 +93,29 @@ fn servers_that_do_not_answer_or_refuse_are_named() -> Result<()> {
     in_folder("servers", |folder| {
         let (flights, _s3) = Flights::on_shared_servers(folder)?;
         let with = |name: &str, value: &str| flights.forebay.clone().with(name, value);
-        check(&with("FOREBAY_KAFKA", "127.0.0.1:1"), &[], FAILED, &["127.0.0.1:1", "no broker answered", "check the address"])?;
+        let no_broker = ["connect to 127.0.0.1:1: no broker answered", "check the address (`spec.kafka.bootstrapServers` or `--kafka`)"];
+        check(&with("FOREBAY_KAFKA", "127.0.0.1:1"), &[], FAILED, &no_broker)?;
         let tls = ["--kafka-property", "security.protocol=SSL"];
-        check(&flights.forebay, &tls, FAILED, &[&flights.broker.address, "security.protocol"])?;
+        let said = [flights.broker.address.as_str(), "`security.protocol` (`spec.kafka.properties`", "`--kafka-property`"];
+        check(&flights.forebay, &tls, FAILED, &said)?;
         let own = ["--kafka-property", "isolation.level=read_uncommitted"];
-        check(&flights.forebay, &own, UNUSABLE, &["isolation.level", "remove the property"])?;
-        check(&with("AWS_SECRET_ACCESS_KEY", "wrong"), &[], UNUSABLE, &[BUCKET, "refused", "credentials"])?;
-        let nowhere = format!("s3://{BUCKET}-that-is-not-there/x");
-        check(&with("FOREBAY_STORE", &nowhere), &[], UNUSABLE, &[&nowhere, "create the bucket"])?;
-        check(&with("FOREBAY_S3_ENDPOINT", "http://127.0.0.1:1"), &[], FAILED, &[BUCKET, "no answer", "refused"])?;
-        check(&with("FOREBAY_STORE", "ftp://x/y"), &[], UNUSABLE, &["ftp://x/y", "s3://BUCKET/PREFIX"])
+        let said = ["`isolation.level`", "remove the property from `spec.kafka.properties`", "`--kafka-property`"];
+        check(&flights.forebay, &own, UNUSABLE, &said)?;
+        let store = format!("s3://{BUCKET}/{}", flights.name);
+        let said = [store.as_str(), "refused", "give credentials that the store knows", "AWS_SECRET_ACCESS_KEY", "spec.workers.envFrom"];
+        check(&with("AWS_SECRET_ACCESS_KEY", "wrong"), &[], UNUSABLE, &said)?;
+        let gone = format!("{BUCKET}-that-is-not-there");
+        let nowhere = format!("s3://{gone}/x");
+        let create = format!("create the bucket {gone}, or correct its name (spec.state.store.s3.bucket or --store)");
+        check(&with("FOREBAY_STORE", &nowhere), &[], UNUSABLE, &[&nowhere, &create])?;
+        let said = [
+            store.as_str(),
+            "no answer",
+            "see to it that the endpoint http://127.0.0.1:1 is reached from here",
+            "correct spec.state.store.s3.endpoint or --s3-endpoint",
+        ];
+        check(&with("FOREBAY_S3_ENDPOINT", "http://127.0.0.1:1"), &[], FAILED, &said)?;
+        check(&with("FOREBAY_STORE", "ftp://x/y"), &[], UNUSABLE, &["--store ftp://x/y", "write s3://BUCKET/PREFIX"])
     })
 }
 

@@ -5,6 +5,7 @@ use forebay_engine::log::LogError;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::context::Heard;
+use crate::options::PROPERTIES_FIELD;
 
 /// Turns an error into the port's. `what` is the topic, partition or group that the call was about.
 pub(crate) fn log_error(action: &str, what: &str, error: &KafkaError, heard: &Heard) -> LogError {
@@ -48,7 +49,9 @@ pub(crate) fn from_code(action: &str, what: &str, code: RDKafkaErrorCode, text: 
             let heard = heard.explain();
             LogError::Denied {
                 action,
-                reason: format!("{text}{heard}; check `security.protocol`, the `sasl.*` credentials and the `ssl.*` certificates"),
+                reason: format!(
+                    "{text}{heard}; check `security.protocol`, the `sasl.*` credentials and the `ssl.*` certificates in {PROPERTIES_FIELD}"
+                ),
             }
         }
         Code::InvalidTransactionTimeout => LogError::Denied {

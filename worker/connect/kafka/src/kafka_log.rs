@@ -19,7 +19,7 @@ use crate::journal::{Isolation, Readers, signed};
 use crate::login::{Login, TOKEN_FILE};
 use crate::native::Described;
 use crate::offsets::{self, Place, Which};
-use crate::options::{KafkaOptions, offsets_mark};
+use crate::options::{BROKERS_FIELD, KafkaOptions, PROPERTIES_FIELD, offsets_mark};
 use crate::preflight::{self, Finding};
 use crate::producer::{self, KafkaProducer};
 
@@ -274,7 +274,8 @@ fn reach(reader: &BaseConsumer<ClientEvents>, options: &KafkaOptions, heard: &He
         if Instant::now() >= deadline {
             let waited = options.request_timeout.as_secs();
             let reason = format!(
-                "no broker answered within {waited} s ({}){}; check the address, the network and `security.protocol`",
+                "no broker answered within {waited} s ({}){}; check the address ({BROKERS_FIELD}), the network and `security.protocol` \
+                 ({PROPERTIES_FIELD})",
                 describe(&error),
                 heard.explain()
             );

@@ -13,6 +13,12 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 
 use crate::login::TOKEN_FILE;
 
+/// Where users name the brokers: the manifest's field and the flag that overrides it, as messages say them.
+pub(crate) const BROKERS_FIELD: &str = "`spec.kafka.bootstrapServers` or `--kafka`";
+
+/// The same of properties, secret ones among them.
+pub(crate) const PROPERTIES_FIELD: &str = "`spec.kafka.properties`, `spec.kafka.propertiesFrom` or `--kafka-property`";
+
 /// Set by this crate alone: exactly-once rests on them.
 const OURS: [&str; 13] = [
     "auto.offset.reset",
@@ -100,7 +106,8 @@ impl KafkaOptions {
         let denied = |reason: String| LogError::Denied { action: "read the Kafka properties".into(), reason };
         if let Some(name) = OURS.iter().find(|name| self.properties.contains_key(**name)) {
             return Err(denied(format!(
-                "`{name}` is set by Forebay itself, exactly-once and the order of a key's records rest on it; remove the property"
+                "`{name}` is set by Forebay itself, exactly-once and the order of a key's records rest on it; remove the property from \
+                 {PROPERTIES_FIELD}"
             )));
         }
         let by_token = ["sasl.mechanism", "sasl.mechanisms"]

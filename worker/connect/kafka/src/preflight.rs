@@ -7,7 +7,7 @@ use forebay_engine::log::LogError;
 
 use crate::admin::{Admin, JOURNAL_SETTINGS, Settings};
 use crate::native::{Described, Operation};
-use crate::options::KafkaOptions;
+use crate::options::{BROKERS_FIELD, KafkaOptions};
 
 /// A batch with one journal chunk, its head and the batch's own.
 const JOURNAL_BATCH_BYTES: usize = CHUNK_BYTES + (8 << 10);
@@ -57,7 +57,7 @@ impl fmt::Display for Finding {
 /// Everything that was found, topics first. `barred` is what came of opening a transactional producer.
 pub(crate) fn run(admin: &Admin, options: &KafkaOptions, barred: Result<(), LogError>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let brokers = match admin.brokers("look at the cluster") {
+    let brokers = match admin.brokers(&format!("look at the cluster at {}", options.bootstrap_servers)) {
         Ok(brokers) => brokers,
         Err(error) => return vec![unseen(&error)],
     };
@@ -258,8 +258,12 @@ fn uneven<'a>(counts: &[(&'a String, u32)]) -> Option<((&'a String, u32), (&'a S
 }
 
 fn unseen(failure: &LogError) -> Finding {
-    let severity = Severity::Error;
-    Finding { severity, problem: failure.to_string(), way_out: "see to that first, then check again".into(), topic: None }
+    let way_out = match failure {
+        LogError::Unavailable { .. } => format!("see to it that the brokers are reached from here, or correct {BROKERS_FIELD}"),
+        // The failure has a way out of its own.
+        _ => "see to that first, then check again".into(),
+    };
+    error(failure.to_string(), way_out)
 }
 
 fn error(problem: impl Into<String>, way_out: impl Into<String>) -> Finding {
@@ -299,6 +303,17 @@ mod tests {
             &[("transaction.partition.verification.enable", "true"), ("message.max.bytes", "100000")],
             &["takes batches of at most 100000"],
         );
+    }
+
+    #[test]
+    fn brokers_that_do_not_answer_are_told_with_the_field_that_names_them() {
+        let away = LogError::Unavailable { action: "look at the cluster at b:9092".into(), reason: "timed out".into() };
+        let text = unseen(&away).to_string();
+        for needed in ["error: look at the cluster at b:9092: timed out; ", "spec.kafka.bootstrapServers", "`--kafka`"] {
+            assert!(text.contains(needed), "{text} lacks {needed}");
+        }
+        let denied = LogError::Denied { action: "look at the cluster".into(), reason: "no; grant it".into() };
+        assert_eq!(unseen(&denied).way_out, "see to that first, then check again");
     }
 
     #[test]

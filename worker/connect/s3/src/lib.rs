@@ -58,6 +58,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
+use options::{BUCKET_FIELD, CA_FILE_FIELD, REGION_FIELD};
 pub use options::{Credentials, Encryption, S3Options, Secret};
 
 /// Bytes of one part of an upload; what fits into one is put whole. S3 wants at least 5 MiB and at most 10,000 parts: 78 GiB an object,
@@ -97,7 +98,7 @@ impl S3Store {
     pub fn open(options: S3Options) -> Result<Self, StoreError> {
         let denied = |reason: String| StoreError::Denied { action: "open", key: format!("s3://{}", options.bucket), reason };
         if options.bucket.is_empty() {
-            return Err(denied("the bucket has no name".into()));
+            return Err(denied(format!("the bucket has no name; write one as {BUCKET_FIELD}")));
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(RUNTIME_THREADS)
@@ -114,6 +115,7 @@ impl S3Store {
             transfer: Client::from_conf(transfer),
             root: if prefix.is_empty() { String::new() } else { format!("{prefix}/") },
             name: options.bucket,
+            endpoint: options.endpoint,
             encryption: options.encryption,
             attempt_timeout: options.attempt_timeout,
             attempts: options.attempts.max(1),
@@ -172,6 +174,8 @@ struct Bucket {
     /// The same with more time, for requests that carry a part.
     transfer: Client,
     name: String,
+    /// The server's URL where it is not AWS.
+    endpoint: Option<String>,
     /// Before every key: empty, or ends with a slash.
     root: String,
     encryption: Encryption,
@@ -193,6 +197,19 @@ impl Bucket {
         format!("s3://{}/{}{key}", self.name, self.root)
     }
 
+    /// The server, as its user knows it.
+    fn server(&self) -> String {
+        match &self.endpoint {
+            Some(endpoint) => format!("the endpoint {endpoint}"),
+            None => format!("S3 in region {}", self.region()),
+        }
+    }
+
+    /// What requests are signed for. Never empty: `client_config` refuses that.
+    fn region(&self) -> &str {
+        self.control.config().region().map_or("", |region| region.as_ref())
+    }
+
     fn unavailable(&self, action: &'static str, key: &str, reason: impl Into<String>) -> StoreError {
         StoreError::Unavailable { action, key: self.url(key), reason: reason.into() }
     }
@@ -212,8 +229,9 @@ async fn client_config(options: &S3Options) -> Result<ClientConfig, String> {
         .retry_config(RetryConfig::standard().with_max_attempts(options.attempts.max(1)))
         .timeout_config(timeouts(options.attempt_timeout));
     if let Some(file) = &options.ca_file {
-        let pem = std::fs::read(file).map_err(|e| format!("cannot read the CA file {}: {e}", file.display()))?;
-        loader = loader.http_client(trusting(pem).map_err(|e| format!("the CA file {}: {e}", file.display()))?);
+        let correct = |words: String| format!("{words}; correct {CA_FILE_FIELD}");
+        let pem = std::fs::read(file).map_err(|e| correct(format!("cannot read the CA file {}: {e}", file.display())))?;
+        loader = loader.http_client(trusting(pem).map_err(|e| correct(format!("the CA file {}: {e}", file.display())))?);
     }
     if let Some(endpoint) = &options.endpoint {
         loader = loader.endpoint_url(endpoint);
@@ -229,7 +247,7 @@ async fn client_config(options: &S3Options) -> Result<ClientConfig, String> {
     }
     let shared = loader.load().await;
     if shared.region().is_none() {
-        return Err("its region is not known; name the region, or set AWS_REGION".into());
+        return Err(format!("its region is not known; name the region by {REGION_FIELD}, or set AWS_REGION"));
     }
     Ok(aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(options.path_style)

@@ -4,6 +4,21 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where users name the bucket: the manifest's field and the flag that overrides it, as messages say them.
+pub(crate) const BUCKET_FIELD: &str = "spec.state.store.s3.bucket or --store";
+
+/// The same of the server.
+pub(crate) const ENDPOINT_FIELD: &str = "spec.state.store.s3.endpoint or --s3-endpoint";
+
+/// The same of the region.
+pub(crate) const REGION_FIELD: &str = "spec.state.store.s3.region or --s3-region";
+
+/// The same of the authorities that signed the server's certificate.
+pub(crate) const CA_FILE_FIELD: &str = "spec.state.store.s3.caFile or --s3-ca-file";
+
+/// The same of the key that objects are encrypted with.
+pub(crate) const KMS_KEY_FIELD: &str = "spec.state.store.s3.sseKmsKeyId or --s3-sse-kms-key-id";
+
 /// Where the objects lie, and how to get there.
 #[derive(Clone, Debug)]
 pub struct S3Options {

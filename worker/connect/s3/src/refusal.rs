@@ -8,7 +8,8 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use forebay_engine::store::StoreError;
 
-use crate::Bucket;
+use crate::options::{BUCKET_FIELD, CA_FILE_FIELD, ENDPOINT_FIELD, KMS_KEY_FIELD, REGION_FIELD};
+use crate::{Bucket, Encryption};
 
 /// An error of the SDK with what matters in it.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub(crate) enum Refused {
     Late,
     /// No connection, or it broke; or the request could not be made.
     NoAnswer { causes: String },
+    /// Who hands out credentials did not, and may be back soon.
+    NotLent { causes: String },
     /// The server's certificate was not accepted.
     Untrusted { causes: String },
     /// There was nothing to sign the request with.
@@ -80,22 +83,38 @@ impl Bucket {
     fn words(&self, refused: &Refused) -> String {
         match refused {
             Refused::Answer { status, code, message } if code.is_empty() && message.is_empty() => {
-                format!("the endpoint answered {status} without an error of S3 in it")
+                format!("{} answered {status} without an error of S3 in it", self.server())
             }
             Refused::Answer { status, code, message } => format!("the store answered {status} {code}: {message}"),
             Refused::Late => {
                 let (time, attempts) = (self.attempt_timeout, self.attempts);
-                format!("no answer in time ({time:?}, more for large bodies), tried {attempts} times; check the endpoint and the network")
+                let reach = self.reach();
+                format!("no answer in time ({time:?}, more for large bodies), tried {attempts} times; {reach}")
             }
-            Refused::NoAnswer { causes } => format!("no answer, tried up to {} times: {causes}", self.attempts),
+            Refused::NoAnswer { causes } => format!("no answer, tried up to {} times: {causes}; {}", self.attempts, self.reach()),
+            Refused::NotLent { causes } => {
+                let way_out = "there are no credentials: give access key and secret, or see to whoever should hand them out";
+                format!("no answer, tried up to {} times: {causes}; {way_out}", self.attempts)
+            }
             Refused::Untrusted { causes } | Refused::NoCredentials { causes } => causes.clone(),
+        }
+    }
+
+    /// The way out where nobody answers. It may pass by itself, too.
+    fn reach(&self) -> String {
+        let reach = format!("see to it that {} is reached from here, or correct", self.server());
+        match &self.endpoint {
+            Some(_) => format!("{reach} {ENDPOINT_FIELD}"),
+            None => format!("{reach} {REGION_FIELD}; a server that is not AWS is named by {ENDPOINT_FIELD}"),
         }
     }
 
     fn advice(&self, action: &'static str, way_out: WayOut) -> Option<String> {
         let (bucket, root) = (&self.name, &self.root);
         Some(match way_out {
-            WayOut::Bucket => format!("create the bucket {bucket}, or correct its name or the endpoint"),
+            WayOut::Bucket => {
+                format!("create the bucket {bucket}, or correct its name ({BUCKET_FIELD}) or the endpoint ({ENDPOINT_FIELD})")
+            }
             WayOut::Permission if action == "list" => format!("grant these credentials s3:ListBucket on arn:aws:s3:::{bucket}"),
             WayOut::Permission => {
                 let permission = match action {
@@ -106,12 +125,21 @@ impl Bucket {
                 };
                 format!("grant these credentials {permission} on arn:aws:s3:::{bucket}/{root}*")
             }
-            WayOut::Credentials => "give credentials that the store knows: access key, secret, and session token where there is one".into(),
+            WayOut::Credentials => {
+                let variables = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN (in a cluster by spec.workers.envFrom)";
+                format!("give credentials that the store knows: access key, secret, and session token where there is one, by {variables}")
+            }
             WayOut::Clock => "set this machine's clock right".into(),
-            WayOut::Region => format!("name the region that the bucket {bucket} lies in"),
-            WayOut::EncryptionKey => "correct the KMS key, or grant kms:GenerateDataKey and kms:Decrypt on it".into(),
-            WayOut::Server => "this server lacks what Forebay needs of S3".into(),
-            WayOut::Certificate => "name the file of the authority that signed the server's certificate".into(),
+            WayOut::Region => format!("name the region that the bucket {bucket} lies in, by {REGION_FIELD}; it is {} now", self.region()),
+            WayOut::EncryptionKey => {
+                let key = match &self.encryption {
+                    Encryption::Kms { key_id } => format!("the KMS key {key_id} ({KMS_KEY_FIELD})"),
+                    Encryption::BucketDefault | Encryption::S3 => "the bucket's KMS key".into(),
+                };
+                format!("correct {key}, or grant kms:GenerateDataKey and kms:Decrypt on it")
+            }
+            WayOut::Server => format!("{} lacks what Forebay needs of S3; name another by {ENDPOINT_FIELD}", self.server()),
+            WayOut::Certificate => format!("name the file of the authority that signed the server's certificate, by {CA_FILE_FIELD}"),
             WayOut::None => return None,
         })
     }
@@ -136,9 +164,7 @@ impl Refused {
         } else if has_cause(error, |cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))) {
             Self::Untrusted { causes }
         } else if has_cause(error, |cause| cause.is::<CredentialsError>()) {
-            // Who hands them out may be back soon.
-            let way_out = "there are no credentials: give access key and secret, or see to whoever should hand them out";
-            Self::NoAnswer { causes: format!("{causes}; {way_out}") }
+            Self::NotLent { causes }
         } else {
             Self::NoAnswer { causes }
         }
@@ -168,14 +194,14 @@ impl Refused {
     fn code(&self) -> &str {
         match self {
             Self::Answer { code, .. } => code,
-            Self::Late | Self::NoAnswer { .. } | Self::Untrusted { .. } | Self::NoCredentials { .. } => "",
+            Self::Late | Self::NoAnswer { .. } | Self::NotLent { .. } | Self::Untrusted { .. } | Self::NoCredentials { .. } => "",
         }
     }
 
     fn kind(&self) -> Kind {
         match self {
             Self::Answer { status, code, .. } => kind_of_answer(*status, code),
-            Self::Late | Self::NoAnswer { .. } => Kind::Unavailable,
+            Self::Late | Self::NoAnswer { .. } | Self::NotLent { .. } => Kind::Unavailable,
             Self::Untrusted { .. } => Kind::Denied(WayOut::Certificate),
             Self::NoCredentials { .. } => Kind::Denied(WayOut::Credentials),
         }
@@ -241,6 +267,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{S3Options, S3Store};
 
     #[test]
     fn causes_are_found_inside_io_errors_and_told_once() {
@@ -248,6 +275,35 @@ mod tests {
         let error = io::Error::other(io::Error::other(certificate));
         assert!(has_cause(&error, |cause| matches!(cause.downcast_ref(), Some(rustls::Error::InvalidCertificate(_)))));
         assert_eq!(causes(&error), "invalid peer certificate: UnknownIssuer");
+    }
+
+    /// Method: a store on AWS, of which nothing is asked, and one on a server of one's own.
+    #[test]
+    fn a_way_out_names_the_field_with_its_flag_and_what_it_says_now() {
+        let aws = S3Options { region: Some("eu-west-9".into()), ..S3Options::new("b", "p") };
+        let own = S3Options { endpoint: Some("http://s3.example".into()), ..aws.clone() };
+        let check = |options: &S3Options, refused: &Refused, expected: &[&str]| {
+            let text = S3Store::open(options.clone()).unwrap().bucket.store_error("list", "k", refused).to_string();
+            for needed in expected {
+                assert!(text.contains(needed), "{text} lacks {needed}");
+            }
+        };
+        let answer = |status: u16, code: &str| Refused::Answer { status, code: code.into(), message: "words".into() };
+        let gone = Refused::NoAnswer { causes: "connection refused".into() };
+        let reached = "see to it that the endpoint http://s3.example is reached from here, or correct spec.state.store.s3.endpoint or";
+        check(&own, &gone, &["no answer", "connection refused; see to it", reached, "--s3-endpoint"]);
+        check(&own, &Refused::Late, &["no answer in time", reached, "--s3-endpoint"]);
+        check(&aws, &gone, &["S3 in region eu-west-9 is reached from here", REGION_FIELD, ENDPOINT_FIELD]);
+        let bucket = ["create the bucket b", "spec.state.store.s3.bucket", "--store", "spec.state.store.s3.endpoint", "--s3-endpoint"];
+        check(&own, &answer(404, "NoSuchBucket"), &bucket);
+        let region = ["name the region that the bucket b lies in", "spec.state.store.s3.region", "--s3-region", "it is eu-west-9 now"];
+        check(&aws, &answer(301, "PermanentRedirect"), &region);
+        check(&own, &answer(403, "SignatureDoesNotMatch"), &["give credentials", "AWS_SECRET_ACCESS_KEY", "spec.workers.envFrom"]);
+        check(&own, &answer(501, "NotImplemented"), &["the endpoint http://s3.example lacks", ENDPOINT_FIELD]);
+        let untrusted = Refused::Untrusted { causes: "unknown issuer".into() };
+        check(&own, &untrusted, &["name the file of the authority", "spec.state.store.s3.caFile", "--s3-ca-file"]);
+        let encrypted = S3Options { encryption: Encryption::Kms { key_id: "alias/k".into() }, ..aws };
+        check(&encrypted, &answer(400, "KMS.NotFoundException"), &["alias/k", "spec.state.store.s3.sseKmsKeyId", "--s3-sse-kms-key-id"]);
     }
 
     #[test]

@@ -171,10 +171,14 @@ fn a_server_that_is_silent_or_not_there_is_unavailable() {
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let nowhere = "http://s3.no-such-host.invalid".to_owned();
     for options in [silent, options(format!("http://{gone}")), options(nowhere)] {
+        let reached = format!("see to it that the endpoint {} is reached from here", options.endpoint.as_deref().unwrap());
         let store = S3Store::open(options).unwrap();
         for error in [store.get("k").unwrap_err(), store.list("").unwrap_err(), store.preflight().unwrap_err()] {
             assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
-            assert!(error.to_string().contains("no answer"), "{error}");
+            let text = error.to_string();
+            for needed in ["no answer", &reached, "correct spec.state.store.s3.endpoint or --s3-endpoint"] {
+                assert!(text.contains(needed), "{text} lacks {needed}");
+            }
         }
     }
 }
@@ -274,9 +278,10 @@ fn wrong_options_are_denied_at_once() {
         assert!(error.to_string().contains(expected), "{error}");
     };
     let base = || options("http://127.0.0.1:1".into());
-    check(S3Options { bucket: String::new(), ..base() }, "no name");
+    check(S3Options { bucket: String::new(), ..base() }, "the bucket has no name; write one as spec.state.store.s3.bucket or --store");
     check(S3Options { ca_file: Some(folder.path().join("missing")), ..base() }, "cannot read the CA file");
-    check(S3Options { ca_file: Some(file("empty", "")), ..base() }, "holds no PEM certificate");
+    let empty = Some(file("empty", ""));
+    check(S3Options { ca_file: empty, ..base() }, "holds no PEM certificate; correct spec.state.store.s3.caFile or --s3-ca-file");
     let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     check(S3Options { ca_file: Some(file("nonsense", nonsense)), ..base() }, "cannot be read");
 }

@@ -165,6 +165,7 @@ fn who_may_not_get_in_is_told_why_and_no_secret_with_it() {
     let Some(secure) = secure() else { return };
     let wrong = refusal(secure.password("SCRAM-SHA-512", "admin", "hunter2"));
     assert!(wrong.contains("uthentication failed") && wrong.contains("sasl.*") && !wrong.contains("hunter2"), "{wrong}");
+    assert!(wrong.contains("`spec.kafka.properties`, `spec.kafka.propertiesFrom` or `--kafka-property`"), "{wrong}");
     let stranger = secure.password("PLAIN", "admin", "admin-secret").property("ssl.ca.location", secure.file("stranger.pem"));
     let stranger = refusal(stranger);
     assert!(stranger.contains("certificate"), "{stranger}");

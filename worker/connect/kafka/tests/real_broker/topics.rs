@@ -173,6 +173,7 @@ fn a_broker_that_is_not_there_is_named_within_the_time_given() {
     let error = KafkaLog::open(options).map(drop).unwrap_err();
     let LogError::Unavailable { action, reason } = &error else { panic!("{error}") };
     assert!(action.contains("127.0.0.1:9") && reason.contains("refused"), "{error}");
+    assert!(reason.contains("check the address (`spec.kafka.bootstrapServers` or `--kafka`)"), "{error}");
 }
 
 #[test]
