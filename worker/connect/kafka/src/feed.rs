@@ -26,8 +26,8 @@ use crate::options::KafkaOptions;
 /// How old a partition's known end may get: half of the second within which lag must be right.
 const ENDS_EVERY: Duration = Duration::from_millis(500);
 
-/// How often the topics' ids are asked for, the journal's among them. librdkafka goes on at the same offset in a topic that was deleted and made
-/// anew under its name, and writes to it.
+/// How often the topics' ids are asked for, the journal's among them, and their partitions. librdkafka goes on at the same offset in a topic that was
+/// deleted and made anew under its name, and writes to it.
 const IDS_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the feed's thread waits for an answer: long enough for a busy broker. A missed one is asked for again.
@@ -50,16 +50,23 @@ pub(crate) struct Slot {
 pub(crate) enum Trouble {
     /// A record went to the consumer's own queue: the shard has missed it.
     Stray,
-    /// The topic, or the journal's, was deleted and made anew under its name.
-    Remade(Remade),
+    /// The topic, or the journal's, is another than it was.
+    Changed(Changed),
 }
 
-/// A topic's id when it was first seen, and its id now.
+/// What a topic was when it was first seen, and what it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Remade {
+pub(crate) struct Changed {
     topic: String,
-    before: String,
-    now: String,
+    before: Known,
+    now: Known,
+}
+
+/// What must stay as it is while the topic is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    id: String,
+    partitions: u32,
 }
 
 impl Slot {
@@ -76,30 +83,41 @@ impl Slot {
     }
 }
 
-impl Remade {
+impl Changed {
     pub(crate) fn error(&self, action: &str) -> LogError {
         let Self { topic, before, now } = self;
-        LogError::Missing {
-            action: action.into(),
-            what: format!("topic {topic} as it was (id {before}; it was deleted and made anew under its name, id {now})"),
-            way_out: "its offsets mean other records now: start the job anew under another name".into(),
-        }
+        let (what, way_out) = if before.id == now.id {
+            let what = format!("topic {topic} as it was ({} partitions; there are {} now)", before.partitions, now.partitions);
+            (what, "keys go to other partitions than their state: start a job with another name from the beginning of the topic")
+        } else {
+            let what = format!("topic {topic} as it was (id {}; it was deleted and made anew under its name, id {})", before.id, now.id);
+            (what, "its offsets mean other records now: start the job anew under another name")
+        };
+        LogError::Missing { action: action.into(), what, way_out: way_out.into() }
     }
 }
 
-/// The ids of topics as they were when this process first read them.
-#[derive(Default)]
-struct Ids(Mutex<BTreeMap<String, String>>);
+/// The topics as they were when this process first read them.
+struct Topics {
+    known: Mutex<BTreeMap<String, Known>>,
+    /// The journal's: more partitions than there are shards mean nothing.
+    journal: String,
+}
 
-impl Ids {
+impl Topics {
+    fn new(journal: &str) -> Self {
+        Self { known: Mutex::default(), journal: journal.to_owned() }
+    }
+
     /// Compares what the brokers say now, and keeps what was not known before. Topics that are not there at the moment say nothing.
-    fn compare(&self, described: Vec<Option<Described>>) -> BTreeMap<String, Remade> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut remade = BTreeMap::new();
-        for Described { name, id: now, .. } in described.into_iter().flatten().filter(|topic| !topic.id.is_empty()) {
+    fn compare(&self, described: Vec<Option<Described>>) -> BTreeMap<String, Changed> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = BTreeMap::new();
+        for Described { name, id, partitions, .. } in described.into_iter().flatten().filter(|topic| !topic.id.is_empty()) {
+            let now = Known { id, partitions };
             match known.get(&name) {
-                Some(before) if *before != now => {
-                    remade.insert(name.clone(), Remade { topic: name, before: before.clone(), now });
+                Some(before) if before.id != now.id || (before.partitions != now.partitions && name != self.journal) => {
+                    changed.insert(name.clone(), Changed { topic: name, before: before.clone(), now });
                 }
                 Some(_) => {}
                 None => {
@@ -107,7 +125,7 @@ impl Ids {
                 }
             }
         }
-        remade
+        changed
     }
 }
 
@@ -122,7 +140,7 @@ pub(crate) struct Feed {
     /// How many partitions fit into the memory for them.
     partitions_max: usize,
     slots: Arc<Slots>,
-    ids: Arc<Ids>,
+    topics: Arc<Topics>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -135,19 +153,14 @@ impl Feed {
             options.input(partitions).create_with_context(events).map_err(|e| creation("open the input consumer", &e))?;
         consumer.client().context().log_in(consumer.client());
         let consumer = Arc::new(consumer);
-        let (slots, ids, stop) = (Arc::<Slots>::default(), Arc::<Ids>::default(), Arc::new(AtomicBool::new(false)));
-        let watch = Watch {
-            consumer: consumer.clone(),
-            journal: options.topics.journal.clone(),
-            slots: slots.clone(),
-            ids: ids.clone(),
-            heard: heard.clone(),
-            stop: stop.clone(),
-        };
+        let (slots, stop) = (Arc::<Slots>::default(), Arc::new(AtomicBool::new(false)));
+        let topics = Arc::new(Topics::new(&options.topics.journal));
+        let watch =
+            Watch { consumer: consumer.clone(), slots: slots.clone(), topics: topics.clone(), heard: heard.clone(), stop: stop.clone() };
         let spawned = thread::Builder::new().name("kafka-input".into()).spawn(move || watch.run());
         let thread = spawned.map_err(|e| LogError::Unavailable { action: "start the input thread".into(), reason: e.to_string() })?;
         let partitions_max = options.partitions_max(partitions);
-        Ok(Self { consumer, readers, heard, options, partitions_max, slots, ids, stop, thread: Some(thread) })
+        Ok(Self { consumer, readers, heard, options, partitions_max, slots, topics, stop, thread: Some(thread) })
     }
 
     /// Starts to fetch partitions at positions that are checked before. A queue and a slot per partition, in the order of `starts`.
@@ -159,12 +172,12 @@ impl Feed {
         let places: Vec<Place> = starts.iter().map(|(place, _)| place.clone()).collect();
         self.check_memory(action, &places)?;
         // At the same time, for a shard that moves stands still meanwhile.
-        let (ids, ends) = thread::scope(|scope| {
-            let ids = scope.spawn(|| self.check_ids(action, &places));
+        let (topics, ends) = thread::scope(|scope| {
+            let topics = scope.spawn(|| self.check_topics(action, &places));
             let ends = self.check(action, starts, &places);
-            (ids.join(), ends)
+            (topics.join(), ends)
         });
-        ids.unwrap_or_else(|panic| resume_unwind(panic))?;
+        topics.unwrap_or_else(|panic| resume_unwind(panic))?;
         let ends = ends?;
         let mut acquired = Vec::with_capacity(starts.len());
         for (place, _) in starts {
@@ -212,12 +225,12 @@ impl Feed {
         Err(LogError::Denied { action: action.into(), reason })
     }
 
-    fn check_ids(&self, action: &str, places: &[Place]) -> Result<(), LogError> {
+    fn check_topics(&self, action: &str, places: &[Place]) -> Result<(), LogError> {
         let topics = watched_topics(places, &self.options.topics.journal);
         let described = describe_topics(self.consumer.client(), &topics, self.options.request_timeout)
             .map_err(|code| from_code(action, &format!("topics {}", topics.join(", ")), code, &code.to_string(), &self.heard))?;
-        match self.ids.compare(described).first_key_value() {
-            Some((_, remade)) => Err(remade.error(action)),
+        match self.topics.compare(described).first_key_value() {
+            Some((_, changed)) => Err(changed.error(action)),
             None => Ok(()),
         }
     }
@@ -265,10 +278,8 @@ const INPUT_WAY_OUT: &str = "retention deleted records before they were read: le
 /// The feed's thread.
 struct Watch {
     consumer: Arc<BaseConsumer<ClientEvents>>,
-    /// The journal's topic.
-    journal: String,
     slots: Arc<Slots>,
-    ids: Arc<Ids>,
+    topics: Arc<Topics>,
     heard: Arc<Heard>,
     stop: Arc<AtomicBool>,
 }
@@ -288,7 +299,7 @@ impl Watch {
                 asked = Instant::now();
             }
             if compared.elapsed() >= IDS_EVERY {
-                self.compare_ids();
+                self.compare_topics();
                 compared = Instant::now();
             }
         }
@@ -303,16 +314,16 @@ impl Watch {
         }
     }
 
-    fn compare_ids(&self) {
+    fn compare_topics(&self) {
         let watched = self.slots.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let places: Vec<Place> = watched.keys().cloned().collect();
-        let described = match describe_topics(self.consumer.client(), &watched_topics(&places, &self.journal), ASK) {
+        let described = match describe_topics(self.consumer.client(), &watched_topics(&places, &self.topics.journal), ASK) {
             Ok(described) => described,
-            Err(error) => return tracing::debug!(%error, "the topics' ids are not known"),
+            Err(error) => return tracing::debug!(%error, "what the topics are now is not known"),
         };
-        for (topic, remade) in self.ids.compare(described) {
-            for (_, slot) in watched.iter().filter(|((name, _), _)| *name == topic || self.journal == topic) {
-                let _ = slot.trouble.set(Trouble::Remade(remade.clone()));
+        for (topic, changed) in self.topics.compare(described) {
+            for (_, slot) in watched.iter().filter(|((name, _), _)| *name == topic || self.topics.journal == topic) {
+                let _ = slot.trouble.set(Trouble::Changed(changed.clone()));
             }
         }
     }
@@ -344,16 +355,29 @@ mod tests {
     #[test]
     fn a_topic_made_anew_is_told_from_one_that_is_merely_away() {
         let topic = |id: &str| Some(Described { name: "in".into(), id: id.into(), partitions: 1, operations: None });
-        let ids = Ids::default();
+        let topics = Topics::new("journal");
         for quiet in [None, topic(""), topic("A"), topic("A"), None, topic("")] {
-            assert_eq!(ids.compare(vec![quiet]), BTreeMap::new());
+            assert_eq!(topics.compare(vec![quiet]), BTreeMap::new());
         }
-        let remade = ids.compare(vec![None, topic("B")]);
+        let remade = topics.compare(vec![None, topic("B")]);
         let message = remade["in"].error("read").to_string();
         assert_eq!(
             message,
             "read: topic in as it was (id A; it was deleted and made anew under its name, id B) does not exist; its offsets mean other records \
              now: start the job anew under another name"
+        );
+    }
+    #[test]
+    fn partitions_that_are_added_are_seen_but_for_the_journals() {
+        let topic = |name: &str, partitions| Some(Described { name: name.into(), id: "A".into(), partitions, operations: None });
+        let topics = Topics::new("journal");
+        assert_eq!(topics.compare(vec![topic("in", 2), topic("journal", 2)]), BTreeMap::new());
+        let widened = topics.compare(vec![topic("in", 3), topic("journal", 3)]);
+        assert_eq!(widened.keys().collect::<Vec<_>>(), ["in"]);
+        assert_eq!(
+            widened["in"].error("read").to_string(),
+            "read: topic in as it was (2 partitions; there are 3 now) does not exist; keys go to other partitions than their state: start a job \
+             with another name from the beginning of the topic"
         );
     }
 }

@@ -140,7 +140,7 @@ impl KafkaInput {
                 action: self.action.clone(),
                 reason: format!("a record of {}-{} went astray inside the client; open the input again", place.0, place.1),
             },
-            Trouble::Remade(remade) => remade.error(&self.action),
+            Trouble::Changed(changed) => changed.error(&self.action),
         })
     }
 
