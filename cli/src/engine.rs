@@ -14,6 +14,7 @@ use forebay_engine::ids::{InputId, Timestamp, WorkerName};
 use forebay_engine::log::{JobTopics, Log, LogError, StartFrom, TopicInfo};
 use forebay_engine::worker::WorkerOptions;
 use forebay_pipeline::PipelineInstance;
+use forebay_worker::runtime::ensure_journal;
 use forebay_worker::{Engine, Runtime, RuntimeOptions};
 
 use crate::Unusable;
@@ -68,7 +69,7 @@ pub fn open<L: Log>(
     Ok((engine, identity))
 }
 
-/// Starts a process, and settles the job's identity by it.
+/// Starts a process, and settles the job's identity by it: once its journal is there, so that what is wrong with that can be repaired in the manifest.
 pub fn start<L: Log>(
     loaded: &Loaded,
     places: &Places,
@@ -77,6 +78,7 @@ pub fn start<L: Log>(
     options: RuntimeOptions,
 ) -> anyhow::Result<Runtime> {
     options.check_memory()?;
+    ensure_journal(&*engine.log)?;
     loaded.settle_identity(&*loaded.root(places)?, identity)?;
     Ok(Runtime::start(engine, options)?)
 }

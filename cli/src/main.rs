@@ -126,7 +126,10 @@ fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(LogError::Missing { .. } | LogError::Denied { .. }))
         || matches!(cause.downcast_ref(), Some(LocalLogError::Topics(LogError::Missing { .. })))
         || matches!(cause.downcast_ref(), Some(StoreError::Denied { .. }))
-        || matches!(cause.downcast_ref(), Some(RuntimeError::Memory { .. }))
+        || matches!(
+            cause.downcast_ref(),
+            Some(RuntimeError::Memory { .. } | RuntimeError::Log(LogError::Missing { .. } | LogError::Denied { .. }))
+        )
 }
 
 fn lines(findings: &[Finding]) -> String {

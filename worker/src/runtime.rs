@@ -135,12 +135,11 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Starts all threads; shards are claimed in the background, as [`Runtime::status`] tells.
+    /// Starts all threads; shards are claimed in the background, as [`Runtime::status`] tells. The journal is there: [`ensure_journal`].
     pub fn start<L: Log, P: Pipeline + 'static>(engine: Engine<L, P>, options: RuntimeOptions) -> Result<Self, RuntimeError> {
         std::fs::create_dir_all(&options.state_dir)
             .map_err(|error| RuntimeError::Folder { path: options.state_dir.display().to_string(), reason: error.to_string() })?;
         let budget = options.budget()?;
-        ensure_journal(&*engine.log)?;
         // What is missing is better said before anything runs.
         engine.log.describe()?;
         let memory = SharedMemory::new(budget.database_bytes, 2)?.with_lifetimes(options.lifetimes.clone());
@@ -271,8 +270,9 @@ fn checkpoint_by<P: Pipeline + 'static>(executors: Vec<Sender<executor::Command<
     })
 }
 
-/// A cluster that has just started, or is busy, may let the first request for a topic time out; the request itself may have succeeded.
-fn ensure_journal<L: Log>(log: &L) -> Result<(), LogError> {
+/// Makes the journal where it is not there, and checks it where it is. A cluster that has just started, or is busy, may let the first request for a topic
+/// time out; the request itself may have succeeded.
+pub fn ensure_journal<L: Log>(log: &L) -> Result<(), LogError> {
     const ATTEMPTS: usize = 3;
     for _ in 1..ATTEMPTS {
         match log.ensure_journal() {
