@@ -27,6 +27,7 @@ def keep(results, name, result):
     path = results / "cells" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(kept, indent=1) + "\n")
+    return kept
 
 
 def report(results):
@@ -58,11 +59,14 @@ def main():
     arguments = parser.parse_args()
     results = places.RESULTS / arguments.results
     try:
+        table = ""
         if arguments.command == "scale":
-            keep(results, f"scale-{arguments.jobs}-jobs-{arguments.workers}-workers", scale.measure(arguments.jobs, arguments.workers))
+            table = scale.table(keep(results, f"scale-{arguments.jobs}-jobs-{arguments.workers}-workers", scale.measure(arguments.jobs, arguments.workers)))
         elif arguments.command == "moves":
-            keep(results, f"moves-{arguments.users}-users", moves.measure(arguments.users, arguments.rate))
+            table = moves.table(keep(results, f"moves-{arguments.users}-users", moves.measure(arguments.users, arguments.rate)))
         report(results)
+        if "**no**" in table:
+            raise BenchError("something that must be reached is not: see **no** in the table")
     except BenchError as error:
         sys.exit(f"bench: {error}")
 

@@ -1,8 +1,9 @@
 //! The flights example on real servers: its manifest under names of the test's own, its records, and its oracle's verdict.
 
+mod oracle;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rdkafka::message::Message;
-use serde_json::Value;
 
 use crate::job::{Forebay, Process};
 use crate::kafka::{Broker, Feeder, Record};
 use crate::s3::{BUCKET, S3};
 use crate::{PATIENCE, until};
+pub use oracle::Refused;
 
 /// Partitions of every topic.
 pub const PARTITIONS: u32 = 12;
@@ -27,9 +28,6 @@ pub const SHARDS: u32 = 4;
 const RECORDS_PER_TICK: usize = 200;
 /// See [`RECORDS_PER_TICK`].
 const TICK: Duration = Duration::from_millis(100);
-
-/// Where [`Flights::check_with`] has the second topic begin: behind any offset of a test.
-const BEHIND: u64 = 1 << 40;
 
 /// Offsets from the first to before the second, of each partition of a topic.
 pub type Ranges = BTreeMap<String, Vec<(u64, u64)>>;
@@ -151,109 +149,6 @@ impl Flights {
         self.forebay.run(worker, &self.state_dir(worker), &["--until-end"])?.success()
     }
 
-    /// Asks the oracle whether all that came out of these records is right. The state is that of the newest database of each shard among
-    /// `workers`, none of which may be running.
-    pub fn check(&self, records: &[Record], workers: &[&str]) -> Result<()> {
-        self.check_but(records, workers, &Ranges::new())
-    }
-
-    /// The same as if some of the outputs were not there.
-    pub fn check_but(&self, records: &[Record], workers: &[&str], undone: &Ranges) -> Result<()> {
-        let folder = self.check_folder()?;
-        let file = folder.join("records.jsonl");
-        write_records(&file, records)?;
-        let input = self.input_where(|_, _| true)?;
-        self.judge(&file, &input, workers, undone)
-    }
-
-    /// The same for a job that has processed only what [`Flights::input_where`] wrote to `input`.
-    pub fn check_some(&self, input: &Path, workers: &[&str]) -> Result<()> {
-        self.judge(input, input, workers, &Ranges::new())
-    }
-
-    /// The same for a job that reads a second input, of other keys: of all that is in both. To the oracle they are one topic, in which the offsets of
-    /// the second begin behind those of the first.
-    pub fn check_with(&self, second: &str, workers: &[&str]) -> Result<()> {
-        let input = self.input_where(|_, _| true)?;
-        let other = self.check_folder()?.join("second.jsonl");
-        self.broker.dump(second, &other, |_, _| true)?;
-        let mut all = fs::read_to_string(&input)?;
-        for line in fs::read_to_string(&other)?.lines() {
-            let mut record: Value = serde_json::from_str(line)?;
-            record["offset"] = (BEHIND + record["offset"].as_u64().context("an offset")?).into();
-            all.push_str(&format!("{record}\n"));
-        }
-        fs::write(&input, all)?;
-        let as_one = |letter: &mut Value| -> Result<()> {
-            let headers = &mut letter["headers"];
-            if headers["forebay.topic"] == second {
-                let offset: u64 = headers["forebay.offset"].as_str().context("an offset")?.parse()?;
-                headers["forebay.offset"] = (BEHIND + offset).to_string().into();
-                headers["forebay.topic"] = self.input().into();
-            }
-            Ok(())
-        };
-        self.judge_letters(&input, &input, workers, &Ranges::new(), as_one)
-    }
-
-    /// Writes down those records of the input topic whose partition and offset `is_meant` says yes to; returns the file.
-    pub fn input_where(&self, is_meant: impl Fn(u32, u64) -> bool) -> Result<PathBuf> {
-        let path = self.check_folder()?.join("input.jsonl");
-        self.broker.dump(&self.input(), &path, is_meant)?;
-        Ok(path)
-    }
-
-    fn check_folder(&self) -> Result<PathBuf> {
-        let folder = self.folder.join("check");
-        fs::create_dir_all(&folder)?;
-        Ok(folder)
-    }
-
-    fn judge(&self, records: &Path, input: &Path, workers: &[&str], undone: &Ranges) -> Result<()> {
-        self.judge_letters(records, input, workers, undone, |_| Ok(()))
-    }
-
-    fn judge_letters(
-        &self,
-        records: &Path,
-        input: &Path,
-        workers: &[&str],
-        undone: &Ranges,
-        change: impl Fn(&mut Value) -> Result<()>,
-    ) -> Result<()> {
-        let folder = self.check_folder()?;
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut arguments = vec!["--input-topic".into(), self.input(), "--input".into(), text(input), "--records".into(), text(records)];
-        for output in ["updates", "enriched", "delayed", "dead"] {
-            arguments.extend([format!("--{output}"), self.dump(&folder, &self.output(output), undone)?]);
-        }
-        let letters = folder.join(format!("{}.jsonl", self.output("dead")));
-        let mut changed = String::new();
-        for line in fs::read_to_string(&letters)?.lines() {
-            let mut letter: Value = serde_json::from_str(line)?;
-            change(&mut letter)?;
-            changed.push_str(&format!("{letter}\n"));
-        }
-        fs::write(&letters, changed)?;
-        let merged = self.merged_state(&folder, workers)?;
-        let state = self.ask_state(&merged, &["state", "scan", "-o", "json"])?;
-        let books = self.ask_state(&merged, &["books", "-o", "json"])?;
-        for (name, content) in [("state", state), ("books", books)] {
-            let path = folder.join(format!("{name}.json"));
-            fs::write(&path, content)?;
-            arguments.extend([format!("--{name}"), text(&path)]);
-        }
-        let output = python("oracle.py", &arguments)?;
-        println!("{}", String::from_utf8_lossy(&output.stdout));
-        ensure!(
-            output.status.success(),
-            "the oracle says: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-
     /// How many records each topic holds, as readers of committed records see them.
     pub fn counts(&self) -> Result<BTreeMap<String, u64>> {
         let count = |topic: String| -> Result<_> {
@@ -288,43 +183,8 @@ impl Flights {
         std::iter::once(self.input()).chain(outputs).collect()
     }
 
-    fn dump(&self, folder: &Path, topic: &str, undone: &Ranges) -> Result<String> {
-        let path = folder.join(format!("{topic}.jsonl"));
-        let undone = undone.get(topic).map_or(&[] as &[(u64, u64)], Vec::as_slice);
-        let is_undone = |partition: u32, offset| undone.get(partition as usize).is_some_and(|(from, to)| (*from..*to).contains(&offset));
-        self.broker.dump(topic, &path, |partition, offset| !is_undone(partition, offset))?;
-        Ok(path.to_string_lossy().into_owned())
-    }
-
     fn ask_state(&self, state_dir: &Path, arguments: &[&str]) -> Result<String> {
         self.forebay.clone().with("FOREBAY_STATE_DIR", state_dir.to_string_lossy()).ask(arguments)
-    }
-
-    /// A state folder of links to the newest database of each shard.
-    fn merged_state(&self, folder: &Path, workers: &[&str]) -> Result<PathBuf> {
-        let mut newest: BTreeMap<u32, (u64, PathBuf)> = BTreeMap::new();
-        for worker in workers {
-            let state_dir = self.state_dir(worker);
-            for (shard, said) in self.shards(&state_dir)? {
-                let epoch = said.strip_prefix("epoch ").and_then(|rest| rest.split(',').next()?.parse().ok());
-                let epoch = epoch.with_context(|| format!("`state ls` says of shard {shard}: {said}"))?;
-                let database = state_dir.join(format!("shard-{shard}"));
-                ensure!(database.is_dir(), "{} is not there", database.display());
-                if newest.get(&shard).is_none_or(|(other, _)| *other < epoch) {
-                    newest.insert(shard, (epoch, database));
-                }
-            }
-        }
-        ensure!(newest.len() == SHARDS as usize, "databases were found for the shards {:?} only", newest.keys());
-        let merged = folder.join("state");
-        if merged.exists() {
-            fs::remove_dir_all(&merged)?;
-        }
-        fs::create_dir_all(&merged)?;
-        for (shard, (_, database)) in newest {
-            std::os::unix::fs::symlink(fs::canonicalize(database)?, merged.join(format!("shard-{shard}")))?;
-        }
-        Ok(merged)
     }
 }
 
@@ -341,15 +201,6 @@ pub fn records(limit: u32) -> Result<Vec<Record>> {
     }
     let text = fs::read_to_string(&file)?;
     text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{}: {line}", file.display()))).collect()
-}
-
-fn write_records(path: &Path, records: &[Record]) -> Result<()> {
-    let mut out = BufWriter::new(fs::File::create(path)?);
-    for record in records {
-        serde_json::to_writer(&mut out, record)?;
-        out.write_all(b"\n")?;
-    }
-    Ok(out.flush()?)
 }
 
 fn python(script: &str, arguments: &[String]) -> Result<std::process::Output> {

@@ -8,7 +8,7 @@ use forebay_e2e::cluster::flights::{FlightsInCluster, credentials, written};
 use forebay_e2e::cluster::{Cluster, SYSTEM};
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::s3::S3;
-use forebay_e2e::{in_folder, until};
+use forebay_e2e::{PATIENCE, in_folder, until};
 
 const WORKERS: usize = 2;
 
@@ -32,7 +32,13 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         slices.try_for_each(|slice| job.feed(slice))?;
         job.until_processed(first)?;
         job.until_whole(WORKERS)?;
-        println!("{}", cluster.ask(&["get", "ij"])?);
+        let shown = cluster.ask(&["get", "ij", &job.flights.name])?;
+        let columns: Vec<&str> = shown.lines().next().unwrap_or_default().split_whitespace().collect();
+        ensure!(
+            columns.starts_with(&["NAME", "PHASE"]) && ["READY", "LAG", "FRESHNESS", "WORKERS"].iter().all(|name| columns.contains(name)),
+            "{shown}"
+        );
+        println!("{shown}");
 
         check_policy(&cluster, &job.flights.name)?;
         let before = job.pods()?;
@@ -47,10 +53,27 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         job.until_status("nothing waits", |status| status["lagRecords"] == 0 && status["freshness"] == "0s")?;
         let ready = whole["status"]["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready");
         ensure!(ready.is_some_and(|ready| ready["status"] == "True"), "{whole:#}");
+        check_rest(&cluster, &job.flights.name)?;
         let events = job.events()?;
         ensure!(events.contains("ShardsAssigned") && events.contains("Running"), "the events do not tell the story:\n{events}");
         job.delete_and_check(&all)
     })
+}
+
+/// A job without input is not written about, once its last checkpoint has been: the API server tells of no change, for as long as the request lasts.
+fn check_rest(cluster: &Cluster, job: &str) -> Result<()> {
+    let field = format!("--field-selector=involvedObject.name={job}");
+    let label = format!("--selector=forebay.dev/job={job}");
+    let watches: [&[&str]; 4] = [&["ij", job], &["pods", &label], &["configmaps", &label], &["events", &field]];
+    for watch in watches {
+        let mut told = String::new();
+        until(&format!("{watch:?} rest"), PATIENCE, || {
+            told = cluster.try_ask(&[&["get"], watch, &["--watch-only", "--request-timeout=15s", "-o", "yaml"]].concat())?;
+            Ok(told.is_empty().then_some(()))
+        })
+        .with_context(|| format!("written while nothing comes in: {told}"))?;
+    }
+    Ok(())
 }
 
 /// The policy that lets nobody but the operator tell workers what to do. The API server has taken it; this cluster's network honours none. It was written once:
@@ -94,6 +117,6 @@ fn a_job_that_cannot_work_says_why() -> Result<()> {
         flights.broker.create_topic(&missing, forebay_e2e::flights::PARTITIONS)?;
         cluster.wait_for_phase(&flights.name, "Running")?;
         cluster.ask(&["delete", "ingestionjob", &flights.name, "--cascade=foreground", "--timeout=120s"])?;
-        until("the pods are gone", forebay_e2e::PATIENCE, || Ok(cluster.all_pods(&flights.name)?.is_empty().then_some(())))
+        until("the pods are gone", PATIENCE, || Ok(cluster.all_pods(&flights.name)?.is_empty().then_some(())))
     })
 }

@@ -1,14 +1,22 @@
 //! Promise: the chart and `kustomize/` install the same operator, with nothing more than it needs, and say no to values that make no sense. It needs
-//! what `kubernetes.rs` needs, but no Kafka and no S3, and Helm on the path.
+//! what `kubernetes.rs` needs, and Helm on the path.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use forebay_e2e::cluster::flights::{credentials, uid_of, written};
 use forebay_e2e::cluster::packages::{Helm, objects};
 use forebay_e2e::cluster::{Cluster, SYSTEM};
-use forebay_e2e::in_folder;
+use forebay_e2e::flights::{records, replaced};
+use forebay_e2e::s3::S3;
+use forebay_e2e::{PATIENCE, in_folder, until};
 use serde_json::{Value, json};
+
+/// Of the namespaced release.
+const NAMESPACE: &str = "forebay-by-helm";
 
 /// Values that change something beside each other's reach, so that all templates are rendered.
 const EVERYTHING: &[&str] = &["--values", "e2e/tests/kubernetes_install/everything.yaml"];
@@ -114,12 +122,12 @@ fn there_is_promtool() -> bool {
     there
 }
 
-/// Method: a namespaced release is installed in a namespace with the restricted standard, over the definitions that `kustomize/base` brought; upgraded
-/// with the definitions damaged before; and uninstalled, which must leave them.
+/// Method: a namespaced release is installed in a namespace with the restricted standard, over the definitions that `kustomize/base` brought. A job in there is run,
+/// and its pipeline changed, by its operator alone, and judged by the oracle. The release is upgraded with the definitions damaged before; and uninstalled, which
+/// must leave them.
 #[test]
 fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
-    const NAMESPACE: &str = "forebay-by-helm";
     cluster.install()?;
     cluster.apply(&format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}\n"
@@ -134,6 +142,11 @@ fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     };
     ensure!(may("create", "pods", NAMESPACE)?, "it may not make pods where its jobs are");
     ensure!(!may("create", "pods", "default")?, "it may make pods where its jobs are not");
+    // The installation for all namespaces would look after the job as well.
+    cluster.scale_operator(0)?;
+    let outcome = in_folder("kubernetes-namespaced", |folder| a_job_runs_and_changes_in_the_namespace(&cluster, folder));
+    cluster.scale_operator(1)?;
+    outcome?;
 
     // A column that is gone stands for a definition of an older version.
     let definition = "crd/ingestionjobs.forebay.dev";
@@ -151,6 +164,39 @@ fn a_release_is_installed_upgraded_and_uninstalled() -> Result<()> {
     helm.ask(&["uninstall", "forebay", "--namespace", NAMESPACE, "--wait", "--timeout", "120s"])?;
     cluster.ask(&["get", definition, "-o", "name"])?;
     cluster.ask(&["delete", "namespace", NAMESPACE, "--wait=false"]).map(drop)
+}
+
+fn a_job_runs_and_changes_in_the_namespace(cluster: &Cluster, folder: &Path) -> Result<()> {
+    let flights = written(folder, 2)?;
+    let name = flights.name.clone();
+    let here = |text: &str| text.replace("namespace: default", &format!("namespace: {NAMESPACE}"));
+    cluster.apply(&here(&credentials(&S3::of_environment()?)))?;
+    let manifest = here(&fs::read_to_string(&flights.manifest)?);
+    let manifest = replaced(manifest, "\nspec:\n", &format!("\nspec:\n  consumerGroup: forebay.default.{name}\n"))?;
+    cluster.apply(&manifest)?;
+    let job = || -> Result<Value> { Ok(serde_json::from_str(&cluster.ask(&["-n", NAMESPACE, "get", "ij", &name, "-o", "json"])?)?) };
+    let until_in_force = |not: &Value| {
+        let waited = until("it runs, and by the revision that is meant", PATIENCE * 2, || {
+            let status = job()?["status"].clone();
+            Ok((status["phase"] == "Running" && status["revision"] != *not).then(|| status["revision"].clone()))
+        });
+        waited.with_context(|| format!("it says: {}", job().unwrap_or_default()["status"]))
+    };
+    let all = records(30_000)?;
+    let (first, rest) = all.split_at(all.len() / 2);
+    let was = until_in_force(&Value::Null)?;
+    flights.feed(first)?;
+    until("the first half is processed", PATIENCE, || Ok((flights.processed()? == first.len() as u64).then_some(())))?;
+    cluster.apply(&replaced(manifest.clone(), "max: 3000}", "max: 3001}")?)?;
+    flights.feed(rest)?;
+    until_in_force(&was)?;
+    until("all is processed", PATIENCE, || Ok((flights.processed()? == all.len() as u64).then_some(())))?;
+    let uid = uid_of(&job()?)?;
+    cluster.ask(&["-n", NAMESPACE, "delete", "ij", &name, "--cascade=foreground", "--timeout=120s"])?;
+    let with_uid = replaced(manifest, &format!("namespace: {NAMESPACE}\n"), &format!("namespace: {NAMESPACE}\n  uid: {uid}\n"))?;
+    fs::write(&flights.manifest, with_uid)?;
+    flights.run_until_end("after")?;
+    flights.check(&all, &["after"])
 }
 
 /// The objects by kind and name, without the labels and annotations that Helm puts on its own.

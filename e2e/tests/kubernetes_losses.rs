@@ -1,12 +1,14 @@
 //! Promise: whatever a job loses in its cluster, a container, a node, the operator, it goes on and no record is lost or doubled. It needs what
 //! `kubernetes.rs` needs, and for containers and nodes a cluster that runs on this machine.
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
 use forebay_e2e::cluster::plugin::Plugin;
 use forebay_e2e::cluster::{Cluster, SYSTEM};
-use forebay_e2e::flights::records;
+use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::{PATIENCE, in_folder, until};
 use serde_json::Value;
 
@@ -156,8 +158,8 @@ fn a_node_is_drained_one_worker_after_another() -> Result<()> {
     })
 }
 
-/// Method: the job's resources change, so that its pods are replaced one after another, with records going in; the operator is killed twice
-/// meanwhile. In the end all pods must be new ones.
+/// Method: the pipeline changes with records going in; the operator is killed while the change waits for its savepoint, while it is tried on a shard, and while
+/// the other workers follow. In the end all pods must be new ones.
 #[test]
 fn an_operator_that_is_killed_in_the_middle_of_a_change_goes_on_with_it() -> Result<()> {
     let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
@@ -169,10 +171,12 @@ fn an_operator_that_is_killed_in_the_middle_of_a_change_goes_on_with_it() -> Res
         let records = records(336_776)?;
         let is_new = |pod: &Pod| !before.contains(pod);
         let all = job.under_load(&records, || {
-            job.patch(r#"{"workers": {"resources": {"requests": {"cpu": "110m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}}}"#)?;
-            for replaced in 0..WORKERS {
-                job.until_status("the operator works at it", |_| {
-                    job.pods().is_ok_and(|pods| pods.iter().filter(|pod| is_new(pod)).count() > replaced)
+            let changed = replaced(fs::read_to_string(&job.flights.manifest)?, "max: 3000}", "max: 3001}")?;
+            cluster.apply(&changed)?;
+            for stage in ["SavepointFirst", "CanaryObserved", "WorkersFollow"] {
+                job.until_status(stage, |status| {
+                    let mut conditions = status["conditions"].as_array().into_iter().flatten();
+                    conditions.any(|condition| condition["reason"] == stage)
                 })?;
                 cluster.ask(&[
                     "-n",

@@ -1,19 +1,19 @@
 //! Promise: a change of a job goes into force shard by shard without a record lost or doubled, and a bad one is taken back by itself, soon. It needs
 //! what `kubernetes.rs` needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
-use forebay_e2e::flights::{records, replaced};
+use forebay_e2e::flights::{Refused, records, replaced};
 use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
 use forebay_e2e::{PATIENCE, in_folder, until};
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::Message;
 
 const WORKERS: usize = 2;
 /// The image of the tests under another name.
@@ -33,8 +33,8 @@ fn until_observed(job: &FlightsInCluster<'_>) -> Result<()> {
     .map(drop)
 }
 
-/// Method: the pipeline changes while records come in, in a way that changes no result. All workers must be new ones in the end, the story must be
-/// told in events, and the oracle judges all outputs.
+/// Method: the pipeline changes while records come in, in a way that changes no result but the revision that dead letters name. All workers must be new
+/// ones in the end, the story must be told in events, and the oracle judges all outputs.
 #[test]
 fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -> Result<()> {
     let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
@@ -62,6 +62,8 @@ fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -
             ensure!(events.contains(reason), "no event {reason}:\n{events}");
         }
         println!("{events}");
+        let revisions = job.flights.letters()?.into_keys().collect::<Vec<_>>();
+        ensure!(revisions.len() == 2, "records were refused by the revisions {revisions:?}");
         let savepoints = format!("forebay.dev/job-uid={}", job.uid);
         let taken = cluster.ask(&["get", "isp", "-l", &savepoints, "-o", "jsonpath={.items[*].status.phase}"])?;
         ensure!(taken == "Completed", "before the change these savepoints were taken: {taken:?}");
@@ -147,6 +149,50 @@ fn a_change_waits_for_an_object_store_that_is_down() -> Result<()> {
     })
 }
 
+/// Method: the object store is killed while a change of the pipeline is tried on one shard and records come in, for ten seconds' worth of records. The change
+/// must be decided on once the store is back: it goes into force, or is taken back with its dead letters. The oracle judges all outputs.
+#[test]
+fn a_change_that_is_tried_outlives_an_object_store_that_goes_down() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-upgrade-outage", |folder| {
+        cluster.install()?;
+        let mut store = Instance::up("s3", "outage")?;
+        let job = FlightsInCluster::start_on(&cluster, folder, WORKERS, Broker::of_environment()?, &store.s3()?, Ok)?;
+        let was = job.until_balanced(WORKERS)?["status"]["revision"].clone();
+        let records = records(336_776)?;
+        let (mut good, mut is_taken_back) = (BTreeSet::new(), false);
+        let input = || -> Result<u64> { Ok(job.flights.broker.ranges(&job.flights.input())?.into_iter().map(|(_, end)| end).sum()) };
+        let all = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            good = job.flights.letters()?.into_keys().collect();
+            apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
+            until_observed(&job)?;
+            store.kill()?;
+            let killed = input()?;
+            until("20,000 records have come in without the store", PATIENCE, || Ok((input()? > killed + 20_000).then_some(())))?;
+            println!("without the store: {}", job.until_status("it is what it is", |_| true)?["status"]["conditions"]);
+            store.start()?;
+            let status = job.until_status("the change is decided on", |status| {
+                let is_put_back = FlightsInCluster::said(status).1.contains("has been put back");
+                (status["phase"] == "RolledBack" && is_put_back) || (status["phase"] == "Running" && status["revision"] != was)
+            })?["status"]
+                .clone();
+            is_taken_back = status["phase"] == "RolledBack";
+            println!("with the store: {}", status["conditions"]);
+            job.until_status("the workers of one revision are left", |status| status["workers"] == format!("{WORKERS}/{WORKERS}")).map(drop)
+        })?;
+        println!("{}", job.events()?);
+        if !is_taken_back {
+            job.until_processed(all)?;
+            return job.delete_and_check(all);
+        }
+        let put_back: Vec<Refused> =
+            job.flights.letters()?.into_iter().filter(|(revision, _)| !good.contains(revision)).flat_map(|(_, letters)| letters).collect();
+        job.until_counted((all.len() + put_back.len()) as u64)?;
+        job.delete_and_check_put_back(&put_back)
+    })
+}
+
 /// Method: the image is replaced by one that has no `forebay` in it, and so cannot start, while records come in. They must be processed by the old
 /// workers, which stay as they are; the condition names the reason. With the manifest set back the job is as it was.
 #[test]
@@ -178,7 +224,7 @@ fn an_image_that_cannot_start_is_taken_back() -> Result<()> {
 
 /// Method: the pipeline is replaced by one that refuses every record, and records come in while it is tried. It must be taken back, and what it had refused
 /// be put back by itself: each flight must come out once, or be refused by the good revision too. What that one has refused stays where it is, and a replay
-/// by hand puts back nothing else.
+/// by hand puts back nothing else. The oracle judges all outputs, state and books, as if what was put back had come then for the first time.
 #[test]
 fn a_revision_that_refuses_everything_is_taken_back_with_its_letters() -> Result<()> {
     let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
@@ -190,7 +236,7 @@ fn a_revision_that_refuses_everything_is_taken_back_with_its_letters() -> Result
         job.feed(first)?;
         job.until_processed(first)?;
         job.until_whole(WORKERS)?;
-        let good = letters(&job)?;
+        let good = job.flights.letters()?;
         apply_changed(&cluster, &job, "id: {type: string, required: true}", "id: {type: integer, required: true}")?;
         until_observed(&job)?;
         job.feed(rest)?;
@@ -202,7 +248,7 @@ fn a_revision_that_refuses_everything_is_taken_back_with_its_letters() -> Result
         job.until_status("the old workers are alone", |status| status["workers"] == format!("{WORKERS}/{WORKERS}"))?;
         println!("{}\n{}", put_back["status"]["conditions"], job.events()?);
 
-        let by_revision = letters(&job)?;
+        let by_revision = job.flights.letters()?;
         let revisions: BTreeSet<&String> = good.keys().collect();
         let bad = by_revision.iter().find(|(revision, _)| !revisions.contains(revision)).context("the bad revision refused nothing")?;
         println!("the bad revision {} refused {} of {} records", bad.0, bad.1.len(), rest.len());
@@ -213,35 +259,21 @@ fn a_revision_that_refuses_everything_is_taken_back_with_its_letters() -> Result
         };
         let mut lost = None;
         until("every record has come out, or was refused by the good revision", PATIENCE * 2, || {
-            let (after, once) = (letters(&job)?, ids_put_out(&job)?);
+            let (after, once) = (job.flights.letters()?, ids_put_out(&job)?);
             ensure!(after[bad.0].len() == bad.1.len(), "the bad revision is at work still");
-            let refused = after.iter().filter(|(revision, _)| *revision != bad.0).flat_map(|(_, values)| values).collect();
+            let refused =
+                after.iter().filter(|(revision, _)| *revision != bad.0).flat_map(|(_, letters)| letters).map(|one| &one.value).collect();
             lost = all.iter().find(|record| !is_done(record, &refused, &once)).cloned();
             Ok(lost.is_none().then_some(()))
         })
         .with_context(|| format!("this one is missing: {lost:?}"))?;
 
         let by_hand = job.flights.forebay.ask(&["dlq", "replay", "--dry-run"])?;
-        let left = format!("{} dead letters would be put back\n", letters(&job)?.values().map(Vec::len).sum::<usize>() - bad.1.len());
+        let left =
+            format!("{} dead letters would be put back\n", job.flights.letters()?.values().map(Vec::len).sum::<usize>() - bad.1.len());
         ensure!(by_hand.ends_with(&left), "a replay by hand would do this, where {left:?} are left: {by_hand}");
-        job.delete()
+        job.delete_and_check_put_back(&bad.1.clone())
     })
-}
-
-/// The values of the dead letters, by the revision that refused them.
-fn letters(job: &FlightsInCluster<'_>) -> Result<BTreeMap<String, Vec<Vec<u8>>>> {
-    let mut all: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
-    job.flights.broker.read(&job.flights.output("dead"), |letter| {
-        let revision = header(letter, "forebay.revision").context("a dead letter without a revision")?;
-        all.entry(revision).or_default().push(letter.payload().unwrap_or_default().to_vec());
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
-    let found = message.headers()?.iter().find(|header| header.key == name)?;
-    Some(String::from_utf8_lossy(found.value?).into_owned())
 }
 
 /// The ids of the flights that came out; `Err` when one came out twice.

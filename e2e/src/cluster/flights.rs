@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::Cluster;
 use super::plugin::Plugin;
-use crate::flights::{Flights, Ranges, SHARDS, replaced};
+use crate::flights::{Flights, Ranges, Refused, SHARDS, replaced};
 use crate::kafka::{Broker, Feeder, Record};
 use crate::s3::{BUCKET, S3};
 use crate::{PATIENCE, until};
@@ -83,9 +83,13 @@ impl<'a> FlightsInCluster<'a> {
         Ok(&records[..fed])
     }
 
-    /// Waits until so many records are processed and committed.
+    /// Waits until these records are processed and committed, and no others.
     pub fn until_processed(&self, records: &[Record]) -> Result<()> {
-        let wanted = records.len() as u64;
+        self.until_counted(records.len() as u64)
+    }
+
+    /// The same of so many records.
+    pub fn until_counted(&self, wanted: u64) -> Result<()> {
         let mut seen = 0;
         let waited = until(&format!("{wanted} records are processed"), PATIENCE * 2, || {
             seen = self.flights.processed()?;
@@ -165,12 +169,22 @@ impl<'a> FlightsInCluster<'a> {
 
     /// The same without some of the outputs.
     pub fn delete_and_check_but(self, all: &[Record], undone: &Ranges) -> Result<()> {
+        self.delete_and_bring_up()?;
+        self.flights.check_but(all, &["after"], undone)
+    }
+
+    /// The same for a job that has put back what a revision refused.
+    pub fn delete_and_check_put_back(self, letters: &[Refused]) -> Result<()> {
+        self.delete_and_bring_up()?;
+        self.flights.check_put_back(letters, &["after"])
+    }
+
+    fn delete_and_bring_up(&self) -> Result<()> {
         self.delete()?;
         let manifest = fs::read_to_string(&self.flights.manifest)?;
         let with_uid = replaced(manifest, NAMESPACE_LINE, &format!("{NAMESPACE_LINE}  uid: {}\n", self.uid))?;
         fs::write(&self.flights.manifest, with_uid)?;
-        self.flights.run_until_end("after")?;
-        self.flights.check_but(all, &["after"], undone)
+        self.flights.run_until_end("after")
     }
 
     fn status(&self) -> Result<String> {
