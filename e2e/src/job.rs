@@ -23,12 +23,14 @@ pub struct Forebay {
     /// Where the logs of processes go.
     logs: PathBuf,
     environment: Vec<(String, String)>,
+    /// What starts it, and is given `forebay` and its arguments at the end; nothing: it is started as it is.
+    starter: Vec<String>,
 }
 
 impl Forebay {
     /// For a manifest; what lies on local disk goes to `folder`.
     pub fn new(manifest: &Path, folder: &Path) -> Self {
-        let forebay = Self { manifest: manifest.to_owned(), logs: folder.to_owned(), environment: Vec::new() };
+        let forebay = Self { manifest: manifest.to_owned(), logs: folder.to_owned(), environment: Vec::new(), starter: Vec::new() };
         forebay.with("FOREBAY_DIR", folder.join("data").to_string_lossy())
     }
 
@@ -50,6 +52,13 @@ impl Forebay {
     #[must_use]
     pub fn with_manifest(mut self, manifest: &Path) -> Self {
         self.manifest = manifest.to_owned();
+        self
+    }
+
+    /// The same, started by a command that goes on as what stands behind it, as `nice -n 19` does.
+    #[must_use]
+    pub fn started_by(mut self, words: &[&str]) -> Self {
+        self.starter = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -86,7 +95,11 @@ impl Forebay {
 
     /// The command itself, for a test that watches or kills it.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(crate::variable("FOREBAY_BIN")?);
+        let forebay = crate::variable("FOREBAY_BIN")?;
+        let mut command = Command::new(self.starter.first().unwrap_or(&forebay));
+        if !self.starter.is_empty() {
+            command.args(&self.starter[1..]).arg(&forebay);
+        }
         command.args(arguments).arg("-f").arg(&self.manifest).stdin(Stdio::null()).env("RUST_LOG", "info");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)

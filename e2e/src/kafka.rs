@@ -32,6 +32,9 @@ pub struct Record {
     pub timestamp: i64,
 }
 
+/// The largest record that [`Feeder`] puts in. By default a client refuses by itself what has more than 1 MB, whatever the topic takes.
+const RECORD_BYTES_MAX: &str = "4194304";
+
 /// One broker.
 pub struct Broker {
     /// `host:port`.
@@ -55,7 +58,13 @@ impl Broker {
 
     /// Makes a topic that keeps records whatever their age: the flights are of 2013, and a broker goes by their time stamps.
     pub fn create_topic(&self, name: &str, partitions: u32) -> Result<()> {
-        let topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        self.create_topic_with(name, partitions, &[])
+    }
+
+    /// The same with these settings besides.
+    pub fn create_topic_with(&self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> Result<()> {
+        let kept = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let topic = settings.iter().fold(kept, |topic, (setting, value)| topic.set(setting, value));
         let made = self.runtime.block_on(self.admin.create_topics([&topic], &limits()))?;
         ensure!(made.iter().all(std::result::Result::is_ok), "make topic {name}: {made:?}");
         // A broker knows a topic a moment after its controller does.
@@ -251,7 +260,7 @@ impl Feeder {
         let mut config = config(&broker.address);
         config.set("enable.idempotence", "true").set("linger.ms", "5").set("queue.buffering.max.messages", "1000000");
         // As Kafka's own clients do it: the job checks that a key is in the partition that it belongs to.
-        config.set("partitioner", "murmur2_random").set("compression.type", "zstd");
+        config.set("partitioner", "murmur2_random").set("compression.type", "zstd").set("message.max.bytes", RECORD_BYTES_MAX);
         let producer = config.create_with_context(FirstError::default()).context("open a producer")?;
         Ok(Self { producer, topic: topic.to_owned() })
     }

@@ -1,6 +1,7 @@
 //! Servers of a test's own, which it may kill: instances of `e2e/stack/stack`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::TcpStream;
 use std::process::Command;
 
@@ -25,12 +26,26 @@ impl Instance {
         Ok(instance)
     }
 
+    /// The same, a broker, with these settings over those that brokers have in tests. It keeps them when it is started again.
+    pub fn up_with(kind: &'static str, test: &str, settings: &[(&str, &str)]) -> Result<Self> {
+        let mut instance = Self { kind, name: crate::unique(test), environment: BTreeMap::new() };
+        instance.start_with(settings)?;
+        Ok(instance)
+    }
+
     /// Starts it again, on its data and its port.
     pub fn start(&mut self) -> Result<()> {
-        let printed = self.stack("up")?;
-        let pairs = printed.lines().filter_map(|line| line.split_once('='));
-        self.environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Ok(())
+        self.come_up(&[])
+    }
+
+    /// The same, a broker, with these settings from now on, in place of those that it was given before.
+    pub fn start_with(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        let mut file = tempfile::NamedTempFile::new().context("make a file of settings")?;
+        for (name, value) in settings {
+            writeln!(file, "{name}={value}")?;
+        }
+        let path = file.path().to_string_lossy();
+        self.come_up(&["--properties", &path])
     }
 
     /// Ends it at once, by SIGKILL, and waits until nobody answers at its address: the kernel closes a dead process's sockets a moment later.
@@ -77,10 +92,21 @@ impl Instance {
         self.environment.get(name).map(String::as_str).with_context(|| format!("{}/{} said no {name}", self.kind, self.name))
     }
 
+    fn come_up(&mut self, options: &[&str]) -> Result<()> {
+        let printed = self.stack_with("up", options)?;
+        let pairs = printed.lines().filter_map(|line| line.split_once('='));
+        self.environment = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(())
+    }
+
     fn stack(&self, command: &str) -> Result<String> {
+        self.stack_with(command, &[])
+    }
+
+    fn stack_with(&self, command: &str, options: &[&str]) -> Result<String> {
         let stack = crate::repository().join("e2e/stack/stack");
-        let output =
-            Command::new(&stack).args([command, self.kind, &self.name]).output().with_context(|| format!("run {}", stack.display()))?;
+        let output = Command::new(&stack).args([command, self.kind, &self.name]).args(options).output();
+        let output = output.with_context(|| format!("run {}", stack.display()))?;
         ensure!(output.status.success(), "stack {command} {} {}: {}", self.kind, self.name, String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }

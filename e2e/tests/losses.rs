@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::flights::{Flights, SHARDS, every_second, records, replaced};
+use forebay_e2e::flights::{Flights, PARTITIONS, SHARDS, every_second, records, replaced};
 use forebay_e2e::job::Process;
 use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
@@ -80,6 +80,26 @@ fn partitions_that_were_added_stop_their_shards_and_are_named() -> Result<()> {
         }
         ensure!(said.field("shard") == Some((partitions % SHARDS).to_string().as_str()), "another shard stopped: {reason}");
         job.wait_until_metric_is("forebay_shard_running", f64::from(SHARDS - 1))?;
+        job.stop()?;
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: partitions are added to the input of a job that runs. All shards must stop before they miss a record, for keys have moved.
+#[test]
+fn partitions_that_are_added_while_the_job_runs_stop_it_and_are_named() -> Result<()> {
+    in_folder("widened", |folder| {
+        let (flights, _s3) = Flights::on_shared_servers(folder)?;
+        let records = records(5_000)?;
+        flights.feed(&records)?;
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
+        job.wait_until_metric("forebay_records_total", records.len() as f64)?;
+        flights.broker.add_partitions(&flights.input(), PARTITIONS + 1)?;
+        let said = job.wait_for("the shards' failure", |line| line.message() == "shard is stalled: it needs help")?;
+        let reason = said.field("reason").unwrap_or_default();
+        let changed = format!("topic {} as it was ({PARTITIONS} partitions; there are {} now)", flights.input(), PARTITIONS + 1);
+        ensure!(reason.contains(&changed) && reason.contains("start a job with another name"), "{changed:?} is not said: {reason}");
+        job.wait_until_metric_is("forebay_shard_stalled", f64::from(SHARDS))?;
         job.stop()?;
         flights.check(&records, &["one"])
     })

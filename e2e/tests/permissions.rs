@@ -3,9 +3,10 @@
 //! is missing.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::flights::{Flights, PARTITIONS, SHARDS, every_second, records};
+use forebay_e2e::flights::{Flights, PARTITIONS, SHARDS, every_second, records, replaced};
 use forebay_e2e::in_folder;
 use forebay_e2e::job::Forebay;
 use forebay_e2e::kafka::{Broker, Feeder};
@@ -17,6 +18,9 @@ use serde_json::{Value, json};
 const UNUSABLE: Option<i32> = Some(2);
 
 const JOURNAL: &str = "forebay.default.flights.0.journal";
+
+/// The variable that holds the user's name.
+const USER: &str = "FLIGHTS_KAFKA_USER";
 
 /// What must be true.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/permissions.md");
@@ -133,16 +137,25 @@ fn check_row(owner: &S3, flights: &Flights, commands: &str, calls: &[&[&str]], u
     Ok(())
 }
 
-fn properties(instance: &Instance, password: &str) -> Result<String> {
-    let ca = format!("{}/ca.pem", instance.get("FOREBAY_TEST_KAFKA_TLS")?);
-    let lines = [
-        "security.protocol=SASL_SSL".to_owned(),
-        "sasl.mechanism=SCRAM-SHA-512".to_owned(),
-        "sasl.username=alice".to_owned(),
-        format!("sasl.password={password}"),
-        format!("ssl.ca.location={ca}"),
-    ];
-    Ok(lines.join("\n"))
+/// How the job finds the broker and logs in, as its manifest says it: the user stands in the environment, the password in a file.
+fn connection(instance: &Instance, password: &Path) -> Result<String> {
+    Ok(format!(
+        "\
+spec:
+  kafka:
+    bootstrapServers: \"{}\"
+    properties:
+      security.protocol: SASL_SSL
+      sasl.mechanism: SCRAM-SHA-512
+      ssl.ca.location: {}/ca.pem
+    propertiesFrom:
+      sasl.username: {{env: {USER}}}
+      sasl.password: {{file: {}}}
+",
+        instance.get("FOREBAY_TEST_KAFKA_SASL_SSL")?,
+        instance.get("FOREBAY_TEST_KAFKA_TLS")?,
+        password.display()
+    ))
 }
 
 /// Runs a command, which must end with this exit code and say all this, and never the password.
@@ -157,8 +170,9 @@ fn check(forebay: &Forebay, arguments: &[&str], code: Option<i32>, said: &[&str]
     Ok(text)
 }
 
-/// Method: the example's own manifest on a broker of its own, as a user without any right, then with those of the page. The job runs, is killed
-/// (its successor must bar it), takes checkpoints until the journal is cut; then the dead letters are put back with the page's second block.
+/// Method: the example's own manifest on a broker of its own, which it names itself, with user and password by reference. At first a reference leads
+/// nowhere or to what is wrong; then the user is without any right, then with those of the page. The job runs, is killed (its successor must bar
+/// it), takes checkpoints until the journal is cut; then the dead letters are put back with the page's second block.
 #[test]
 fn a_job_needs_what_the_page_lists_and_no_more() -> Result<()> {
     in_folder("permissions", |folder| {
@@ -167,19 +181,25 @@ fn a_job_needs_what_the_page_lists_and_no_more() -> Result<()> {
         for topic in ["flights", "updates", "enriched", "delayed", "flights.dead"] {
             broker.create_topic(topic, PARTITIONS)?;
         }
-        let manifest = folder.join("job.yaml");
-        fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml"), &manifest)?;
+        let (manifest, password) = (folder.join("job.yaml"), folder.join("password"));
+        let example = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml"))?;
+        fs::write(&manifest, replaced(example, "spec:\n", &connection(&instance, &password)?)?)?;
         let mut forebay = Forebay::new(&manifest, folder)
-            .with("FOREBAY_KAFKA", instance.get("FOREBAY_TEST_KAFKA_SASL_SSL")?)
-            .with("FOREBAY_STORE", format!("s3://{BUCKET}/{}", forebay_e2e::unique("permissions")))
-            .with("FOREBAY_KAFKA_PROPERTIES", properties(&instance, "alice-secret")?);
+            .with(USER, "alice")
+            .with("FOREBAY_STORE", format!("s3://{BUCKET}/{}", forebay_e2e::unique("permissions")));
         for (name, value) in s3.environment() {
             forebay = forebay.with(name, value);
         }
         let run = ["run", "--until-end"];
-        let wrong = forebay.clone().with("FOREBAY_KAFKA_PROPERTIES", properties(&instance, "hunter2")?);
-        check(&wrong, &run, UNUSABLE, &["refused", "sasl.*"])?;
-        let stranger = properties(&instance, "alice-secret")?.replace("/ca.pem", "/stranger.pem");
+        check(&forebay, &run, UNUSABLE, &["spec.kafka.propertiesFrom.sasl.password", &password.to_string_lossy()])?;
+        let wrong = ["refused", "sasl.*", "spec.kafka.propertiesFrom", "--kafka-property"];
+        fs::write(&password, "hunter2\n")?;
+        check(&forebay, &run, UNUSABLE, &wrong)?;
+        fs::write(&password, "alice-secret\n")?;
+        check(&forebay.clone().with(USER, "nobody"), &run, UNUSABLE, &wrong)?;
+        check(&forebay.clone().without(USER), &run, UNUSABLE, &["spec.kafka.propertiesFrom.sasl.username", USER, "is not set"])?;
+        // The environment counts more than the manifest.
+        let stranger = format!("ssl.ca.location={}/stranger.pem", instance.get("FOREBAY_TEST_KAFKA_TLS")?);
         check(&forebay.clone().with("FOREBAY_KAFKA_PROPERTIES", stranger), &run, UNUSABLE, &["ssl.*"])?;
         check(&forebay, &run, UNUSABLE, &["the Kafka cluster cannot run this job", "flights", "grant this principal"])?;
 

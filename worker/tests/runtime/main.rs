@@ -5,6 +5,7 @@
 mod garbage;
 mod gates;
 mod overlap;
+mod panics;
 mod preparation;
 mod release;
 mod support;

@@ -18,6 +18,7 @@ use forebay_engine::state::StateError;
 use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
 use forebay_engine::worker::WorkerOptions;
 use forebay_local::{FolderStore, LocalLog, LocalLogOptions, LogFolder, NewRecord};
+use forebay_worker::runtime::ensure_journal;
 use forebay_worker::status::{ShardStatus, Status};
 use forebay_worker::{Engine, Runtime, RuntimeOptions};
 
@@ -98,6 +99,7 @@ pub fn start<L: Log>(dir: &Path, log: L, options: RuntimeOptions) -> Runtime {
 }
 
 pub fn start_with<L: Log>(store: Arc<dyn ObjectStore>, log: L, options: RuntimeOptions) -> Runtime {
+    ensure_journal(&log).unwrap();
     Runtime::start(Engine { log: Arc::new(log), store, pipeline: Arc::new(|_| Counting) }, options).unwrap()
 }
 
