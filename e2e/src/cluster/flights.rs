@@ -83,13 +83,9 @@ impl<'a> FlightsInCluster<'a> {
         Ok(&records[..fed])
     }
 
-    /// Waits until these records are processed and committed, and no others.
+    /// Waits until so many records are processed and committed.
     pub fn until_processed(&self, records: &[Record]) -> Result<()> {
-        self.until_counted(records.len() as u64)
-    }
-
-    /// The same of so many records.
-    pub fn until_counted(&self, wanted: u64) -> Result<()> {
+        let wanted = records.len() as u64;
         let mut seen = 0;
         let waited = until(&format!("{wanted} records are processed"), PATIENCE * 2, || {
             seen = self.flights.processed()?;
