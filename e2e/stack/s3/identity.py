@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """An identity provider for the server of tests: one key, one token, no service.
 
-Usage: identity.py make DIR ISSUER       make DIR/key.pem, DIR/jwks.json (the public key) and DIR/token, unless they are there
+Usage: identity.py make DIR ISSUER       make DIR/key.pem and DIR/jwks.json (the public key), unless they are there, and DIR/token
        identity.py publish DIR URL       put DIR/jwks.json to URL, where the server looks for it; exits 1 if that fails
 
 The token says of its bearer what a cluster says of a service account. It is signed by RS256 and valid for ten years, as the certificates beside it. Standard
@@ -31,12 +31,10 @@ def openssl(*arguments, **options):
 
 def make(folder, issuer):
     folder = pathlib.Path(folder)
-    token = folder / "token"
-    if token.exists():
-        return
     folder.mkdir(parents=True, exist_ok=True)
     key = folder / "key.pem"
-    openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key)
+    if not key.exists():
+        openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key)
     modulus = openssl("rsa", "-in", key, "-noout", "-modulus").decode().strip().partition("=")[2]
     # The public exponent that openssl uses unless told.
     public = {"kty": "RSA", "use": "sig", "alg": "RS256", "kid": "tests", "n": encoded(bytes.fromhex(modulus)), "e": "AQAB"}
@@ -46,8 +44,7 @@ def make(folder, issuer):
     parts = [{"alg": "RS256", "typ": "JWT", "kid": "tests"}, claims]
     signed = ".".join(encoded(json.dumps(part).encode()) for part in parts)
     signature = openssl("dgst", "-sha256", "-sign", key, input=signed.encode())
-    # Last, for it says that the others are there.
-    token.write_text(f"{signed}.{encoded(signature)}")
+    (folder / "token").write_text(f"{signed}.{encoded(signature)}")
 
 
 def publish(folder, url):
