@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use forebay_engine::ids::{OutputId, Partition, ShardId, TableId, Timestamp};
-use forebay_engine::log::{InputReader, JobTopics, StartFrom};
+use forebay_engine::log::{InputReader, StartFrom};
 use forebay_engine::pipeline::{Entity, Pipeline, Verdict, Workspace};
 use forebay_engine::record::{Destination, InputRecord};
 use forebay_engine::state::StateError;
 use forebay_engine::worker::Report;
-use forebay_local::{FolderStore, LocalLog, LocalLogOptions, LogFolder, NewRecord};
+use forebay_local::{FolderStore, LogFolder, NewRecord};
 use forebay_worker::runtime::ensure_journal;
 use forebay_worker::status::{ShardStatus, Status};
 use forebay_worker::{Engine, Runtime, RuntimeOptions};
 
 use crate::gates::Gate;
-use crate::support::{end, options, until};
+use crate::support::{end, log_of, options, until};
 
 /// The one that panics. It comes first on the thread.
 const FRAIL: ShardId = ShardId::new(0);
@@ -140,15 +140,7 @@ fn panic_by(light: impl FnOnce(&Fuses)) {
 
 /// A worker with both shards on one thread. Each restore of the frail one passes the gate.
 fn start(dir: &Path, fuses: Fuses, restores: Arc<Gate>) -> Runtime {
-    let topics = JobTopics {
-        uid: "u".into(),
-        inputs: vec!["in".into()],
-        outputs: vec!["out".into()],
-        journal: "journal".into(),
-        group: "group".into(),
-        shards: 2,
-    };
-    let log = LocalLog::open(LocalLogOptions { dir: dir.join("log"), topics, auto_create: true }).unwrap();
+    let log = log_of(dir, 2);
     let store = Arc::new(FolderStore::open(&dir.join("store")).unwrap());
     let pipeline = move |shard: ShardId| {
         if shard == SOUND {

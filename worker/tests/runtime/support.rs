@@ -51,15 +51,20 @@ impl Pipeline for Counting {
     }
 }
 
-/// The log of a job in a folder, which may be made just now.
+/// The log of a job of one shard in a folder, which may be made just now.
 pub fn log(dir: &Path) -> LocalLog {
+    log_of(dir, 1)
+}
+
+/// The same of so many shards.
+pub fn log_of(dir: &Path, shards: u32) -> LocalLog {
     let topics = JobTopics {
         uid: "u".into(),
         inputs: vec!["in".into()],
         outputs: vec!["out".into()],
         journal: "journal".into(),
         group: "group".into(),
-        shards: 1,
+        shards,
     };
     LocalLog::open(LocalLogOptions { dir: dir.join("log"), topics, auto_create: true }).unwrap()
 }

@@ -28,7 +28,7 @@ const ENDS_EVERY: Duration = Duration::from_millis(500);
 
 /// How often the topics' ids are asked for, the journal's among them, and their partitions. librdkafka goes on at the same offset in a topic that was
 /// deleted and made anew under its name, and writes to it.
-const IDS_EVERY: Duration = Duration::from_secs(2);
+const TOPICS_EVERY: Duration = Duration::from_secs(2);
 
 /// How long the feed's thread waits for an answer: long enough for a busy broker. A missed one is asked for again.
 const ASK: Duration = Duration::from_secs(2);
@@ -298,7 +298,7 @@ impl Watch {
                 self.refresh();
                 asked = Instant::now();
             }
-            if compared.elapsed() >= IDS_EVERY {
+            if compared.elapsed() >= TOPICS_EVERY {
                 self.compare_topics();
                 compared = Instant::now();
             }
@@ -367,6 +367,7 @@ mod tests {
              now: start the job anew under another name"
         );
     }
+
     #[test]
     fn partitions_that_are_added_are_seen_but_for_the_journals() {
         let topic = |name: &str, partitions| Some(Described { name: name.into(), id: "A".into(), partitions, operations: None });
