@@ -135,8 +135,8 @@ stack-status: ## which servers there are, and where
 
 ##@ Measure
 
-# How what is measured was built: `release`, or `dist` as images have it.
-export BENCH_PROFILE ?= release
+# How what is measured was built: `dist`, as images have it, or `release`.
+export BENCH_PROFILE ?= dist
 BENCH_BUILD := $(if $(filter dist,$(BENCH_PROFILE)),dist,build)
 
 .PHONY: bench
@@ -152,7 +152,7 @@ bench-smoke: bootstrap-bench $(BENCH_BUILD) ## see that the bench itself works; 
 	bench/bench.py run --size smoke $(ARGS)
 
 .PHONY: bench-operator
-bench-operator: build ## measure one operator with 200 jobs, on nodes that kwok plays; needs root and Go, as e2e-kubernetes does (ARGS="--jobs 1000")
+bench-operator: $(BENCH_BUILD) ## measure one operator with 200 jobs, on nodes that kwok plays; needs root and Go, as e2e-kubernetes does (ARGS="--jobs 1000")
 	$(KUBERNETES) install
 	$(KUBERNETES) install-kwok
 	$(KUBERNETES) with 0 -- bench/cluster.py scale $(ARGS)

@@ -17,8 +17,8 @@ RUNS = HOME / "runs"
 STACK_RUN = pathlib.Path(os.environ.get("BENCH_STACK_RUN") or HOME / "servers")
 
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or CACHE / "target")
-# How Forebay and the hand-written contestants were built: `release`, or `dist` as images have them.
-PROFILE = os.environ.get("BENCH_PROFILE", "release")
+# How Forebay and the hand-written contestants were built: `dist`, as images have them, or `release`.
+PROFILE = os.environ.get("BENCH_PROFILE", "dist")
 FOREBAY = TARGET / PROFILE / "forebay" if PROFILE != "release" else pathlib.Path(os.environ.get("FOREBAY_BIN") or TARGET / "release" / "forebay")
 LOAD = TARGET / PROFILE / "forebay-bench-load"
 STACK = ROOT / "e2e" / "stack" / "stack"

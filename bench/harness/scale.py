@@ -17,8 +17,8 @@ from . import places
 from .kubectl import kubectl, once
 from .processes import BenchError, Process, await_true, cpu_seconds, memory_bytes
 
-OPERATOR = places.TARGET / "release" / "forebay-operator"
-STUB = places.TARGET / "release" / "examples" / "stub_workers"
+OPERATOR = places.TARGET / places.PROFILE / "forebay-operator"
+STUB = places.TARGET / places.PROFILE / "examples" / "stub_workers"
 METRICS = "127.0.0.1:8080"
 # Addresses of pods, which nothing else in the cluster's network has.
 PODS = "10.200.0.0/16"

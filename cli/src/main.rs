@@ -1,7 +1,7 @@
 //! `forebay`: the one binary for users. It runs jobs, checks manifests, and looks into logs, state and snapshots.
 //!
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
-//! is stalled. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
+//! is stalled; 75 a server was away. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
 mod adopt;
 mod cleanup;
@@ -66,7 +66,7 @@ Examples:
   forebay books -f job.yaml -o json                 what became of the records
 
 Exit codes: 0 done; 1 failed while at work; 2 wrong usage, a manifest that cannot work, or something that is missing or refused; 3 a shard was lost to a later \
-start; 4 a shard is stalled; 130 ended at once by a signal, of `run` and `worker` by a second one; nothing is lost by it.";
+start; 4 a shard is stalled; 75 a server was not reached or gave no answer, and trying again may help; 130 ended at once by a signal, of `run` and `worker` by a second one; nothing is lost by it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -132,6 +132,13 @@ fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
         )
 }
 
+/// What may be otherwise when it is tried again: a server was not reached, or gave no answer.
+fn is_away(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(LogError::Unavailable { .. }))
+        || matches!(cause.downcast_ref(), Some(StoreError::Unavailable { .. }))
+        || matches!(cause.downcast_ref(), Some(RuntimeError::Log(LogError::Unavailable { .. })))
+}
+
 fn lines(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -179,6 +186,8 @@ fn main() -> ExitCode {
         3
     } else if error.is::<Stalled>() {
         4
+    } else if error.chain().any(is_away) {
+        75
     } else {
         1
     };

@@ -25,7 +25,8 @@ use crate::{Unusable, adopt, job, savepoint, timelines};
 Examples:
   forebay worker -f job.yaml --worker flights-0     answers an operator on port 7070
 
-Exit codes: 0 stopped in good order, all shards released; 1 failed while at work; 2 wrong usage, or a job that cannot work.")]
+Exit codes: 0 stopped in good order, all shards released; 1 failed while at work; 2 wrong usage, or a job that cannot work; \
+75 a server was not reached or gave no answer, trying again may help.")]
 pub struct Worker {
     #[command(flatten)]
     places: Places,

@@ -13,8 +13,8 @@ use forebay_e2e::s3::BUCKET;
 
 /// Wrong usage, or a manifest that cannot work.
 const UNUSABLE: Option<i32> = Some(2);
-/// Failed while at work: what is outside is not as it should be.
-const FAILED: Option<i32> = Some(1);
+/// A server was not reached, or gave no answer.
+const AWAY: Option<i32> = Some(75);
 
 /// Longer than any time-out of a first contact: 15 s for brokers, three attempts for S3.
 const SOON: Duration = Duration::from_secs(60);
@@ -94,10 +94,10 @@ fn servers_that_do_not_answer_or_refuse_are_named() -> Result<()> {
         let (flights, _s3) = Flights::on_shared_servers(folder)?;
         let with = |name: &str, value: &str| flights.forebay.clone().with(name, value);
         let no_broker = ["connect to 127.0.0.1:1: no broker answered", "check the address (`spec.kafka.bootstrapServers` or `--kafka`)"];
-        check(&with("FOREBAY_KAFKA", "127.0.0.1:1"), &[], FAILED, &no_broker)?;
+        check(&with("FOREBAY_KAFKA", "127.0.0.1:1"), &[], AWAY, &no_broker)?;
         let tls = ["--kafka-property", "security.protocol=SSL"];
         let said = [flights.broker.address.as_str(), "`security.protocol` (`spec.kafka.properties`", "`--kafka-property`"];
-        check(&flights.forebay, &tls, FAILED, &said)?;
+        check(&flights.forebay, &tls, AWAY, &said)?;
         let own = ["--kafka-property", "isolation.level=read_uncommitted"];
         let said = ["`isolation.level`", "remove the property from `spec.kafka.properties`", "`--kafka-property`"];
         check(&flights.forebay, &own, UNUSABLE, &said)?;
@@ -114,7 +114,7 @@ fn servers_that_do_not_answer_or_refuse_are_named() -> Result<()> {
             "see to it that the endpoint http://127.0.0.1:1 is reached from here",
             "correct spec.state.store.s3.endpoint or --s3-endpoint",
         ];
-        check(&with("FOREBAY_S3_ENDPOINT", "http://127.0.0.1:1"), &[], FAILED, &said)?;
+        check(&with("FOREBAY_S3_ENDPOINT", "http://127.0.0.1:1"), &[], AWAY, &said)?;
         check(&with("FOREBAY_STORE", "ftp://x/y"), &[], UNUSABLE, &["--store ftp://x/y", "write s3://BUCKET/PREFIX"])
     })
 }

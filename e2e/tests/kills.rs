@@ -19,10 +19,27 @@ const KILLS: usize = 30;
 /// But no more than these.
 const KILLS_MAX: usize = 120;
 
-/// What a worker may be doing when it is killed, beside processing: of an epoch, a claim, a restore and a checkpoint. The log has a line `… begins` for each
-/// but the last, which lasts from the end of an upload to the commit that says that the checkpoint counts.
-const PHASES: [&str; 12] =
-    ["seal", "commit", "apply", "claim", "scan", "bar", CLAIM_COMMIT, "download", "replay", "checkpoint", "upload", LISTING];
+/// What a worker may be doing when it is killed: of an epoch, a claim, a restore, a checkpoint and what follows from that. The log has a line `… begins` for
+/// each but the listing, which lasts from the end of an upload to the commit that says that the checkpoint counts. An epoch is one that takes in records: it
+/// lasts from the first of them until it is sealed.
+const PHASES: [&str; 15] = [
+    EPOCH,
+    "seal",
+    "commit",
+    "apply",
+    "claim",
+    "scan",
+    "bar",
+    CLAIM_COMMIT,
+    "download",
+    "replay",
+    "checkpoint",
+    "upload",
+    LISTING,
+    "cut",
+    "deletion",
+];
+const EPOCH: &str = "epoch";
 /// Its line is that of a commit, without records.
 const CLAIM_COMMIT: &str = "commit of a claim";
 const LISTING: &str = "listing";
@@ -146,7 +163,7 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
         let process = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug").run(name, &state_dir, &["--shards", shards])?;
         let turn = match phase {
             // These come all the time,
-            "seal" | "commit" | "apply" => 1 + random.below(12),
+            EPOCH | "seal" | "commit" | "apply" => 1 + random.below(12),
             // these for each of the two shards,
             "claim" | "scan" | "replay" | "checkpoint" | "upload" => 1 + random.below(2),
             // and these may come for both at once.
@@ -159,7 +176,7 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
             (_, behind) = process.wait_for_after(behind, phase, comes).with_context(|| format!("before kill {number}"))?;
         }
         // Most phases take tens of milliseconds: this spreads the kills over them. The others are over by then.
-        if !matches!(phase, "seal" | "apply" | "scan" | "bar") {
+        if !matches!(phase, "seal" | "apply" | "scan" | "bar" | "cut" | "deletion") {
             thread::sleep(Duration::from_micros(random.below(20_000)));
         }
         let hit = phases(&process.kill()?);
@@ -189,9 +206,11 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
         let is_step_of = |entry: &(&str, String)| STEPS.contains(&entry.0) && entry.1 == of;
         match line.message() {
             // Whatever was claimed or restored is given up with it, and begins again.
-            "incarnation is over; all shards are claimed again" => open.retain(|(phase, _)| matches!(*phase, "checkpoint" | "upload")),
+            "incarnation is over; all shards are claimed again" => {
+                open.retain(|(phase, _)| matches!(*phase, "checkpoint" | "upload" | "cut" | "deletion"));
+            }
             "shard failed" | "shard is stalled: it needs help" | "shard is given up to a worker with a better right" => {
-                open.retain(|(phase, shard)| phase.starts_with("commit") || shard != of)
+                open.retain(|(phase, shard)| phase.starts_with("commit") || matches!(*phase, "cut" | "deletion") || shard != of);
             }
             "restore begins" | "restore ends" => open.retain(|entry| !is_step_of(entry)),
             "commit ends" => open.retain(|(phase, _)| !phase.starts_with("commit") && *phase != LISTING),
@@ -201,6 +220,7 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
                 }
                 let Some(begun) = PHASES.into_iter().find(|phase| begins(phase, line)) else { continue };
                 match begun {
+                    "seal" => open.retain(|(phase, shard)| *phase != EPOCH || shard != of),
                     // Of whichever shard: rather one too few.
                     "bar" | CLAIM_COMMIT => open.retain(|(phase, _)| !matches!(*phase, "claim" | "scan")),
                     LISTING => open.retain(|(phase, shard)| *phase != "upload" || shard != of),

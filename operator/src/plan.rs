@@ -28,7 +28,7 @@ use rollout::{Rollout, Standing};
 use schedule::Calendar;
 
 pub use refused::{Refusal, Refused};
-pub use trouble::Trouble;
+pub use trouble::{SERVER_AWAY, Trouble};
 pub use worker::{Answer, PodState, Secrets, Worker};
 
 /// A worker that is silent for so long loses its shards to others, long before Kubernetes takes its node for lost.

@@ -158,15 +158,19 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
     fn discard(&self, shard: ShardId, before: Option<JournalOffset>, objects: Vec<String>) {
         let (log, deleter) = (self.log.clone(), self.deleter.clone());
         let task = move || {
-            if let Some(before) = before
-                && let Err(error) = log.ask(&format!("cut the journal of shard {shard}"), move |log| log.cut_journal(shard, before))
-            {
-                tracing::warn!(%shard, %error, "the journal was not cut; the next checkpoint tries again");
+            if let Some(before) = before {
+                tracing::debug!(%shard, "cut begins");
+                if let Err(error) = log.ask(&format!("cut the journal of shard {shard}"), move |log| log.cut_journal(shard, before)) {
+                    tracing::warn!(%shard, %error, "the journal was not cut; the next checkpoint tries again");
+                }
+                tracing::debug!(%shard, "cut ends");
             }
-            if !objects.is_empty()
-                && let Err(error) = deleter(&objects)
-            {
-                tracing::warn!(%shard, %error, "objects were not deleted; they are found again");
+            if !objects.is_empty() {
+                tracing::debug!(%shard, objects = objects.len(), "deletion begins");
+                if let Err(error) = deleter(&objects) {
+                    tracing::warn!(%shard, %error, "objects were not deleted; they are found again");
+                }
+                tracing::debug!(%shard, "deletion ends");
             }
         };
         let _ = self.helpers.send(Box::new(task));

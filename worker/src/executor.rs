@@ -276,6 +276,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Executor<L, P, S> {
         // To look for records in vain is no work.
         let busy = if records > 0 { end - begin } else { Duration::ZERO };
         if records > 0 && !slot.dirty {
+            tracing::debug!(%shard, "epoch begins");
             slot.dirty = true;
             let _ = self.shared.events.send(Event::Dirty(shard));
         }

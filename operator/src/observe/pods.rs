@@ -10,13 +10,16 @@ use kube::ResourceExt;
 use super::label;
 use crate::plan::letters::Postman;
 use crate::plan::rewind::Rewinder;
-use crate::plan::{Answer, PodState, REPLACE_TIMEOUT, Secrets, Task, Trouble, Worker};
+use crate::plan::{Answer, PodState, REPLACE_TIMEOUT, SERVER_AWAY, Secrets, Task, Trouble, Worker};
 use crate::resources::pod::WORKER;
 use crate::resources::task::{LETTERS_OF_LABEL, REWIND_LABEL};
 use crate::resources::{SLOT_LABEL, TEMPLATE_LABEL};
 
 /// The exit code of `forebay` for what cannot work, however often it is tried.
 const CANNOT_WORK: i32 = 2;
+
+/// The one for a broker or an object store that was not reached, or gave no answer.
+const AWAY: i32 = 75;
 
 /// Clocks differ a little, and kubelets take a moment.
 const STUCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,7 +150,11 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     }
     // Why the process ended says more than that Kubernetes waits before it starts it again.
     if let Some(ended) = ended {
-        let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
+        let reason = match (ended.exit_code, &ended.reason) {
+            (AWAY, _) => SERVER_AWAY.to_owned(),
+            (_, Some(reason)) => reason.clone(),
+            (_, None) => "Error".to_owned(),
+        };
         return Some(Trouble { reason, message: named(container, words_of(ended)) });
     }
     let waiting = waiting.filter(|waiting| !matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing")))?;
@@ -202,6 +209,8 @@ mod tests {
         let waits = || json(r#"{"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}"#);
         let last = || json(r#"{"terminated": {"exitCode": 2, "reason": "Error", "message": "forebay: topic flights is missing\n"}}"#);
         check(container(false, waits(), last()), Some(("Error", "forebay: topic flights is missing")));
+        let away = json(r#"{"terminated": {"exitCode": 75, "reason": "Error", "message": "forebay: no answer\n"}}"#);
+        check(container(false, waits(), away), Some((SERVER_AWAY, "forebay: no answer")));
         let log = json(
             r#"{"terminated": {"exitCode": 2, "message": "{\"level\":\"INFO\"}\nforebay: the manifest cannot work:\nspec.inputs: gone\n"}}"#,
         );

@@ -155,9 +155,10 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     let workers = || news.iter().copied();
     let shards: Vec<&Shard> = workers().filter_map(Worker::heard).flat_map(|said| &said.owned).collect();
     let crashed = workers().find_map(|worker| Some((worker, worker.trouble.as_ref().filter(|_| worker.restarts >= RESTARTS_MAX)?)));
-    // When those of the revision before fail too, it may be something else that is amiss: the object store is away, say. That has time until the deadline.
+    // When it says that a server is away, or those of the revision before fail too, it may not be to blame. That has time until the deadline: what it
+    // changes may be where that server is.
     let others_fail = fleet.workers.iter().any(|worker| worker.is_live() && worker.template != to && (worker.fails() || worker.crashes()));
-    if let Some((worker, trouble)) = crashed.filter(|_| !others_fail) {
+    if let Some((worker, trouble)) = crashed.filter(|(_, trouble)| !others_fail && !trouble.may_pass()) {
         return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.words()));
     }
     if let Some(stalled) = shards.iter().find(|shard| shard.stalled) {

@@ -1,9 +1,12 @@
 //! Why a pod does not come up, and the way out, which Kubernetes does not say. What a worker says of itself ends with it already. Pure.
 
+/// The reason of a [`Trouble`] that the worker blames on a server that was away.
+pub const SERVER_AWAY: &str = "ServerAway";
+
 /// Why a pod does not come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`...
+    /// One word: `ImagePullBackOff`, `Unschedulable`, `Error`, [`SERVER_AWAY`]...
     pub reason: String,
     /// The whole story, as Kubernetes or the worker tells it.
     pub message: String,
@@ -21,6 +24,11 @@ const OF_IMAGES: [&str; 7] = [
 ];
 
 impl Trouble {
+    /// Whether the pod is not to blame, as far as its worker knows: it will come up once a server is back.
+    pub fn may_pass(&self) -> bool {
+        self.reason == SERVER_AWAY
+    }
+
     /// The whole story, for people.
     pub fn words(&self) -> String {
         match way_out(&self.reason, &self.message) {

@@ -109,6 +109,10 @@ fn a_change_is_judged_by_what_its_workers_do() {
     };
     check_judgement(crashing(1), 5, waiting("pod pod-2: no such table"));
     check_judgement(crashing(2), 5, bad("pod pod-2 was started 3 times: no such table"));
+    // It blames a server, which may come back; but not for ever, since the change may have it look for one where none is.
+    let without_store = Worker { trouble: Some(Trouble { reason: SERVER_AWAY.into(), message: "no store".into() }), ..crashing(9) };
+    check_judgement(without_store.clone(), 600, waiting("pod pod-2: no store"));
+    check_judgement(without_store, 601, bad("it is not in force after 600 s: pod pod-2: no store"));
     // The others fail as well: it may be something else that is amiss.
     let beside_failing = |seconds| {
         let mut trial = trial(Worker { age: Duration::from_secs(seconds), ..crashing(2) });
