@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use forebay_engine::claim::Claimed;
 use forebay_engine::failure::Failure;
-use forebay_engine::ids::{Epoch, InputId, JournalOffset, Partition, ShardId, Timestamp};
+use forebay_engine::ids::{Epoch, InputId, JournalOffset, ShardId, Timestamp};
 use forebay_engine::journal::{Books, Stamp};
 use forebay_engine::log::{InputPosition, Log, LogError, TopicInfo, View};
 use forebay_engine::pipeline::Pipeline;
-use forebay_engine::restore::{ImportError, RestoreError, restore};
+use forebay_engine::restore::{ImportError, RestoreError, go_on, restore};
 use forebay_engine::shard::{Shard, shard_of};
 use forebay_engine::worker::Attempt;
 use forebay_state::{RocksState, SharedMemory};
@@ -117,7 +117,7 @@ pub(crate) fn restorer<L: Log, P: Pipeline + 'static>(
         };
         let head = match restored.head {
             // What this owner takes before its first epoch bears its own name.
-            Some(head) => go_on(Stamp { owner: claimed.owner().clone(), ..head }, options, &inputs, topic_ids),
+            Some(head) => go_on(Stamp { owner: claimed.owner().clone(), ..head }, &options.revision, options.shards, &inputs, topic_ids),
             None => genesis(log, &claimed, options, topic_ids),
         };
         let head = match head {
@@ -130,36 +130,6 @@ pub(crate) fn restorer<L: Log, P: Pipeline + 'static>(
             Err(error) => Restoration::Failed(error.into()),
         }
     })
-}
-
-/// A revision takes effect with the next epoch. An input that was made anew under its name has other records at the same offsets (the restore has
-/// looked at the journal's id); partitions that were added hold keys whose state lies elsewhere.
-fn go_on(mut head: Stamp, options: &RuntimeOptions, inputs: &[TopicInfo], topic_ids: Vec<String>) -> Result<Stamp, Failure> {
-    let shard = head.owner.shard;
-    for (topic, was) in inputs.iter().zip(&head.topic_ids) {
-        if *was != topic.id && !was.is_empty() && !topic.id.is_empty() {
-            return Err(Failure::Lasting(format!(
-                "shard {shard}: input topic {} was deleted and made anew (id {was}, now {}); its offsets mean other records. Bring the topic back, \
-                 or start the job anew under another name",
-                topic.name, topic.id
-            )));
-        }
-    }
-    for (input, topic) in (0..).map(InputId::new).zip(inputs) {
-        let is_known =
-            |partition: &Partition| head.positions.iter().any(|position| (position.input, position.partition) == (input, *partition));
-        let mut own = (0..topic.partitions).map(Partition::new).filter(|partition| shard_of(*partition, options.shards) == shard);
-        if let Some(added) = own.find(|partition| !is_known(partition)) {
-            return Err(Failure::Lasting(format!(
-                "shard {shard}: topic {} has {} partitions, and partition {added} was not there when the state began. Its keys' state lies in other \
-                 partitions: start a job with another name from the beginning of the topic",
-                topic.name, topic.partitions
-            )));
-        }
-    }
-    head.revision = options.revision.clone();
-    head.topic_ids = topic_ids;
-    Ok(head)
 }
 
 /// The state before the first epoch.

@@ -1,6 +1,7 @@
 //! Restore: one path for start, restart, move, upgrade, rollback and resume. The committed journal to its end is the truth; the local
 //! database is used if its stamp equals a record of it, else the newest retained snapshot that is whole.
 
+mod inputs;
 mod local;
 
 use crate::changes::Changes;
@@ -10,6 +11,7 @@ use crate::log::{JournalEntry, JournalRange, LogError, View};
 use crate::manifest::{Manifest, RetainedCheckpoint};
 use crate::state::{StateError, StateStore};
 use crate::store::StoreError;
+pub use inputs::go_on;
 
 /// What a restore reads and opens. Two implementations: the worker's and the simulator's.
 pub trait RestorePorts {

@@ -9,10 +9,10 @@ use forebay_engine::claim::{Claimed, ManifestMark, Scan};
 use forebay_engine::failure::Failure;
 use forebay_engine::ids::{Epoch, Incarnation, InputId, JournalOffset, Offset, Partition, Revision, ShardId, Timeline, Timestamp};
 use forebay_engine::journal::{self, Books, Stamp};
-use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
+use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, TopicInfo, View};
 use forebay_engine::manifest::{Manifest, ManifestFile, RetainedCheckpoint, manifest_key, manifest_prefix, parse_manifest_key};
-use forebay_engine::restore::{ImportError, RestoreError, RestoreNote, RestorePorts, restore};
-use forebay_engine::shard::Shard;
+use forebay_engine::restore::{ImportError, RestoreError, RestoreNote, RestorePorts, go_on, restore};
+use forebay_engine::shard::{Shard, shard_of};
 use forebay_engine::snapshot::{ChecksumFile, KnownFiles, Upload, find_garbage};
 use forebay_engine::state::{Checkpointer, StateError, StateStore};
 use forebay_engine::store::{Body, Downloaded, ObjectInfo, ObjectStore, Put, StoreError};
@@ -82,15 +82,21 @@ impl Job<'_> {
         }))
     }
 
-    /// See [`forebay_engine::worker::Action::Restore`].
-    pub fn restore(&self, claimed: &Claimed, partitions: &[Partition], cache_bytes_max: usize) -> Outcome {
-        let mut ports = Ports { job: self, topic_ids: TOPIC_IDS.map(String::from) };
+    /// See [`forebay_engine::worker::Action::Restore`]. `input` is the one input as the log has it when the restore begins.
+    pub fn restore(&self, claimed: &Claimed, input: &TopicInfo, shards: u32, cache_bytes_max: usize) -> Outcome {
+        let ids = [input.id.clone(), JOURNAL_ID.to_owned()];
+        let mut ports = Ports { job: self, topic_ids: ids.clone() };
         let restored = match restore(&mut ports, self.shard) {
             Ok(restored) => restored,
             Err(RestoreError::Outrun) => return Outcome::Say(Box::new(Event::RestoreOutrun(self.shard, self.attempt))),
             Err(error) => return self.claim_event(Err(error)),
         };
-        let head = restored.head.unwrap_or_else(|| genesis(claimed, partitions));
+        let head = restored.head.map(|head| go_on(head, &Revision::new(REVISION), shards, std::slice::from_ref(input), ids.to_vec()));
+        let head = match head {
+            Some(Ok(head)) => head,
+            Some(Err(failure)) => return self.claim_event(Err(failure)),
+            None => genesis(claimed, input, shards, ids.to_vec()),
+        };
         let scan = if is(Mutant::NoVerify) {
             Ok((Scan::default(), JournalRange { start: JournalOffset::new(0), end: JournalOffset::new(0) }))
         } else {
@@ -197,18 +203,22 @@ impl Job<'_> {
     }
 }
 
-/// Of the one input and the journal.
-const TOPIC_IDS: [&str; 2] = ["input-1", "journal-1"];
+/// What the pipeline is.
+const REVISION: &str = "r1";
+
+/// Nobody makes the journal anew.
+const JOURNAL_ID: &str = "journal-1";
 
 /// A job that has never committed anything starts at the beginning of its inputs.
-fn genesis(claimed: &Claimed, partitions: &[Partition]) -> Stamp {
+fn genesis(claimed: &Claimed, input: &TopicInfo, shards: u32, topic_ids: Vec<String>) -> Stamp {
+    let own = (0..input.partitions).map(Partition::new).filter(|partition| shard_of(*partition, shards) == claimed.owner().shard);
     Stamp {
         owner: claimed.owner().clone(),
         epoch: Epoch::default(),
-        revision: Revision::new("r1"),
+        revision: Revision::new(REVISION),
         clock: Timestamp::default(),
-        positions: partitions.iter().map(|p| InputPosition { input: InputId::new(0), partition: *p, next: Offset::new(0) }).collect(),
-        topic_ids: TOPIC_IDS.map(String::from).into(),
+        positions: own.map(|partition| InputPosition { input: InputId::new(0), partition, next: Offset::new(0) }).collect(),
+        topic_ids,
         books: Books::default(),
         retained: Vec::new(),
         garbage: Vec::new(),

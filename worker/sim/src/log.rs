@@ -9,8 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use forebay_engine::ids::{Incarnation, JournalOffset, Offset, OutputId, Partition, ShardId, Timestamp};
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
 
+mod input;
 mod partition;
 
+pub use input::InputTopic;
 pub use partition::{PartitionLog, Slot};
 
 /// A transaction of the log.
@@ -87,6 +89,7 @@ pub enum Refused {
 /// The broker.
 #[derive(Debug)]
 pub struct SimLog {
+    input_id: String,
     /// The input's partitions; `None` is a marker or an aborted record of whoever produces there.
     pub inputs: Vec<Vec<Option<InputBody>>>,
     /// The oldest offset that is left of each; what lies before is there for the oracle only.
@@ -110,6 +113,7 @@ impl SimLog {
     pub fn new(partitions: u32, outputs: u16, shards: u32) -> Self {
         let all = (0..outputs).flat_map(|o| (0..partitions).map(move |p| (OutputId::new(o), Partition::new(p))));
         Self {
+            input_id: input::FIRST_ID.to_owned(),
             inputs: vec![Vec::new(); partitions as usize],
             input_starts: vec![0; partitions as usize],
             outputs: all.map(|key| (key, PartitionLog::default())).collect(),
@@ -303,25 +307,6 @@ impl SimLog {
     /// Whose transaction a committed reader of a journal waits for.
     pub fn in_the_way(&self, shard: ShardId) -> Option<&Incarnation> {
         self.journals[shard.get() as usize].first_open().map(|txn| &self.txns[txn.0].owner)
-    }
-
-    /// Whether an input has anything to say to a reader that stands at `at`: a record, or that it is in the wrong place.
-    pub fn has_input(&self, partition: Partition, at: usize) -> bool {
-        at != self.inputs[partition.get() as usize].len() || self.look_at_input(partition, at).is_err()
-    }
-
-    /// What a reader of an input is told that stands at `at`.
-    pub fn look_at_input(&self, partition: Partition, at: usize) -> Result<(), LogError> {
-        let number = partition.get();
-        let (start, end) = (self.input_starts[number as usize], self.inputs[number as usize].len() as u64);
-        let (action, topic, wanted) = ("read the input".to_owned(), "input".to_owned(), at as u64);
-        if wanted < start {
-            return Err(LogError::Cut { action, topic, partition: number, wanted, start, way_out: "rewind the job".into() });
-        }
-        if wanted > end {
-            return Err(LogError::Beyond { action, topic, partition: number, wanted, end });
-        }
-        Ok(())
     }
 
     /// Start and high watermark of a journal.

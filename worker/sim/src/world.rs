@@ -238,11 +238,6 @@ impl World {
         self.check_memory();
     }
 
-    /// The shards' partitions.
-    fn partitions_of(&self, shard: ShardId) -> Vec<Partition> {
-        (0..self.setup.partitions).filter(|p| p % self.setup.shards == shard.get()).map(Partition::new).collect()
-    }
-
     /// All shards.
     fn shards(&self) -> BTreeSet<ShardId> {
         (0..self.setup.shards).map(ShardId::new).collect()

@@ -1,12 +1,14 @@
 //! A restore whose local database holds a value that is not what was written: it is passed over, and the journal gives the state. A restore whose
-//! journal is another one than it was: refused.
+//! journal is another one than it was, or whose inputs are: refused.
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::changes::Change;
-use crate::ids::{AssignmentVersion, Incarnation, Revision, Timeline, Timestamp, WorkerName};
+use crate::failure::Failure;
+use crate::ids::{AssignmentVersion, Incarnation, InputId, Offset, Partition, Revision, Timeline, Timestamp, WorkerName};
 use crate::journal::{Books, Owner, encode_epoch};
+use crate::log::{InputPosition, TopicInfo};
 use crate::patch::PatchWriter;
 use crate::state::{Checkpointer, StateBatch};
 
@@ -301,4 +303,51 @@ fn a_journal_that_does_not_fit_together_needs_help() {
     let mut ports = Ports { journal: vec![entry], ..Ports::default() };
     let error = restore(&mut ports, ShardId::new(0)).unwrap_err();
     assert!(matches!(&error, RestoreError::Gone { reason, .. } if reason.contains("does not fit together")), "{error}");
+}
+
+/// Method: the ids that the state has of two inputs, against those that they have now. Brokers older than 2.8 know none.
+#[test]
+fn an_input_that_was_made_anew_is_refused_where_both_ids_are_known() {
+    let check = |was: &[&str], is: [&str; 2], refused: Option<&str>| {
+        let head = Stamp { topic_ids: was.iter().map(ToString::to_string).collect(), ..stamp(1) };
+        let inputs = [("first", is[0]), ("second", is[1])];
+        let inputs = inputs.map(|(name, id)| TopicInfo { name: name.to_owned(), id: id.to_owned(), partitions: 0 });
+        let (revision, topic_ids) = (Revision::new("next"), vec!["now".to_owned()]);
+        match (go_on(head, &revision, 1, &inputs, topic_ids.clone()), refused) {
+            (Ok(head), None) => assert_eq!((head.revision, head.topic_ids), (revision, topic_ids), "{was:?} now {is:?}"),
+            (Err(Failure::Lasting(reason)), Some(topic)) => {
+                assert!(reason.contains(&format!("input topic {topic} was deleted and made anew")), "{reason}");
+            }
+            (outcome, _) => panic!("{was:?} now {is:?}: {outcome:?}"),
+        }
+    };
+    check(&["a", "b", "journal"], ["a", "b"], None);
+    check(&["a", "b", "journal"], ["c", "b"], Some("first"));
+    check(&["a", "b", "journal"], ["a", "c"], Some("second"));
+    check(&["a", "", "journal"], ["a", "c"], None);
+    check(&["a", "b", "journal"], ["a", ""], None);
+}
+
+/// Method: shard 0 of two, whose state knows two partitions of each of two inputs, and the numbers of partitions that these have now.
+#[test]
+fn a_partition_that_was_added_to_an_input_is_refused_by_the_shard_that_it_falls_to() {
+    let check = |partitions: [u32; 2], refused: Option<&str>| {
+        let known = [(0, 0), (0, 2), (1, 0), (1, 2)].map(|(input, partition)| InputPosition {
+            input: InputId::new(input),
+            partition: Partition::new(partition),
+            next: Offset::default(),
+        });
+        let head = Stamp { positions: known.into(), ..stamp(1) };
+        let inputs = [("first", partitions[0]), ("second", partitions[1])];
+        let inputs = inputs.map(|(name, partitions)| TopicInfo { name: name.to_owned(), id: String::new(), partitions });
+        match (go_on(head, &Revision::new("r"), 2, &inputs, Vec::new()), refused) {
+            (Ok(_), None) => {}
+            (Err(Failure::Lasting(reason)), Some(words)) => assert!(reason.contains(words), "{reason}"),
+            (outcome, _) => panic!("{partitions:?}: {outcome:?}"),
+        }
+    };
+    check([3, 3], None);
+    check([4, 4], None);
+    check([5, 4], Some("topic first has 5 partitions, and partition 4 was not there"));
+    check([3, 6], Some("topic second has 6 partitions, and partition 4 was not there"));
 }

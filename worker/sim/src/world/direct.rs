@@ -8,7 +8,7 @@ use forebay_engine::ids::{AssignmentVersion, JournalOffset, Partition, ShardId, 
 
 use super::{Letter, Setup, World};
 use crate::coverage::Fault;
-use crate::log::InputBody;
+use crate::log::{InputBody, InputTopic};
 use crate::oracle::Violation;
 use crate::store::Content;
 
@@ -138,6 +138,22 @@ impl World {
     /// They are there again.
     pub fn bring_input_back(&mut self, partition: Partition, records: Vec<Option<InputBody>>) {
         self.log.inputs[partition.get() as usize].extend(records);
+    }
+
+    /// The input is deleted and made anew under its name: with another id, as many partitions and no records. Returns the one that it was.
+    pub fn make_input_anew(&mut self) -> InputTopic {
+        let was = self.log.describe_input();
+        self.log.replace_input(InputTopic::new(format!("{}-anew", was.id), was.partitions))
+    }
+
+    /// It is there again, in place of the other.
+    pub fn bring_old_input_back(&mut self, old: InputTopic) {
+        self.log.replace_input(old);
+    }
+
+    /// Somebody adds a partition to the input. Returns it.
+    pub fn add_partition(&mut self) -> Partition {
+        self.log.add_partition()
     }
 
     /// A savepoint of a shard is taken on a worker's machine.

@@ -194,8 +194,8 @@ impl World {
             // It is of no shard; a task needs one to have a name.
             Action::Bar(incarnation) => self.help(seat, ShardId::new(0), "bar", move |job| job.bar(incarnation)),
             Action::Restore(shard, attempt, claimed) => {
-                let (partitions, cache) = (self.partitions_of(shard), self.setup.cache_bytes_max);
-                self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &partitions, cache));
+                let (input, shards, cache) = (self.log.describe_input(), self.setup.shards, self.setup.cache_bytes_max);
+                self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &input, shards, cache));
             }
             Action::Start(shard, attempt) => {
                 let incarnation = process.committer.incarnation().cloned();

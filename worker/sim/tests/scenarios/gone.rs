@@ -3,6 +3,7 @@
 use crate::*;
 
 const FIRST: Partition = Partition::new(0);
+const SECOND: ShardId = ShardId::new(1);
 
 /// Two shards of one partition each, both worker 0's, worked off. Then worker 0 dies, and there is more input.
 fn left_with_input() -> (World, usize) {
@@ -80,6 +81,53 @@ fn an_input_that_ends_before_the_committed_offset_stalls_its_shard_and_no_other(
     world.bring_input_back(FIRST, lost);
     world.until("all is worked off", World::is_worked_off);
     world.end();
+}
+
+/// "A topic made anew under its name stalls the job": it has other records where the old one's would be read on.
+///
+/// Method: worker 0 comes back to its own disk, or worker 1 takes over from the store.
+#[test]
+fn an_input_that_was_made_anew_stalls_all_shards_and_they_go_on_once_the_old_one_is_back() {
+    for seat in [0, 1] {
+        let (mut world, _) = left_with_input();
+        let heads = |world: &World| [SHARD, SECOND].map(|shard| world.oracle.head(shard).cloned());
+        let before = heads(&world);
+        let old = world.make_input_anew();
+        world.produce(100);
+        let has_more = |partition: u32| !world.is_partition_worked_off(Partition::new(partition));
+        assert!(has_more(0) && has_more(1), "the new topic has records behind the committed offsets");
+        if seat == 0 {
+            world.start(0);
+        }
+        let version = world.next_version();
+        world.assign(seat, version);
+        let both_stand = |world: &World| world.phases(seat).iter().filter(|phase| **phase == "stalled").count() == 2;
+        for again in 1..=2 {
+            world.until("both shards stall", |world| world.coverage.met("a shard stalls") >= 2 * again && both_stand(world));
+        }
+        for said in [SHARD, SECOND].map(|shard| world.said(shard)) {
+            assert!(said.contains("input topic input was deleted and made anew (id input-1, now input-1-anew)"), "{said}");
+        }
+        assert_eq!(heads(&world), before, "nothing of the new topic is committed");
+        let held: usize = world.seats.iter().flat_map(|seat| &seat.process).map(|process| process.shards().count()).sum();
+        assert_eq!((held, world.coverage.met("a shard fails")), (0, 0), "nobody processes it, and it is not said to heal by itself");
+        world.bring_old_input_back(old);
+        world.until("all is worked off", World::is_worked_off);
+        world.end();
+    }
+}
+
+/// "Partitions added to an input are seen before they are skipped": after a restart, by the shard that one falls to. It stays so, for partitions do not
+/// go away.
+#[test]
+fn a_partition_that_was_added_to_an_input_stalls_its_shard_and_no_other() {
+    let (mut world, _) = left_with_input();
+    let added = world.add_partition();
+    world.produce(20);
+    assert!(!world.is_partition_worked_off(added), "it has records");
+    let not_there = format!("partition {added} was not there when the state began");
+    stalls_alone(&mut world, &["topic input has 3 partitions", &not_there]);
+    assert!(!world.log.group.contains_key(&added), "nobody has read it");
 }
 
 /// Retention that deletes what is committed is nobody's business.
