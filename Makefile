@@ -157,6 +157,8 @@ bench-operator: $(BENCH_BUILD) ## measure one operator with 200 jobs, on nodes t
 	$(KUBERNETES) install-kwok
 	$(KUBERNETES) with 0 -- bench/cluster.py scale $(ARGS)
 
+# The cluster's image has what `make build` made.
+bench-moves: export BENCH_PROFILE := release
 # The broker as bench/harness/servers.py has it, not as short tests do.
 bench-moves: export FOREBAY_KAFKA_JVM ?= -Xms1g -Xmx1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35
 .PHONY: bench-moves

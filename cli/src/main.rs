@@ -1,9 +1,10 @@
 //! `forebay`: the one binary for users. It runs jobs, checks manifests, and looks into logs, state and snapshots.
 //!
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
-//! is stalled; 75 a server was away. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
+//! is stalled; 75 a server was away, or a disk is full. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
 mod adopt;
+mod cause;
 mod cleanup;
 mod databases;
 mod dlq;
@@ -31,11 +32,8 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Parser, Subcommand};
 use forebay_crds::Finding;
-use forebay_engine::log::LogError;
-use forebay_engine::store::StoreError;
-use forebay_local::LocalLogError;
-use forebay_worker::RuntimeError;
 
+use crate::cause::{Cause, cause_of};
 use crate::output::{Output, ReaderGone};
 use crate::progress::AboveBar;
 
@@ -66,7 +64,7 @@ Examples:
   forebay books -f job.yaml -o json                 what became of the records
 
 Exit codes: 0 done; 1 failed while at work; 2 wrong usage, a manifest that cannot work, or something that is missing or refused; 3 a shard was lost to a later \
-start; 4 a shard is stalled; 75 a server was not reached or gave no answer, and trying again may help; 130 ended at once by a signal, of `run` and `worker` by a second one; nothing is lost by it.";
+start; 4 a shard is stalled; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; 130 ended at once by a signal, of `run` and `worker` by a second one; nothing is lost by it.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -121,24 +119,6 @@ struct Lost(String);
 #[error("{0}")]
 struct Stalled(String);
 
-/// What will not be otherwise when it is tried again: something is missing, or refused.
-fn is_refusal(cause: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(cause.downcast_ref(), Some(LogError::Missing { .. } | LogError::Denied { .. }))
-        || matches!(cause.downcast_ref(), Some(LocalLogError::Topics(LogError::Missing { .. })))
-        || matches!(cause.downcast_ref(), Some(StoreError::Denied { .. }))
-        || matches!(
-            cause.downcast_ref(),
-            Some(RuntimeError::Memory { .. } | RuntimeError::Log(LogError::Missing { .. } | LogError::Denied { .. }))
-        )
-}
-
-/// What may be otherwise when it is tried again: a server was not reached, or gave no answer.
-fn is_away(cause: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(cause.downcast_ref(), Some(LogError::Unavailable { .. }))
-        || matches!(cause.downcast_ref(), Some(StoreError::Unavailable { .. }))
-        || matches!(cause.downcast_ref(), Some(RuntimeError::Log(LogError::Unavailable { .. })))
-}
-
 fn lines(findings: &[Finding]) -> String {
     findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -180,13 +160,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!("forebay: {error:#}");
-    let code = if error.is::<Unusable>() || error.is::<BadManifest>() || error.chain().any(is_refusal) {
+    let cause = cause_of(&error);
+    let code = if error.is::<Unusable>() || error.is::<BadManifest>() || cause == Some(Cause::Refused) {
         2
     } else if error.is::<Lost>() {
         3
     } else if error.is::<Stalled>() {
         4
-    } else if error.chain().any(is_away) {
+    } else if cause == Some(Cause::Away) {
         75
     } else {
         1

@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use forebay_crds::job::StoreSpec;
 use forebay_crds::validate::{Property, ValidatedJob};
-use forebay_engine::store::ObjectStore;
+use forebay_engine::store::{ObjectStore, StoreError};
 use forebay_local::FolderStore;
 use forebay_s3::{Encryption, S3Options, S3Store};
 
@@ -134,8 +134,11 @@ impl Places {
         match self.s3(job, below)? {
             Some(options) => {
                 let store = S3Store::open(options)?;
-                store.preflight().map_err(|error| Unusable(error.to_string()))?;
-                Ok(Arc::new(store))
+                match store.preflight() {
+                    Ok(()) => Ok(Arc::new(store)),
+                    Err(error @ StoreError::Unavailable { .. }) => Err(error.into()),
+                    Err(error) => Err(Unusable(error.to_string()).into()),
+                }
             }
             None => open_folder(self.folder(job)?.join(below)),
         }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use forebay_engine::ids::ShardId;
-use forebay_engine::log::{JobTopics, Log};
+use forebay_engine::log::{JobTopics, Log, LogError};
 use forebay_kafka::{KafkaLog, KafkaOptions, Severity};
 use forebay_local::{LocalLog, LocalLogOptions};
 
@@ -34,7 +34,7 @@ Examples:
   forebay run -f job.yaml --checkpoint-on-stop      a planned move: the next start, on another machine, is quick
 
 Exit codes: 0 stopped in good order; 1 failed while at work; 2 wrong usage, or a job that cannot work; 3 its shards were lost \
-to a later start; 4 with --until-end, shards are stalled and need help; 75 a server was not reached or gave no answer, trying again may help; 130 ended at once by a second signal, nothing is lost by it.")]
+to a later start; 4 with --until-end, shards are stalled and need help; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; 130 ended at once by a second signal, nothing is lost by it.")]
 pub struct Run {
     #[command(flatten)]
     places: Places,
@@ -145,17 +145,25 @@ pub fn open_kafka(cluster: &Cluster, topics: JobTopics, memory_bytes: usize) -> 
 
 /// Warns of what may hurt, refuses what would break the guarantees. What is about a topic names the field of the manifest that does.
 pub fn check_kafka(loaded: &Loaded, log: &KafkaLog) -> anyhow::Result<()> {
-    let mut errors = Vec::new();
+    let (mut errors, mut may_pass) = (Vec::new(), true);
     for finding in log.preflight() {
         match finding.severity {
             Severity::Warning => tracing::warn!(way_out = finding.way_out, "{}", finding.problem),
-            Severity::Error => errors.push(match &finding.topic {
-                Some(topic) => loaded.of_topic(topic, &finding.problem, &finding.way_out).0.remove(0).to_string(),
-                None => finding.to_string(),
-            }),
+            Severity::Error => {
+                may_pass &= finding.may_pass;
+                errors.push(match &finding.topic {
+                    Some(topic) => loaded.of_topic(topic, &finding.problem, &finding.way_out).0.remove(0).to_string(),
+                    None => finding.to_string(),
+                });
+            }
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Unusable(format!("the Kafka cluster cannot run this job:\n{}", errors.join("\n"))).into()) }
+    let reason = errors.join("\n");
+    match (errors.is_empty(), may_pass) {
+        (true, _) => Ok(()),
+        (false, true) => Err(LogError::Unavailable { action: "check the Kafka cluster".into(), reason }.into()),
+        (false, false) => Err(Unusable(format!("the Kafka cluster cannot run this job:\n{reason}")).into()),
+    }
 }
 
 fn parse_shards(list: &str, shards: u32) -> anyhow::Result<BTreeSet<ShardId>> {

@@ -26,7 +26,7 @@ Examples:
   forebay worker -f job.yaml --worker flights-0     answers an operator on port 7070
 
 Exit codes: 0 stopped in good order, all shards released; 1 failed while at work; 2 wrong usage, or a job that cannot work; \
-75 a server was not reached or gave no answer, trying again may help.")]
+75 a server was not reached or gave no answer, or a disk is full: trying again may help.")]
 pub struct Worker {
     #[command(flatten)]
     places: Places,

@@ -21,24 +21,9 @@ const KILLS_MAX: usize = 120;
 
 /// What a worker may be doing when it is killed: of an epoch, a claim, a restore, a checkpoint and what follows from that. The log has a line `… begins` for
 /// each but the listing, which lasts from the end of an upload to the commit that says that the checkpoint counts. An epoch is one that takes in records: it
-/// lasts from the first of them until it is sealed.
-const PHASES: [&str; 15] = [
-    EPOCH,
-    "seal",
-    "commit",
-    "apply",
-    "claim",
-    "scan",
-    "bar",
-    CLAIM_COMMIT,
-    "download",
-    "replay",
-    "checkpoint",
-    "upload",
-    LISTING,
-    "cut",
-    "deletion",
-];
+/// lasts from the first of them until it is sealed. Objects are deleted ten minutes after nobody needs them: the simulator kills there.
+const PHASES: [&str; 14] =
+    [EPOCH, "seal", "commit", "apply", "claim", "scan", "bar", CLAIM_COMMIT, "download", "replay", "checkpoint", "upload", LISTING, "cut"];
 const EPOCH: &str = "epoch";
 /// Its line is that of a commit, without records.
 const CLAIM_COMMIT: &str = "commit of a claim";
@@ -176,7 +161,7 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
             (_, behind) = process.wait_for_after(behind, phase, comes).with_context(|| format!("before kill {number}"))?;
         }
         // Most phases take tens of milliseconds: this spreads the kills over them. The others are over by then.
-        if !matches!(phase, "seal" | "apply" | "scan" | "bar" | "cut" | "deletion") {
+        if !matches!(phase, "seal" | "apply" | "scan" | "bar" | "cut") {
             thread::sleep(Duration::from_micros(random.below(20_000)));
         }
         let hit = phases(&process.kill()?);
@@ -207,12 +192,12 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
         match line.message() {
             // Whatever was claimed or restored is given up with it, and begins again.
             "incarnation is over; all shards are claimed again" => {
-                open.retain(|(phase, _)| matches!(*phase, "checkpoint" | "upload" | "cut" | "deletion"));
+                open.retain(|(phase, _)| matches!(*phase, "checkpoint" | "upload" | "cut"));
             }
             "shard failed" | "shard is stalled: it needs help" | "shard is given up to a worker with a better right" => {
-                open.retain(|(phase, shard)| phase.starts_with("commit") || matches!(*phase, "cut" | "deletion") || shard != of);
+                open.retain(|(phase, shard)| phase.starts_with("commit") || *phase == "cut" || shard != of);
             }
-            "restore begins" | "restore ends" => open.retain(|entry| !is_step_of(entry)),
+            "restore begins" | "restore ends" => open.retain(|entry| !is_step_of(entry) && *entry != (EPOCH, of.to_owned())),
             "commit ends" => open.retain(|(phase, _)| !phase.starts_with("commit") && *phase != LISTING),
             message => {
                 if let Some(ended) = message.strip_suffix(" ends") {

@@ -20,6 +20,10 @@ pub fn advice(reason: &str, job: &str) -> Option<String> {
             "repair what the last line of the worker says: a topic that is missing, a bucket without permission, VRL that does not compile. \
              It starts again by itself; `kubectl forebay logs JOB --previous` shows all of it"
         }
+        "ServerAway" => {
+            "see to it that the server which the last line of the worker names is at work and reached from the pods, or correct its address. \
+             It starts again by itself; `kubectl forebay logs JOB --previous` shows all of it"
+        }
         "CrashLoopBackOff" => "see why it ends: `kubectl forebay logs JOB --previous`; it is started again by itself",
         "Refused" => {
             "change what the API server's message names: in spec.workers.podTemplate or spec.workers.volumeClaimTemplate, or in what the namespace allows"

@@ -259,7 +259,7 @@ impl Batch {
                 Ok(())
             }
             Err(LogError::Fenced { .. }) => anyhow::bail!("another replay of this job was started and goes on where this one ended"),
-            Err(error) => anyhow::bail!("{error}; what was put back before is committed, call it again for the rest"),
+            Err(error) => Err(anyhow::Error::new(error).context("what was put back before is committed, call it again for the rest")),
         }
     }
 }

@@ -151,7 +151,7 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
     // Why the process ended says more than that Kubernetes waits before it starts it again.
     if let Some(ended) = ended {
         let reason = match (ended.exit_code, &ended.reason) {
-            (AWAY, _) => SERVER_AWAY.to_owned(),
+            (AWAY, _) if container.name == WORKER => SERVER_AWAY.to_owned(),
             (_, Some(reason)) => reason.clone(),
             (_, None) => "Error".to_owned(),
         };
@@ -210,12 +210,15 @@ mod tests {
         let last = || json(r#"{"terminated": {"exitCode": 2, "reason": "Error", "message": "forebay: topic flights is missing\n"}}"#);
         check(container(false, waits(), last()), Some(("Error", "forebay: topic flights is missing")));
         let away = json(r#"{"terminated": {"exitCode": 75, "reason": "Error", "message": "forebay: no answer\n"}}"#);
-        check(container(false, waits(), away), Some((SERVER_AWAY, "forebay: no answer")));
+        check(container(false, waits(), away.clone()), Some((SERVER_AWAY, "forebay: no answer")));
         let log = json(
             r#"{"terminated": {"exitCode": 2, "message": "{\"level\":\"INFO\"}\nforebay: the manifest cannot work:\nspec.inputs: gone\n"}}"#,
         );
         check(container(false, waits(), log), Some(("Error", "forebay: the manifest cannot work:\nspec.inputs: gone")));
         check(container(true, json(r#"{"running": {}}"#), last()), None);
+        let mut beside = container(false, waits(), away);
+        beside["containerStatuses"][0]["name"] = "proxy".into();
+        check(beside, Some(("Error", "container proxy: forebay: no answer")));
         let mut beside = container(false, waits(), last());
         beside["containerStatuses"][0]["name"] = "proxy".into();
         check(beside, Some(("Error", "container proxy: forebay: topic flights is missing")));

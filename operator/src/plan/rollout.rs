@@ -11,7 +11,7 @@ use forebay_api::v1::Shard;
 use forebay_crds::savepoint::SavepointPhase;
 
 use super::trend::{Course, Taken, Trend, WINDOWS};
-use super::{Action, Fleet, Saved, Worker};
+use super::{Action, Fleet, Saved, Trouble, Worker};
 
 /// A container that was started again so often, and is down once more, will not come up by itself.
 const RESTARTS_MAX: u32 = 2;
@@ -154,11 +154,14 @@ pub fn judge(fleet: &Fleet) -> Judgement {
     let news: Vec<&Worker> = fleet.workers.iter().filter(|worker| worker.is_live() && worker.template == to).collect();
     let workers = || news.iter().copied();
     let shards: Vec<&Shard> = workers().filter_map(Worker::heard).flat_map(|said| &said.owned).collect();
-    let crashed = workers().find_map(|worker| Some((worker, worker.trouble.as_ref().filter(|_| worker.restarts >= RESTARTS_MAX)?)));
-    // When it says that a server is away, or those of the revision before fail too, it may not be to blame. That has time until the deadline: what it
-    // changes may be where that server is.
+    let crashed = workers().find_map(|worker| {
+        let is_down = |trouble: &&Trouble| worker.restarts >= RESTARTS_MAX && !trouble.may_pass();
+        worker.trouble.as_ref().filter(is_down).map(|trouble| (worker, trouble))
+    });
+    // When a worker says that a server is away, or those of the revision before fail too, the change may not be to blame. That has time until the deadline:
+    // what it changes may be where that server is.
     let others_fail = fleet.workers.iter().any(|worker| worker.is_live() && worker.template != to && (worker.fails() || worker.crashes()));
-    if let Some((worker, trouble)) = crashed.filter(|(_, trouble)| !others_fail && !trouble.may_pass()) {
+    if let Some((worker, trouble)) = crashed.filter(|_| !others_fail) {
         return Judgement::Bad(format!("pod {} was started {} times: {}", worker.pod, worker.restarts + 1, trouble.words()));
     }
     if let Some(stalled) = shards.iter().find(|shard| shard.stalled) {

@@ -61,6 +61,25 @@ fn check_judgement(canary: Worker, age_seconds: u64, expected: Judgement) {
     assert_eq!(judge(&trial), expected, "{trial:#?}");
 }
 
+fn crashing(restarts: u32) -> Worker {
+    Worker {
+        restarts,
+        trouble: Some(Trouble { reason: "Error".into(), message: "no such table".into() }),
+        ..worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO))
+    }
+}
+
+/// The server may come back; but it is not waited for without end, since the change may have its worker look for one where none is.
+#[test]
+fn a_change_whose_worker_blames_a_server_has_until_its_deadline() {
+    let without_store = Worker { trouble: Some(Trouble { reason: SERVER_AWAY.into(), message: "no store".into() }), ..crashing(9) };
+    check_judgement(without_store.clone(), 600, Judgement::Waiting("pod pod-2: no store".into()));
+    check_judgement(without_store.clone(), 601, Judgement::Bad("it is not in force after 600 s: pod pod-2: no store".into()));
+    let mut both = trial(without_store);
+    both.workers.push(of("t2", Worker { pod: "pod-3".into(), ..crashing(2) }));
+    assert_eq!(judge(&both), Judgement::Bad("pod pod-3 was started 3 times: no such table".into()), "of the other nothing is said");
+}
+
 #[test]
 fn a_change_is_judged_by_what_its_workers_do() {
     let healthy = |shard| worker(2, PodState::Ready, says(3, vec![shard]));
@@ -102,17 +121,8 @@ fn a_change_is_judged_by_what_its_workers_do() {
 
     let stalled = Shard { shard: 3, phase: "stalled".into(), stalled: true, failure: "a gap".into(), ..Shard::default() };
     check_judgement(healthy(stalled), 5, bad("shard 3 cannot go on: a gap"));
-    let crashing = |restarts| Worker {
-        restarts,
-        trouble: Some(Trouble { reason: "Error".into(), message: "no such table".into() }),
-        ..worker(2, PodState::Starting, Answer::Unheard(Duration::ZERO))
-    };
     check_judgement(crashing(1), 5, waiting("pod pod-2: no such table"));
     check_judgement(crashing(2), 5, bad("pod pod-2 was started 3 times: no such table"));
-    // It blames a server, which may come back; but not for ever, since the change may have it look for one where none is.
-    let without_store = Worker { trouble: Some(Trouble { reason: SERVER_AWAY.into(), message: "no store".into() }), ..crashing(9) };
-    check_judgement(without_store.clone(), 600, waiting("pod pod-2: no store"));
-    check_judgement(without_store, 601, bad("it is not in force after 600 s: pod pod-2: no store"));
     // The others fail as well: it may be something else that is amiss.
     let beside_failing = |seconds| {
         let mut trial = trial(Worker { age: Duration::from_secs(seconds), ..crashing(2) });

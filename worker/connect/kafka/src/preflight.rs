@@ -35,6 +35,8 @@ pub struct Finding {
     pub way_out: String,
     /// The topic that it is about, if it is one that the job names.
     pub topic: Option<String>,
+    /// Nothing is known to be wrong: the brokers gave no answer.
+    pub may_pass: bool,
 }
 
 impl Finding {
@@ -263,15 +265,15 @@ fn unseen(failure: &LogError) -> Finding {
         // The failure has a way out of its own.
         _ => "see to that first, then check again".into(),
     };
-    error(failure.to_string(), way_out)
+    Finding { may_pass: matches!(failure, LogError::Unavailable { .. }), ..error(failure.to_string(), way_out) }
 }
 
 fn error(problem: impl Into<String>, way_out: impl Into<String>) -> Finding {
-    Finding { severity: Severity::Error, problem: problem.into(), way_out: way_out.into(), topic: None }
+    Finding { severity: Severity::Error, problem: problem.into(), way_out: way_out.into(), topic: None, may_pass: false }
 }
 
 fn warning(problem: impl Into<String>, way_out: impl Into<String>) -> Finding {
-    Finding { severity: Severity::Warning, problem: problem.into(), way_out: way_out.into(), topic: None }
+    Finding { severity: Severity::Warning, ..error(problem, way_out) }
 }
 
 #[cfg(test)]
