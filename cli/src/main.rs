@@ -64,7 +64,8 @@ Examples:
   forebay books -f job.yaml -o json                 what became of the records
 
 Exit codes: 0 done; 1 failed while at work; 2 wrong usage, a manifest that cannot work, or something that is missing or refused; 3 a shard was lost to a later \
-start; 4 a shard is stalled; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; 130 ended at once by a signal, of `run` and `worker` by a second one; nothing is lost by it.";
+start; 4 a shard is stalled; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; 130 ended at once by a signal, of `run` \
+and `worker` by a second one; nothing is lost by it.";
 
 #[derive(Subcommand)]
 enum Command {

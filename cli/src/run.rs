@@ -34,7 +34,8 @@ Examples:
   forebay run -f job.yaml --checkpoint-on-stop      a planned move: the next start, on another machine, is quick
 
 Exit codes: 0 stopped in good order; 1 failed while at work; 2 wrong usage, or a job that cannot work; 3 its shards were lost \
-to a later start; 4 with --until-end, shards are stalled and need help; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; 130 ended at once by a second signal, nothing is lost by it.")]
+to a later start; 4 with --until-end, shards are stalled and need help; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; \
+130 ended at once by a second signal, nothing is lost by it.")]
 pub struct Run {
     #[command(flatten)]
     places: Places,
