@@ -29,6 +29,8 @@ const EPOCH: &str = "epoch";
 const CLAIM_COMMIT: &str = "commit of a claim";
 const LISTING: &str = "listing";
 
+const GIVEN_UP: &str = "shard is given up to a worker with a better right";
+
 /// The exit code of a process that lost its shards.
 const LOST: Option<i32> = Some(3);
 /// A transaction lasts for 30 s at most.
@@ -154,8 +156,9 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
             // and these may come for both at once.
             _ => 1,
         };
-        // Where no checkpoint counts yet, there is nothing to download.
-        let comes = |line: &Line| begins(phase, line) || (phase == "download" && line.message() == "restore ends");
+        // Where no checkpoint counts yet, there is nothing to download; and a shard that the rival has taken goes through no further phase.
+        let comes =
+            |line: &Line| begins(phase, line) || line.message() == GIVEN_UP || (phase == "download" && line.message() == "restore ends");
         let mut behind = 0;
         for _ in 0..turn {
             (_, behind) = process.wait_for_after(behind, phase, comes).with_context(|| format!("before kill {number}"))?;
@@ -194,7 +197,7 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
             "incarnation is over; all shards are claimed again" => {
                 open.retain(|(phase, _)| matches!(*phase, "checkpoint" | "upload" | "cut"));
             }
-            "shard failed" | "shard is stalled: it needs help" | "shard is given up to a worker with a better right" => {
+            "shard failed" | "shard is stalled: it needs help" | GIVEN_UP => {
                 open.retain(|(phase, shard)| phase.starts_with("commit") || *phase == "cut" || shard != of);
             }
             "restore begins" | "restore ends" => open.retain(|entry| !is_step_of(entry) && *entry != (EPOCH, of.to_owned())),
