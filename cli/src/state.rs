@@ -35,7 +35,7 @@ Examples:
     /// Print all entities, or those of one table
     #[command(after_help = "\
 Examples:
-  forebay state scan -f job.yaml --table aircraft --limit 10
+  forebay state scan -f job.yaml aircraft --limit 10
   forebay state scan -f job.yaml -o json > state.jsonl")]
     Scan(Scan),
 }
@@ -61,7 +61,6 @@ pub struct Scan {
     #[command(flatten)]
     common: Common,
     /// Only this table
-    #[arg(long)]
     table: Option<String>,
     /// At most so many entities of each shard
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
@@ -198,7 +197,7 @@ impl Get {
                 return output.print(&Found(row));
             }
         }
-        anyhow::bail!("table {} has no entity {}; list those that there are by `forebay state scan --table {0}`", self.table, self.key)
+        anyhow::bail!("table {} has no entity {}; list those that there are by `forebay state scan {0}`", self.table, self.key)
     }
 }
 

@@ -4,12 +4,14 @@
 //! It knows Forebay as a user does: by its manifest, command line, logs, metrics and exit codes. No crate of the product is linked here.
 
 pub mod cluster;
+pub mod disk;
 pub mod flights;
 pub mod job;
 pub mod kafka;
 pub mod s3;
 pub mod stack;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -19,6 +21,11 @@ use anyhow::{Context, Result, bail};
 /// How long anything that must happen may take before a test fails. No test waits so long unless something is wrong; it covers a machine
 /// that compiles at the same time, and a transaction's time-out (30 s) on top of it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Says of a test that it was skipped, and why. Not by `eprintln!`: the harness hides what a passing test prints.
+pub fn not_tested(test: &str, why: &str) -> Result<()> {
+    Ok(std::io::stderr().write_all(format!("NOT TESTED: {test}: {why}\n").as_bytes())?)
+}
 
 /// A name that no other test has, not even one of another run on the same servers.
 pub fn unique(name: &str) -> String {

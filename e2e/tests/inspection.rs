@@ -90,6 +90,44 @@ fn a_job_is_looked_at_while_it_runs_and_from_elsewhere_afterwards() -> Result<()
     })
 }
 
+/// Method: a job that is over is cleaned up, first said and then done, as JSON; the broker and the bucket tell what is left.
+#[test]
+fn what_a_job_has_left_is_said_and_then_deleted() -> Result<()> {
+    in_folder("cleanup", |folder| {
+        let (flights, s3) = Flights::on_shared_servers(folder)?;
+        flights.feed(&records(2_000)?)?;
+        flights.forebay.run("one", &flights.state_dir("one"), &["--until-end", "--checkpoint-on-stop"])?.success()?;
+        flights.forebay.ask(&["savepoint", "take", "--name", "before"])?;
+        let counts = flights.counts()?;
+        let cleanup = |more: &[&str]| -> Result<Value> {
+            Ok(serde_json::from_str(&flights.forebay.ask(&[&["cleanup", "-o", "json"], more].concat())?)?)
+        };
+        let (kept, its): (Vec<_>, Vec<_>) = s3.list(&flights.prefix())?.into_iter().partition(|key| key.contains("/savepoints/"));
+        ensure!(!kept.is_empty() && !its.is_empty(), "{kept:?} {its:?}");
+        let bytes = its.iter().map(|key| Ok(s3.get(key)?.len())).sum::<Result<usize>>()?;
+        let mut left = json!({
+            "journals": [flights.journal()],
+            "group": format!("forebay.default.{}", flights.name),
+            "objects": its.len(),
+            "bytes": bytes,
+            "others": [],
+            "deleted": false,
+        });
+        let said = cleanup(&[])?;
+        ensure!(said == left, "it says {said} and not {left}");
+        left["deleted"] = json!(true);
+        let said = cleanup(&["--delete"])?;
+        ensure!(said == left, "it says {said} and not {left}");
+        let nothing = json!({"journals": [], "group": null, "objects": 0, "bytes": 0, "others": [], "deleted": false});
+        let said = cleanup(&[])?;
+        ensure!(said == nothing, "it left {said}");
+        ensure!(s3.list(&flights.prefix())? == kept, "the bucket holds {:?}", s3.list(&flights.prefix())?);
+        ensure!(flights.processed()? == 0, "the group has offsets");
+        ensure!(flights.counts()? == counts, "inputs and outputs are {:?}", flights.counts()?);
+        Ok(())
+    })
+}
+
 /// Method: many transactions' worth of letters of two steps; replays are killed in the middle, each after one more transaction, the last one
 /// runs through. Each letter must be in the input twice then: as it came, and put back. The job works them off, and the oracle judges.
 #[test]

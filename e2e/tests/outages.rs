@@ -1,15 +1,17 @@
-//! Promise: while a broker or the object store is away nothing is lost, and work goes on by itself when it is back.
+//! Promise: while a broker, the object store or the disk is away nothing is lost, and work goes on by itself when it is back.
 
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 use std::{fs, thread};
 
 use anyhow::{Result, ensure};
+use forebay_e2e::disk::Disk;
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records};
 use forebay_e2e::job::{Line, Process};
 use forebay_e2e::kafka::Broker;
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
-use forebay_e2e::{PATIENCE, in_folder, until};
+use forebay_e2e::{PATIENCE, in_folder, not_tested, until};
 
 /// From here on `--memory` is kept to; see docs/cli.md.
 const MEMORY_MIB: u64 = 256;
@@ -52,19 +54,43 @@ fn a_broker_that_freezes_in_a_commit_holds_the_job_back() -> Result<()> {
         let with_records = |line: &Line| line.message() == "commit begins" && line.number("records").is_some_and(|records| records > 0);
         job.wait_for("a commit", with_records)?;
         let frozen = kafka.freeze()?;
-        let mut before = 0.0;
-        until("the job is at rest", PATIENCE, || {
-            let now = job.metric("forebay_shard_uncommitted_records")?;
-            let rests = now == before && now > 0.0;
-            before = now;
-            thread::sleep(Duration::from_millis(500));
-            Ok(rests.then_some(()))
-        })?;
+        wait_until_at_rest(&job)?;
         drop(frozen);
         wait_until_worked_off(&job, records.len())?;
         let peak_mib = job.peak_memory_bytes()? >> 20;
         job.stop()?;
         ensure!(peak_mib < MEMORY_MIB, "it held {peak_mib} MiB, {MEMORY_MIB} were granted");
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Method: the disk with the state takes no more writes from a moment on, while far more waits in the input than the buffers of RocksDB take. The job
+/// must come to rest with what it has, and go on by itself once the disk answers again.
+#[test]
+fn a_state_disk_that_hangs_holds_the_job_back() -> Result<()> {
+    in_folder("hanging", |folder| {
+        let disk = match Disk::new(folder, 512) {
+            Ok(disk) => disk,
+            Err(why) => {
+                let why = format!("a disk cannot be made here, which needs root: {why:#}");
+                return not_tested("a_state_disk_that_hangs_holds_the_job_back", &why);
+            }
+        };
+        let flights = Flights::new(folder, Broker::of_environment()?, &S3::of_environment()?, every_second)?;
+        let records = records(336_776)?;
+        symlink(disk.path(), flights.state_dir("one"))?;
+        let job = flights.forebay.run("one", &flights.state_dir("one"), &["--memory", "64Mi"])?;
+        flights.feed(&records[..1_000])?;
+        wait_until_worked_off(&job, 1_000)?;
+        let frozen = disk.freeze()?;
+        flights.feed(&records[1_000..])?;
+        wait_until_at_rest(&job)?;
+        let (taken, lag) = (job.metric("forebay_records_total")?, job.metric("forebay_shard_lag_records")?);
+        ensure!(lag > 0.0, "the disk hung, and all was worked off");
+        println!("at rest after {taken} records, {lag} behind");
+        drop(frozen);
+        wait_until_worked_off(&job, records.len())?;
+        job.stop()?;
         flights.check(&records, &["one"])
     })
 }
@@ -128,6 +154,18 @@ fn work_goes_on_while_the_object_store_is_down() -> Result<()> {
         wait_until_worked_off(&job, records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
+    })
+}
+
+/// Waits until nothing moves any more while something is to be committed.
+fn wait_until_at_rest(job: &Process) -> Result<()> {
+    let mut before = (0.0, 0.0);
+    until("the job is at rest", PATIENCE, || {
+        let now = (job.metric("forebay_records_total")?, job.metric("forebay_shard_uncommitted_records")?);
+        let rests = now == before && now.1 > 0.0;
+        before = now;
+        thread::sleep(Duration::from_millis(500));
+        Ok(rests.then_some(()))
     })
 }
 

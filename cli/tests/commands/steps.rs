@@ -514,7 +514,7 @@ fn lines_of_csv_count_once_when_the_process_is_killed() {
         billed.entry(customer(number)).or_default().push(document);
     }
     let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let scan = world.ask_json(&["state", "scan", "--table", "customers"]);
+    let scan = world.ask_json(&["state", "scan", "customers"]);
     assert_eq!(scan.iter().map(|entity| (text(&entity["key"]), entity["value"].clone())).collect::<BTreeMap<_, _>>(), customers);
     let by_key = |topic: &str, read: &dyn Fn(&Value) -> Value| {
         let mut found = BTreeMap::<_, Vec<_>>::new();

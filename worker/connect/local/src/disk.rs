@@ -49,14 +49,14 @@ const SEGMENT_BYTES: u64 = 128 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Another process has it.
-    #[error("open log {}: process {pid} has it open (it holds {}); one process at a time: stop that one first", dir.display(), lock.display())]
+    #[error("open log {}: {holder} has it open, by {}; one process at a time: stop that one first", dir.display(), lock.display())]
     InUse {
         /// The folder.
         dir: PathBuf,
         /// The lock file.
         lock: PathBuf,
-        /// The other process, as the lock file names it.
-        pid: String,
+        /// The other process, such as `process 4711`; `another process` when the lock file does not name it yet.
+        holder: String,
     },
     /// The file system refused.
     #[error("open log: {action} {}: {source}", path.display())]

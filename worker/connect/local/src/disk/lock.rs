@@ -52,10 +52,10 @@ impl FolderLock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
-                // Whoever holds it may not have written its id yet; then it stays unknown.
+                // Whoever holds it may not have written its id yet.
                 let known = file.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
-                let pid = if known { pid.trim().to_owned() } else { "unknown".to_owned() };
-                return Err(OpenError::InUse { dir: self.dir.clone(), lock: path, pid });
+                let holder = if known { format!("process {}", pid.trim()) } else { "another process".to_owned() };
+                return Err(OpenError::InUse { dir: self.dir.clone(), lock: path, holder });
             }
             Err(TryLockError::Error(source)) => return Err(OpenError::io("lock", &path)(source)),
         }

@@ -109,6 +109,9 @@ fn a_folder_that_another_process_has_is_refused_with_its_lock_and_pid() {
     other.try_lock().unwrap();
     let message = LogFolder::open(dir.path()).err().unwrap().to_string();
     assert!(message.contains("4242") && message.contains(path.to_str().unwrap()), "{message}");
+    fs::write(&path, "").unwrap();
+    let message = LogFolder::open(dir.path()).err().unwrap().to_string();
+    assert!(message.contains("another process has it open"), "{message}");
     drop(other);
     LogFolder::open(dir.path()).unwrap();
     assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
