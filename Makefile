@@ -34,7 +34,7 @@ SIM_TESTS := $(call test_targets,worker/sim)
 CLUSTER_TESTS := $(filter kubernetes%,$(call test_targets,e2e))
 SERVER_TESTS := $(filter real_%,$(call test_targets,$(CRATES))) $(filter-out real_% kubernetes%,$(call test_targets,e2e))
 # The longest go first.
-LONG_TESTS := outages losses owners permissions flights_on_servers preflight unknown_commit kills memory real_broker
+LONG_TESTS := outages three_brokers losses owners permissions flights_on_servers preflight unknown_commit kills memory real_broker
 SERVER_TESTS := $(filter $(SERVER_TESTS),$(LONG_TESTS)) $(filter-out $(LONG_TESTS),$(SERVER_TESTS))
 ifneq ($(filter $(UNIT_TESTS),$(SERVER_TESTS)),)
 $(error a test in e2e/tests has the name of one that needs no servers: $(filter $(UNIT_TESTS),$(SERVER_TESTS)))

@@ -89,7 +89,7 @@ pub fn begin(loaded: &Loaded, places: &Places, open: impl Fn(JobTopics) -> anyho
     seed(&history, &log, &was, loaded, places)?;
     settle(&*old, &*root, &identity, path)?;
     // Whoever is still at work on it, on a machine that was frozen, then finds nothing to write to.
-    if let Err(error) = log.delete_journal() {
+    if let Err(error) = log.delete_journals(std::slice::from_ref(&journal)) {
         tracing::warn!(%error, journal, "the journal of the job whose state was adopted is not deleted; delete that topic");
     }
     Ok(())

@@ -14,7 +14,7 @@ use forebay_worker::savepoint::SavepointError;
 /// What is to be expected of trying again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It may help: a server was not reached or gave no answer, or a disk is full.
+    /// It may help: a server was not reached or gave no answer, or the disk of an embedded log is full.
     Away,
     /// It does not: something is missing, refused, or too little.
     Refused,

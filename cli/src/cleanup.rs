@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use clap::Args;
-use forebay_engine::ids::Timeline;
 use forebay_engine::store::ObjectStore;
 use forebay_kafka::KafkaLog;
 use serde::Serialize;
@@ -72,16 +71,14 @@ impl fmt::Display for Left {
 
 impl Cleanup {
     pub fn execute(&self, output: Output) -> anyhow::Result<()> {
-        let mut loaded = job::open(&self.places)?;
-        // First of all: without its journal nobody takes the checkpoints for those of a job that goes on.
-        let mut journals = Vec::new();
-        for timeline in 0..=loaded.timeline.get() {
-            loaded.timeline = Timeline::new(timeline);
-            let log = self.log(&loaded)?;
-            let is_there = if self.delete { log.delete_journal()? } else { log.has_journal()? };
-            journals.extend(is_there.then(|| loaded.topics(SHARDS).journal));
-        }
+        let loaded = job::open(&self.places)?;
         let log = self.log(&loaded)?;
+        // First of all: without its journal nobody takes the checkpoints for those of a job that goes on. Of all timelines that the cluster has, for the
+        // store may know less.
+        let journals = log.journals()?;
+        if self.delete {
+            log.delete_journals(&journals)?;
+        }
         let root = loaded.root(&self.places)?;
         // Below the root of a job that has none lie the roots of those of its name that have one.
         let shares_root = loaded.job.uid.is_none().then(|| loaded.uid());

@@ -10,7 +10,7 @@ use forebay_crds::pipeline::{Emit, Partitioner, Step};
 use forebay_crds::validate::{STATE_MEMORY_RANGE, default_shards};
 use forebay_crds::{ByteSize, JobIdentity, Path as Field};
 use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{InputId, Timestamp, WorkerName};
+use forebay_engine::ids::{InputId, JournalOffset, ShardId, Timestamp, WorkerName};
 use forebay_engine::log::{JobTopics, Log, LogError, StartFrom, TopicInfo};
 use forebay_engine::worker::WorkerOptions;
 use forebay_pipeline::PipelineInstance;
@@ -61,6 +61,7 @@ pub fn open<L: Log>(
     check_outputs(loaded, &topics, partitions)?;
     if identity.is_none() {
         check_start(loaded, means, &log)?;
+        check_is_new(loaded, places, &log, &topics)?;
     }
     let identity = loaded.intended_identity(&*root, loaded.job.shards.unwrap_or_else(|| default_shards(partitions)))?;
     let log = Arc::new(if known == Some(identity.shards) { log } else { open_log(loaded.topics(identity.shards))? });
@@ -160,6 +161,27 @@ fn check_start<L: Log>(loaded: &Loaded, means: &Means, log: &L) -> anyhow::Resul
         }
     }
     Ok(())
+}
+
+/// Refuses a job without an identity whose journal, the last of its topics, has records: without that nobody knows which tables and inputs they speak of.
+pub fn check_is_new<L: Log>(loaded: &Loaded, places: &Places, log: &L, topics: &[TopicInfo]) -> anyhow::Result<()> {
+    let Some(journal) = topics.last() else { return Ok(()) };
+    let shards: Vec<ShardId> = (0..journal.partitions).map(ShardId::new).collect();
+    let is_empty = log.journal_ends(&shards)?.iter().all(|end| *end == JournalOffset::default());
+    // Another process may have begun the job meanwhile. It stores the identity before it writes to the journal.
+    if is_empty || loaded.identity(&*loaded.root(places)?)?.is_some() {
+        return Ok(());
+    }
+    let to_begin_anew = match places.cluster(&loaded.job)? {
+        Some(_) => "call `forebay cleanup --delete`",
+        None => "name another working folder, by --dir, or delete this one: its inputs go with it",
+    };
+    Err(Unusable(format!(
+        "the journal {} has records of this job, and the object store does not know the job (identity/ is missing); name the store that it ran with, by \
+         --store, or bring back what lay below the job's prefix; to begin anew {to_begin_anew}",
+        journal.name
+    ))
+    .into())
 }
 
 /// Outputs that take over their records' partitions need as many as the inputs have.

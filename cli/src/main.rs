@@ -1,7 +1,7 @@
 //! `forebay`: the one binary for users. It runs jobs, checks manifests, and looks into logs, state and snapshots.
 //!
 //! Exit codes: 0 done; 1 failed while at work; 2 wrong usage or a manifest that cannot work; 3 a shard was lost to another worker; 4 a shard
-//! is stalled; 75 a server was away, or a disk is full. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
+//! is stalled; 75 a server was away, or the disk of an embedded log is full. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
 mod adopt;
 mod cause;
@@ -64,7 +64,7 @@ Examples:
   forebay books -f job.yaml -o json                 what became of the records
 
 Exit codes: 0 done; 1 failed while at work; 2 wrong usage, a manifest that cannot work, or something that is missing or refused; 3 a shard was lost to a later \
-start; 4 a shard is stalled; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; 130 ended at once by a signal, of `run` \
+start; 4 a shard is stalled; 75 a server was not reached or gave no answer, or the disk of an embedded log is full: trying again may help; 130 ended at once by a signal, of `run` \
 and `worker` by a second one; nothing is lost by it.";
 
 #[derive(Subcommand)]

@@ -34,7 +34,7 @@ Examples:
   forebay run -f job.yaml --checkpoint-on-stop      a planned move: the next start, on another machine, is quick
 
 Exit codes: 0 stopped in good order; 1 failed while at work; 2 wrong usage, or a job that cannot work; 3 its shards were lost \
-to a later start; 4 with --until-end, shards are stalled and need help; 75 a server was not reached or gave no answer, or a disk is full: trying again may help; \
+to a later start; 4 with --until-end, shards are stalled and need help; 75 a server was not reached or gave no answer, or the disk of an embedded log is full: trying again may help; \
 130 ended at once by a second signal, nothing is lost by it.")]
 pub struct Run {
     #[command(flatten)]
@@ -84,16 +84,18 @@ impl Run {
         let cluster = self.places.cluster(&loaded.job)?;
         let memory = self.means().memory_bytes(&loaded);
         match &cluster {
-            Some(cluster) => adopt::begin(&loaded, &self.places, |topics| open_kafka(cluster, topics, memory))?,
+            Some(cluster) => {
+                adopt::begin(&loaded, &self.places, |topics| open_kafka(cluster, topics, memory))?;
+                savepoint::begin(&loaded, &self.places, |topics| open_kafka(cluster, topics, memory))?;
+            }
             None if loaded.job.adopt.is_some() => {
                 return Err(Unusable(
                     "spec.state.adopt: a state is adopted with its journal, which lies in Kafka; name the brokers by --kafka".into(),
                 )
                 .into());
             }
-            None => {}
+            None => savepoint::begin(&loaded, &self.places, |topics| open_local(&self.places, topics))?,
         }
-        savepoint::begin(&loaded, &self.places)?;
         loaded.order_inputs(&self.places)?;
         match cluster {
             Some(cluster) => {
@@ -122,7 +124,7 @@ impl Run {
             .map(|address| forebay_worker::http::serve(address, runtime.status().clone()))
             .transpose()
             .context("serve metrics")?;
-        watch(runtime, &owned, goal, &Ending { checkpoint: self.checkpoint_on_stop, output })
+        watch(runtime, &owned, goal, &|| log.broken(), &Ending { checkpoint: self.checkpoint_on_stop, output })
     }
 
     fn means(&self) -> Means {

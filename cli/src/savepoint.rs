@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use forebay_crds::JobIdentity;
 use forebay_engine::ids::{ShardId, WorkerName};
-use forebay_engine::log::Log;
+use forebay_engine::log::{JobTopics, Log};
 use forebay_engine::restore::RestoreError;
 use forebay_engine::store::{Body, ObjectStore, Put};
 use forebay_worker::rewind::{History, RewindError};
@@ -15,7 +15,7 @@ use forebay_worker::savepoint::{self, Savepoint};
 use serde::Serialize;
 
 use crate::Unusable;
-use crate::engine::Means;
+use crate::engine::{self, Means};
 use crate::job::{self, Loaded};
 use crate::output::Output;
 use crate::places::Places;
@@ -173,7 +173,7 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 
 /// Gives a job that has never run, and is to begin with a savepoint, its identity and its first checkpoints. Several processes may do so at once: the
 /// checkpoints that they make are equal, and one of them gives the identity, last of all.
-pub fn begin(loaded: &Loaded, places: &Places) -> anyhow::Result<()> {
+pub fn begin<L: Log>(loaded: &Loaded, places: &Places, open: impl Fn(JobTopics) -> anyhow::Result<L>) -> anyhow::Result<()> {
     let Some(path) = &loaded.job.from_savepoint else { return Ok(()) };
     let root = loaded.root(places)?;
     if loaded.identity(&*root)?.is_some() {
@@ -188,6 +188,9 @@ pub fn begin(loaded: &Loaded, places: &Places) -> anyhow::Result<()> {
     let mut identity = identity.of_heir(&loaded.uid(), &loaded.job);
     loaded.refuse_changes(&identity)?;
     identity.assign_tables(&loaded.job)?;
+    let log = open(loaded.topics(identity.shards)).map_err(|error| loaded.name_field(error))?;
+    let topics = log.describe().map_err(|error| loaded.name_field(error.into()))?;
+    engine::check_is_new(loaded, places, &log, &topics)?;
     let (to, by) = (loaded.store(places)?, savepoint::seeder());
     for shard in &savepoint.shards {
         let scratch = scratch()?;

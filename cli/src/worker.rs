@@ -26,7 +26,7 @@ Examples:
   forebay worker -f job.yaml --worker flights-0     answers an operator on port 7070
 
 Exit codes: 0 stopped in good order, all shards released; 1 failed while at work; 2 wrong usage, or a job that cannot work; \
-75 a server was not reached or gave no answer, or a disk is full: trying again may help.")]
+75 a server was not reached or gave no answer: trying again may help.")]
 pub struct Worker {
     #[command(flatten)]
     places: Places,
@@ -74,7 +74,7 @@ impl Worker {
         let means = Means { worker: self.worker.clone(), memory: self.memory, threads: self.threads, from_group: false };
         let memory = means.memory_bytes(&loaded);
         adopt::begin(&loaded, &self.places, |topics| open_kafka(&cluster, topics, memory))?;
-        savepoint::begin(&loaded, &self.places)?;
+        savepoint::begin(&loaded, &self.places, |topics| open_kafka(&cluster, topics, memory))?;
         loaded.order_inputs(&self.places)?;
         check_kafka(&loaded, &open_kafka(&cluster, loaded.topics(loaded.job.shards.unwrap_or(1)), memory)?)?;
         let (engine, identity) = engine::open(&loaded, &self.places, &means, |topics| open_kafka(&cluster, topics, memory))?;

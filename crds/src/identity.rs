@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::finding::{Finding, nearest};
 use crate::job::InputPartitioner;
 use crate::path::Path;
+use crate::pipeline::{Step, TableKind};
 use crate::validate::{Input, ValidatedJob};
 
 /// The format that this version writes, and the only one that it reads.
@@ -32,6 +33,9 @@ pub struct JobIdentity {
     pub inputs: Vec<InputIdentity>,
     /// Table ids by name, those of tables that the job no longer uses among them.
     tables: BTreeMap<String, u16>,
+    /// What lies in them. Of a table that was there before this was kept it is what the pipeline says when it is met next.
+    #[serde(default)]
+    kinds: BTreeMap<String, TableKind>,
     /// The id that the next new table gets.
     next_table: u16,
 }
@@ -84,6 +88,7 @@ impl JobIdentity {
             shards,
             inputs: job.inputs.iter().map(identity_of).collect(),
             tables: BTreeMap::new(),
+            kinds: BTreeMap::new(),
             next_table: 0,
         };
         identity.assign_tables(job)?;
@@ -95,10 +100,16 @@ impl JobIdentity {
         Self { uid: uid.to_owned(), name: job.name.clone(), namespace: job.namespace.clone(), ..self }
     }
 
-    /// Gives each of the job's tables that has no id the next one. `true`: the identity has changed and must be stored before any state
-    /// is written under the new ids.
+    /// Gives each of the job's tables that has no id the next one, and notes of each what lies in it. `true`: the identity has changed and must be stored
+    /// before any state is written.
     pub fn assign_tables(&mut self, job: &ValidatedJob) -> Result<bool, IdentityError> {
         let mut changed = false;
+        for (table, kind) in job.pipeline.iter().filter_map(Step::table) {
+            if !self.kinds.contains_key(table) {
+                self.kinds.insert(table.to_owned(), kind);
+                changed = true;
+            }
+        }
         for table in &job.tables {
             if self.tables.contains_key(table) {
                 continue;
@@ -186,7 +197,19 @@ pub fn changed(old: &JobIdentity, new: &ValidatedJob) -> Vec<Finding> {
         findings.push(Finding::new(&Path::spec().key("shards"), message, NEW_JOB));
     }
     changed_inputs(old, new, NEW_JOB, &mut findings);
+    changed_tables(old, new, &mut findings);
     findings
+}
+
+/// A table whose entries the step could not read.
+fn changed_tables(old: &JobIdentity, new: &ValidatedJob, findings: &mut Vec<Finding>) {
+    for (index, step) in new.pipeline.iter().enumerate() {
+        let Some((table, is)) = step.table() else { continue };
+        let Some(was) = old.kinds.get(table).filter(|was| **was != is) else { continue };
+        let at = Path::spec().key("pipeline").index(index).key(step.name()).key("table");
+        let message = format!("table {table:?} holds {was}, and this step would look for {is}");
+        findings.push(Finding::new(&at, message, "set the step back, or give it a table that has never been used, which begins empty"));
+    }
 }
 
 fn changed_inputs(old: &JobIdentity, new: &ValidatedJob, new_job: &str, findings: &mut Vec<Finding>) {

@@ -5,6 +5,7 @@
 
 mod check;
 mod scalar;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{Finding, check_steps};
 pub use scalar::{Expression, Scalar};
+pub use steps::TableKind;
 
 use crate::quantity::{ByteSize, TimeSpan};
 
@@ -315,6 +317,10 @@ pub struct Remove {
     /// The entity's key; the record's key by default. It must fall into the record's own partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Expression>,
+    /// The event's time, RFC 3339 or an integer, in a table whose `upsert` has `newerBy` too. The entity is removed only if this is newer than that of
+    /// every upsert before it. A removal leaves nothing behind: an older record that comes after it makes the entity anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newer_by: Option<Expression>,
     /// Where the removal goes: `{"table": …, "key": …, "remove": true}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emit: Option<DeltaEmit>,
@@ -385,46 +391,6 @@ pub enum Partitioner {
     Murmur2,
     /// The partition that the input record has; the topic must have as many.
     Input,
-}
-
-impl Step {
-    /// The step's name in the manifest.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Step::Parse(_) => "parse",
-            Step::Validate(_) => "validate",
-            Step::Dedup(_) => "dedup",
-            Step::Upsert(_) => "upsert",
-            Step::Remove(_) => "remove",
-            Step::Enrich(_) => "enrich",
-            Step::Remap(_) => "remap",
-            Step::Filter(_) => "filter",
-            Step::Route(_) => "route",
-            Step::Emit(_) => "emit",
-        }
-    }
-
-    /// The topics that it writes, in the order of the manifest; one may come twice. The dead-letter topic is not among them.
-    pub fn output_topics(&self) -> Vec<&str> {
-        match self {
-            Step::Upsert(step) => step.emit.iter().map(|emit| emit.topic.as_str()).collect(),
-            Step::Remove(step) => step.emit.iter().map(|emit| emit.topic.as_str()).collect(),
-            Step::Route(routes) => routes.iter().map(|route| route.emit.topic.as_str()).collect(),
-            Step::Emit(emit) => vec![&emit.topic],
-            Step::Parse(_) | Step::Validate(_) | Step::Dedup(_) | Step::Enrich(_) | Step::Remap(_) | Step::Filter(_) => vec![],
-        }
-    }
-
-    /// The state tables that it reads or writes.
-    pub fn tables(&self) -> Vec<&str> {
-        match self {
-            Step::Dedup(step) => vec![&step.table],
-            Step::Upsert(step) => vec![&step.table],
-            Step::Remove(step) => vec![&step.table],
-            Step::Enrich(step) => vec![&step.table],
-            Step::Parse(_) | Step::Validate(_) | Step::Remap(_) | Step::Filter(_) | Step::Route(_) | Step::Emit(_) => vec![],
-        }
-    }
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

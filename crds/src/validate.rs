@@ -218,7 +218,7 @@ pub fn validate(job: &IngestionJob) -> Result<ValidatedJob, Vec<Finding>> {
         dead_letter: spec.dead_letter.topic.clone(),
         pipeline: spec.pipeline.clone(),
         output_topics,
-        tables: distinct(spec.pipeline.iter().flat_map(Step::tables)),
+        tables: distinct(spec.pipeline.iter().filter_map(Step::table).map(|(table, _)| table)),
         table_ttls,
         workers,
         upgrade,

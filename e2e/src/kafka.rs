@@ -1,6 +1,8 @@
 //! A real broker as a test sees it: makes topics, puts records in, gets out what was committed. Shares no code with the adapter under test
 //! besides the client library.
 
+mod replicas;
+
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -32,12 +34,15 @@ pub struct Record {
     pub timestamp: i64,
 }
 
+/// Of every topic as many as its cluster has by default: one on a single broker, three on three.
+const REPLICAS: TopicReplication<'_> = TopicReplication::Fixed(-1);
+
 /// The largest record that [`Feeder`] puts in. By default a client refuses by itself what has more than 1 MB, whatever the topic takes.
 const RECORD_BYTES_MAX: &str = "4194304";
 
-/// One broker.
+/// One broker, or a cluster of them.
 pub struct Broker {
-    /// `host:port`.
+    /// `host:port`; of a cluster all of them, with commas between.
     pub address: String,
     admin: AdminClient<DefaultClientContext>,
     runtime: tokio::runtime::Runtime,
@@ -63,14 +68,16 @@ impl Broker {
 
     /// The same with these settings besides.
     pub fn create_topic_with(&self, name: &str, partitions: u32, settings: &[(&str, &str)]) -> Result<()> {
-        let kept = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1)).set("retention.ms", "-1");
+        let kept = NewTopic::new(name, i32::try_from(partitions)?, REPLICAS).set("retention.ms", "-1");
         let topic = settings.iter().fold(kept, |topic, (setting, value)| topic.set(setting, value));
         let made = self.runtime.block_on(self.admin.create_topics([&topic], &limits()))?;
         ensure!(made.iter().all(std::result::Result::is_ok), "make topic {name}: {made:?}");
-        // A broker knows a topic a moment after its controller does.
-        until(&format!("topic {name} is there"), PATIENCE, || {
-            let metadata = self.admin.inner().fetch_metadata(Some(name), PATIENCE)?;
-            Ok((metadata.topics()[0].partitions().len() == partitions as usize).then_some(()))
+        // A broker knows a topic a moment after its controller does, and each at another one.
+        self.each_alone(|broker| {
+            until(&format!("topic {name} is there"), PATIENCE, || {
+                let metadata = broker.fetch_metadata(Some(name), PATIENCE)?;
+                Ok((metadata.topics()[0].partitions().len() == partitions as usize).then_some(()))
+            })
         })
     }
 

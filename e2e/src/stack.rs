@@ -19,7 +19,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Starts a server and waits until it is ready. `kind` is `kafka` or `s3`.
+    /// Starts a server and waits until it is ready. `kind` is one of `stack help`.
     pub fn up(kind: &'static str, test: &str) -> Result<Self> {
         let mut instance = Self { kind, name: crate::unique(test), environment: BTreeMap::new() };
         instance.start()?;
@@ -33,7 +33,7 @@ impl Instance {
         Ok(instance)
     }
 
-    /// Starts it again, on its data and its port.
+    /// Starts it again, on its data and its port; of a cluster, the nodes that do not run.
     pub fn start(&mut self) -> Result<()> {
         self.come_up(&[])
     }
@@ -53,22 +53,39 @@ impl Instance {
         self.stack("kill")?;
         let names = ["FOREBAY_TEST_KAFKA", "FOREBAY_TEST_KAFKA_SECURE", "FOREBAY_TEST_S3"];
         let address = names.iter().find_map(|name| self.environment.get(*name));
-        let address = address.context("it was never up")?.trim_start_matches("http://");
-        until(&format!("nobody listens at {address}"), PATIENCE, || Ok(TcpStream::connect(address).is_err().then_some(())))
+        wait_until_gone(address.context("it was never up")?.trim_start_matches("http://"))
+    }
+
+    /// The same of one node of `kafka-three`, by its number, which is the broker's id too.
+    pub fn kill_node(&self, node: i32) -> Result<()> {
+        self.stack_with("kill", &[&node.to_string()])?;
+        let addresses = self.get("FOREBAY_TEST_KAFKA_THREE")?.split(',');
+        let address = usize::try_from(node - 1).ok().and_then(|index| addresses.clone().nth(index));
+        wait_until_gone(address.with_context(|| format!("there is no node {node}"))?)
     }
 
     /// Freezes it by SIGSTOP: the kernel still takes connections and requests for it, and nobody answers. Until what is returned is dropped.
     pub fn freeze(&self) -> Result<Frozen> {
+        self.freeze_node(1)
+    }
+
+    /// The same of one node of `kafka-three`, by its number. All of them must be running.
+    pub fn freeze_node(&self, node: i32) -> Result<Frozen> {
         let status = self.stack("status")?;
-        let pid = status.split_once("pid ").and_then(|(_, rest)| rest.split_whitespace().next()?.parse().ok());
+        let index = usize::try_from(node - 1)?;
+        let pid = status.split_once("pid ").and_then(|(_, rest)| rest.split_whitespace().nth(index)?.parse().ok());
         let frozen = Frozen { pid: pid.with_context(|| format!("no pid in: {status}"))? };
         frozen.signal("STOP")?;
         Ok(frozen)
     }
 
-    /// A client of this broker; of a secure one, by the listener that may do everything.
+    /// A client of this broker; of a secure one, by the listener that may do everything; of three, by all.
     pub fn broker(&self) -> Result<Broker> {
-        Broker::at(self.get(if self.kind == "kafka-secure" { "FOREBAY_TEST_KAFKA_SECURE" } else { "FOREBAY_TEST_KAFKA" })?)
+        Broker::at(self.get(match self.kind {
+            "kafka-secure" => "FOREBAY_TEST_KAFKA_SECURE",
+            "kafka-three" => "FOREBAY_TEST_KAFKA_THREE",
+            _ => "FOREBAY_TEST_KAFKA",
+        })?)
     }
 
     /// Runs lines of shell that call Kafka's own tools, `kafka-acls.sh` and the like, as documents show them. `$BROKERS` is this broker.
@@ -110,6 +127,10 @@ impl Instance {
         ensure!(output.status.success(), "stack {command} {} {}: {}", self.kind, self.name, String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
+}
+
+fn wait_until_gone(address: &str) -> Result<()> {
+    until(&format!("nobody listens at {address}"), PATIENCE, || Ok(TcpStream::connect(address).is_err().then_some(())))
 }
 
 /// A server that does not answer.

@@ -1,12 +1,14 @@
 # shellcheck shell=bash
 #
-# One server process with a folder of its own: its pid, port, log and locks. Sourced by `stack`; knows nothing about what
-# the server is.
+# One server process with a folder of its own, or a few that are one server: pids, port, logs and locks. Sourced by `stack`;
+# knows nothing about what the server is.
 #
 #   $STACK_RUN/KIND/NAME/pid    "PID STARTTIME"; the start time tells our process from a later one with the same number
 #   $STACK_RUN/KIND/NAME/port   first port of its block; the reservation holds until the folder is removed
 #   $STACK_RUN/KIND/NAME/log    of the current run; log.previous of the one before
 #   $STACK_RUN/KIND/NAME/data   what outlives the process
+#
+# An instance of several processes has a folder node-1, node-2, ... for each, with a pid, log and data of its own.
 
 # Each instance has this many ports in a row: SeaweedFS needs eight.
 readonly PORTS_PER_INSTANCE=10
@@ -37,7 +39,27 @@ instance_mark() { # DIR
   echo "${FOREBAY_STACK_OWNER:-}" >"$1/started-by"
 }
 
-# Prints the pid if the process that was started for this folder is alive.
+# The folders of its processes: its own, unless it has nodes.
+instance_nodes() { # DIR
+  if [ -d "$1/node-1" ]; then printf '%s\n' "$1"/node-*; else echo "$1"; fi
+}
+
+# Prints the pids of those of its processes that are alive; fails if none is.
+instance_pids() { # DIR
+  local node pid pids=()
+  while read -r node; do
+    if pid=$(instance_pid "$node"); then pids+=("$pid"); fi
+  done < <(instance_nodes "$1")
+  [ ${#pids[@]} -gt 0 ] && echo "${pids[*]}"
+}
+
+# Whether all of its processes are alive.
+instance_runs() { # DIR
+  local node
+  while read -r node; do instance_pid "$node" >/dev/null || return 1; done < <(instance_nodes "$1")
+}
+
+# Prints the pid if the process that was started for this folder, an instance's or a node's, is alive.
 instance_pid() { # DIR
   local pid started
   { read -r pid started <"$1/pid"; } 2>/dev/null || return 1
@@ -66,7 +88,7 @@ instance_reserve_port() { # DIR PORT|''
     [[ $port =~ ^[0-9]+$ ]] || fail "\`$port\` is no port number"
     if busy=$(busy_port "$port"); then
       fail "port $busy is in use by another process, and $dir needs the ports $port to $((port + PORTS_PER_INSTANCE - 1)):" \
-        "choose others with --port, or for \`main\` with FOREBAY_KAFKA_PORT, FOREBAY_KAFKA_SECURE_PORT, FOREBAY_S3_PORT"
+        "choose others with --port, or for \`main\` with FOREBAY_KAFKA_PORT, FOREBAY_KAFKA_SECURE_PORT, FOREBAY_KAFKA_THREE_PORT, FOREBAY_S3_PORT"
     fi
     echo "$port" >"$dir/port"
     return
@@ -109,12 +131,12 @@ instance_spawn() { # DIR COMMAND...
   echo "$pid $(process_started "$pid")" >"$dir/pid"
 }
 
-# Returns 0 once COMMAND does, 1 if the process ends or the time is over before.
+# Returns 0 once COMMAND does, 1 if a process ends or the time is over before.
 instance_await() { # DIR SECONDS COMMAND...
   local dir=$1 deadline=$((SECONDS + $2))
   shift 2
   while [ "$SECONDS" -lt "$deadline" ]; do
-    instance_pid "$dir" >/dev/null || return 1
+    instance_runs "$dir" || return 1
     if "$@" 2>>"$dir/not-ready"; then
       rm -f "$dir/not-ready"
       return 0
@@ -124,11 +146,24 @@ instance_await() { # DIR SECONDS COMMAND...
   return 1
 }
 
-# SIGTERM, and SIGKILL when the grace is over (0: at once). Returns when the process is gone.
+# Prints the ends of its processes' logs.
+instance_tail() { # DIR
+  local node
+  while read -r node; do tail -v -n 20 "$node/log"; done < <(instance_nodes "$1")
+}
+
+# SIGTERM to all of its processes, and SIGKILL when the grace is over (0: at once). Returns when they are gone.
 instance_stop() { # DIR GRACE_SECONDS
-  local dir=$1 deadline=$((SECONDS + $2)) pid
+  local deadline=$((SECONDS + $2)) node pids
+  # Splitting into words is what makes arguments of them.
+  # shellcheck disable=SC2086
+  if [ "$2" -ne 0 ] && pids=$(instance_pids "$1"); then kill $pids 2>/dev/null || true; fi
+  while read -r node; do process_end "$node" "$deadline"; done < <(instance_nodes "$1")
+}
+
+process_end() { # DIR DEADLINE
+  local dir=$1 deadline=$2 pid
   if pid=$(instance_pid "$dir"); then
-    [ "$2" -eq 0 ] || kill "$pid" 2>/dev/null || true
     while instance_pid "$dir" >/dev/null; do
       [ "$SECONDS" -lt "$deadline" ] || kill -9 "$pid" 2>/dev/null || true
       # Only the kernel can hold it then, say in a write to a disk that hangs.

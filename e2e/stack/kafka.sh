@@ -107,7 +107,7 @@ kafka_run() { # DIR FORMAT_ARGUMENTS...
   fi
   # Written last by the formatting: what a crash left half-done is formatted again.
   if [ ! -f "$dir/data/meta.properties" ]; then
-    "${java[@]}" kafka.tools.StorageTool format --cluster-id "$(kafka_cluster_id)" --config "$dir/server.properties" \
+    "${java[@]}" kafka.tools.StorageTool format --cluster-id "${KAFKA_CLUSTER_ID:-$(kafka_cluster_id)}" --config "$dir/server.properties" \
       "$@" >"$dir/format.log" 2>&1 || fail "Kafka could not format $dir/data: $(head -n 5 "$dir/format.log")"
   fi
   instance_spawn "$dir" "${java[@]}" kafka.Kafka "$dir/server.properties"

@@ -2,7 +2,9 @@
 //! letters are put back once, however often the replay is killed.
 
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, records};
@@ -14,6 +16,9 @@ use serde_json::{Value, json};
 /// Records of a journal that come behind a checkpoint before its owner has stopped: the list that names it, garbage that it found, the release,
 /// each with the marker of its transaction, and an epoch that was open.
 const JOURNAL_BEHIND_CHECKPOINT_MAX: u64 = 12;
+
+/// What a replay says that finds nothing to do.
+const NONE_PUT_BACK: &str = "0 dead letters are put back";
 
 fn json_lines(text: &str) -> Result<Vec<Value>> {
     text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
@@ -133,43 +138,85 @@ fn what_a_job_has_left_is_said_and_then_deleted() -> Result<()> {
 #[test]
 fn a_replay_that_is_killed_puts_each_letter_back_once() -> Result<()> {
     in_folder("replay", |folder| {
-        let (flights, _s3) = Flights::on_shared_servers(folder)?;
-        let feeder = Feeder::new(&flights.broker, &flights.input())?;
-        let filler = "x".repeat(100 << 10);
-        for number in 0..120 {
-            feeder.put(Some(b"N14228"), Some(format!("no JSON {number} {filler}").as_bytes()), Some(1_388_534_400_000))?;
-            let invalid = format!(r#"{{"id": "{number}", "tailnum": "N14228", "filler": "{filler}"}}"#);
-            feeder.put(Some(b"N14228"), Some(invalid.as_bytes()), Some(1_388_534_400_000))?;
-        }
-        feeder.flush()?;
-        flights.run_until_end("one")?;
+        let flights = with_letters(folder)?;
         let mut kills = 0;
         for (transactions, arguments) in [(1, &["--step", "validate"][..]), (1, &[]), (2, &[])] {
             kills += usize::from(kill_replay(&flights, transactions, arguments)?);
         }
         ensure!(kills == 3, "the letters were too few for all kills: {kills}");
         flights.forebay.ask(&["dlq", "replay"])?;
-        ensure!(flights.forebay.ask(&["dlq", "replay"])?.contains("0 dead letters are put back"), "a repeated replay put something back");
-        let mut found: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
-        flights.broker.read(&flights.input(), |message| {
-            *found.entry(message.payload().unwrap_or_default()[..40].to_vec()).or_default() += 1;
-            Ok(())
-        })?;
-        ensure!(found.len() == 240, "{} letters", found.len());
-        ensure!(found.values().all(|count| *count == 2), "{:?}", found.values().collect::<Vec<_>>());
+        ensure!(flights.forebay.ask(&["dlq", "replay"])?.trim() == NONE_PUT_BACK, "a repeated replay put something back");
+        each_letter_is_there_twice(&flights)?;
         // To the job the letters that were put back are records like others, of which it makes letters once more.
         flights.run_until_end("one")?;
         flights.check_some(&flights.input_where(|_, _| true)?, &["one"])
     })
 }
 
-/// Kills a replay right after so many transactions; false when it ended before.
-fn kill_replay(flights: &Flights, transactions: usize, arguments: &[&str]) -> Result<bool> {
+/// Method: a replay is stopped after its first transaction, as by a machine that hangs; another one runs from there to its end; then the first one is
+/// woken, and must say that it was overtaken.
+#[test]
+fn of_two_replays_at_once_the_later_one_goes_on_and_each_letter_is_put_back_once() -> Result<()> {
+    in_folder("replays", |folder| {
+        let flights = with_letters(folder)?;
+        let (mut first, mut said, committed) = begin_replay(&flights, 1, &["--step", "parse"])?;
+        ensure!(committed == 1, "it ended before its first transaction");
+        let signal = |name: &str| Command::new("kill").args([format!("-{name}"), first.id().to_string()]).status();
+        ensure!(signal("STOP")?.success());
+        let second = flights.forebay.ask(&["dlq", "replay", "--step", "parse"]);
+        ensure!(signal("CONT")?.success());
+        ensure!(second?.trim() != NONE_PUT_BACK, "the first one had put all back");
+        let mut rest = String::new();
+        said.read_to_string(&mut rest)?;
+        let code = first.wait()?.code();
+        // It may have slept past its own deadline.
+        let words = ["another replay of this job was started", "call it again for the rest"];
+        ensure!(code != Some(0) && words.iter().any(|words| rest.contains(words)), "the first one ended with {code:?}: {rest}");
+        flights.forebay.ask(&["dlq", "replay"])?;
+        each_letter_is_there_twice(&flights)
+    })
+}
+
+/// A job that has made 240 dead letters, of two steps, too large for one transaction.
+fn with_letters(folder: &Path) -> Result<Flights> {
+    let (flights, _s3) = Flights::on_shared_servers(folder)?;
+    let feeder = Feeder::new(&flights.broker, &flights.input())?;
+    let filler = "x".repeat(100 << 10);
+    for number in 0..120 {
+        feeder.put(Some(b"N14228"), Some(format!("no JSON {number} {filler}").as_bytes()), Some(1_388_534_400_000))?;
+        let invalid = format!(r#"{{"id": "{number}", "tailnum": "N14228", "filler": "{filler}"}}"#);
+        feeder.put(Some(b"N14228"), Some(invalid.as_bytes()), Some(1_388_534_400_000))?;
+    }
+    feeder.flush()?;
+    flights.run_until_end("one")?;
+    Ok(flights)
+}
+
+/// Each letter of [`with_letters`]: as it came, and put back.
+fn each_letter_is_there_twice(flights: &Flights) -> Result<()> {
+    let mut found: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
+    flights.broker.read(&flights.input(), |message| {
+        *found.entry(message.payload().unwrap_or_default()[..40].to_vec()).or_default() += 1;
+        Ok(())
+    })?;
+    ensure!(found.len() == 240, "{} letters", found.len());
+    ensure!(found.values().all(|count| *count == 2), "{:?}", found.values().collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Starts a replay and waits for so many transactions, or its end; returns how many there were, and what it says from there on.
+fn begin_replay(flights: &Flights, transactions: usize, arguments: &[&str]) -> Result<(Child, BufReader<ChildStderr>, usize)> {
     let mut command: Command = flights.forebay.command(&[&["dlq", "replay"], arguments].concat())?;
     let mut child = command.env("RUST_LOG", "forebay=debug").stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let stderr = std::io::BufReader::new(child.stderr.take().context("a pipe was asked for")?);
-    let lines = std::io::BufRead::lines(stderr).map_while(std::result::Result::ok);
+    let mut stderr = BufReader::new(child.stderr.take().context("a pipe was asked for")?);
+    let lines = stderr.by_ref().lines().map_while(std::result::Result::ok);
     let committed = lines.filter(|line| line.contains("dead letters are put back")).take(transactions).count();
+    Ok((child, stderr, committed))
+}
+
+/// Kills a replay right after so many transactions; false when it ended before.
+fn kill_replay(flights: &Flights, transactions: usize, arguments: &[&str]) -> Result<bool> {
+    let (mut child, _said, committed) = begin_replay(flights, transactions, arguments)?;
     let alive = child.try_wait()?.is_none();
     child.kill()?;
     child.wait()?;

@@ -14,7 +14,7 @@ use forebay_e2e::kafka::Broker;
 use forebay_e2e::s3::S3;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
-/// Kills of each of the two workers, and as many more as it takes until every phase was hit.
+/// Kills of each of the two workers, and as many more as it takes until every phase was hit and the rival has met each of its ends.
 const KILLS: usize = 30;
 /// But no more than these.
 const KILLS_MAX: usize = 120;
@@ -22,12 +22,37 @@ const KILLS_MAX: usize = 120;
 /// What a worker may be doing when it is killed: of an epoch, a claim, a restore, a checkpoint and what follows from that. The log has a line `… begins` for
 /// each but the listing, which lasts from the end of an upload to the commit that says that the checkpoint counts. An epoch is one that takes in records: it
 /// lasts from the first of them until it is sealed. Objects are deleted ten minutes after nobody needs them: the simulator kills there.
-const PHASES: [&str; 14] =
-    [EPOCH, "seal", "commit", "apply", "claim", "scan", "bar", CLAIM_COMMIT, "download", "replay", "checkpoint", "upload", LISTING, "cut"];
+const PHASES: [&str; 17] = [
+    EPOCH,
+    "seal",
+    "commit",
+    "apply",
+    "claim",
+    "scan",
+    "bar",
+    CLAIM_COMMIT,
+    READ_ON,
+    "opening",
+    "download",
+    "replay",
+    "last look",
+    "checkpoint",
+    "upload",
+    LISTING,
+    "cut",
+];
 const EPOCH: &str = "epoch";
+/// Its line is that of a scan, behind the claim's own commit.
+const READ_ON: &str = "read on";
 /// Its line is that of a commit, without records.
 const CLAIM_COMMIT: &str = "commit of a claim";
 const LISTING: &str = "listing";
+
+/// How lives of a third worker end: the others take its shards back, it is killed, or it wakes up after its transaction was over and loses its shards then.
+const ENDS: [&str; 3] = [RIVAL_LOST, RIVAL_KILLED, RIVAL_STOPPED];
+const RIVAL_LOST: &str = "the rival lost its shards";
+const RIVAL_KILLED: &str = "the rival was killed";
+const RIVAL_STOPPED: &str = "the rival was stopped";
 
 const GIVEN_UP: &str = "shard is given up to a worker with a better right";
 
@@ -36,7 +61,7 @@ const LOST: Option<i32> = Some(3);
 /// A transaction lasts for 30 s at most.
 const PAST_TRANSACTION: Duration = Duration::from_secs(31);
 
-/// How often each phase was hit, by both workers.
+/// How often each phase was hit, by both workers, and how often the rival met each of its ends.
 type Hits = Mutex<BTreeMap<&'static str, usize>>;
 
 /// Method: two workers share the shards, checkpoints come every second, records come in all the time. Each worker is killed as soon as its log
@@ -53,18 +78,20 @@ fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
         let (over, hits) = (AtomicBool::new(false), Hits::default());
         let (fed, kills, rival) = thread::scope(|scope| {
             let feeder = scope.spawn(|| flights.feed_slowly(&records, &over));
-            let killers = workers.map(|(name, shards)| scope.spawn(|| kill(&flights, name, shards, &hits)));
-            let rival = scope.spawn(|| claim_again_and_again(&flights, &over));
+            // Whoever fails ends all of them.
+            let killer = |name, shards| kill(&flights, name, shards, &over, &hits).inspect_err(|_| over.store(true, Ordering::SeqCst));
+            let killers = workers.map(|(name, shards)| scope.spawn(move || killer(name, shards)));
+            let rival = scope.spawn(|| claim_again_and_again(&flights, &over, &hits).inspect_err(|_| over.store(true, Ordering::SeqCst)));
             let kills: Vec<_> = killers.into_iter().map(|killer| killer.join().map_err(|_| anyhow!("a killer panicked"))).collect();
             over.store(true, Ordering::SeqCst);
             (feeder.join().map_err(|_| anyhow!("the feeder panicked")), kills, rival.join().map_err(|_| anyhow!("the rival panicked")))
         });
-        let (fed, rivalry) = (fed??, rival??);
-        println!("{rivalry:?}");
-        ensure!(rivalry.lost > 0 && rivalry.killed > 0 && rivalry.stopped > 0, "shards were not fought for: {rivalry:?}");
         let kills = kills.into_iter().map(Result::flatten).sum::<Result<usize>>()?;
+        let fed = fed??;
+        rival??;
         println!("{kills} kills while {fed} records came in; of these during: {:?}", counts(&hits));
-        ensure!(missing(&hits).is_empty(), "no kill hit {:?}: {:?}", missing(&hits), counts(&hits));
+        let left = [missing(&PHASES, &hits), missing(&ENDS, &hits)].concat();
+        ensure!(left.is_empty(), "there was none of {left:?}: {:?}", counts(&hits));
         ensure!(fed < records.len(), "the records ran out before the kills: the last ones hit idle workers");
 
         let start = |(name, shards)| flights.forebay.run(name, &flights.state_dir(name), &["--shards", shards, "--until-end"]);
@@ -74,20 +101,9 @@ fn nothing_is_lost_or_doubled_by_sixty_kills() -> Result<()> {
     })
 }
 
-/// How a third worker's lives ended.
-#[derive(Debug, Default)]
-struct Rivalry {
-    /// The others took its shards back.
-    lost: usize,
-    killed: usize,
-    /// It woke up after its transaction was over, and lost its shards then.
-    stopped: usize,
-}
-
 /// Starts a worker that takes a shard from each of the others; they take it back whenever they start again. It ends by that, by a kill in a commit,
 /// or sleeps through one.
-fn claim_again_and_again(flights: &Flights, over: &AtomicBool) -> Result<Rivalry> {
-    let mut rivalry = Rivalry::default();
+fn claim_again_and_again(flights: &Flights, over: &AtomicBool, hits: &Hits) -> Result<()> {
     let verbose = flights.forebay.clone().with("RUST_LOG", "info,forebay_worker=debug");
     for number in 0.. {
         if over.load(Ordering::SeqCst) {
@@ -97,19 +113,19 @@ fn claim_again_and_again(flights: &Flights, over: &AtomicBool) -> Result<Rivalry
         // It may lose its shards before it has any records.
         let works = process.wait_for("a commit", |line| begins("commit", line)).is_ok();
         let ending = match number % 3 {
-            _ if !works => &mut rivalry.lost,
+            _ if !works => RIVAL_LOST,
             0 => {
                 process.kill()?;
-                rivalry.killed += 1;
+                note(hits, [RIVAL_KILLED]);
                 continue;
             }
             1 => {
                 process.signal("STOP")?;
                 thread::sleep(PAST_TRANSACTION);
                 process.signal("CONT")?;
-                &mut rivalry.stopped
+                RIVAL_STOPPED
             }
-            _ => &mut rivalry.lost,
+            _ => RIVAL_LOST,
         };
         let is_over = || Ok((over.load(Ordering::SeqCst) || process.check_alive().is_err()).then_some(()));
         until("the rival loses its shards", PATIENCE, is_over)?;
@@ -119,28 +135,37 @@ fn claim_again_and_again(flights: &Flights, over: &AtomicBool) -> Result<Rivalry
         }
         let code = process.exit()?;
         ensure!(code == LOST, "the rival ended with {code:?}:\n{}", process.tail());
-        *ending += 1;
+        note(hits, [ending]);
     }
-    Ok(rivalry)
+    Ok(())
 }
 
 fn counts(hits: &Hits) -> BTreeMap<&'static str, usize> {
     hits.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-fn missing(hits: &Hits) -> Vec<&'static str> {
-    let counts = counts(hits);
-    PHASES.into_iter().filter(|phase| !counts.contains_key(phase)).collect()
+fn note(hits: &Hits, what: impl IntoIterator<Item = &'static str>) {
+    let mut hits = hits.lock().unwrap_or_else(PoisonError::into_inner);
+    what.into_iter().for_each(|what| *hits.entry(what).or_default() += 1);
 }
 
-/// Starts and kills one worker again and again; returns how often.
-fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usize> {
+fn missing(of: &[&'static str], hits: &Hits) -> Vec<&'static str> {
+    let counts = counts(hits);
+    of.iter().copied().filter(|what| !counts.contains_key(what)).collect()
+}
+
+/// Starts and kills one worker again and again, until enough was hit or it is over; returns how often.
+fn kill(flights: &Flights, name: &str, shards: &str, over: &AtomicBool, hits: &Hits) -> Result<usize> {
     let state_dir = flights.state_dir(name);
     let mut random = Random(name.bytes().map(u64::from).sum());
     for number in 0..KILLS_MAX {
-        let wanted = if number < KILLS { PHASES.to_vec() } else { missing(hits) };
-        if wanted.is_empty() {
+        let mut wanted = missing(&PHASES, hits);
+        let is_enough = number >= KILLS && wanted.is_empty() && missing(&ENDS, hits).is_empty();
+        if is_enough || over.load(Ordering::SeqCst) {
             return Ok(number);
+        }
+        if number < KILLS || wanted.is_empty() {
+            wanted = PHASES.to_vec();
         }
         let phase = wanted[number % wanted.len()];
         // Without a disk there is something to download.
@@ -152,7 +177,7 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
             // These come all the time,
             EPOCH | "seal" | "commit" | "apply" => 1 + random.below(12),
             // these for each of the two shards,
-            "claim" | "scan" | "replay" | "checkpoint" | "upload" => 1 + random.below(2),
+            "claim" | "scan" | READ_ON | "opening" | "replay" | "last look" | "checkpoint" | "upload" => 1 + random.below(2),
             // and these may come for both at once.
             _ => 1,
         };
@@ -164,12 +189,10 @@ fn kill(flights: &Flights, name: &str, shards: &str, hits: &Hits) -> Result<usiz
             (_, behind) = process.wait_for_after(behind, phase, comes).with_context(|| format!("before kill {number}"))?;
         }
         // Most phases take tens of milliseconds: this spreads the kills over them. The others are over by then.
-        if !matches!(phase, "seal" | "apply" | "scan" | "bar" | "cut") {
+        if !matches!(phase, "seal" | "apply" | "scan" | READ_ON | "opening" | "bar" | "last look" | "cut") {
             thread::sleep(Duration::from_micros(random.below(20_000)));
         }
-        let hit = phases(&process.kill()?);
-        let mut hits = hits.lock().unwrap_or_else(PoisonError::into_inner);
-        hit.into_iter().for_each(|phase| *hits.entry(phase).or_default() += 1);
+        note(hits, phases(&process.kill()?));
     }
     Ok(KILLS_MAX)
 }
@@ -180,6 +203,8 @@ fn begins(phase: &str, line: &Line) -> bool {
         "commit" => line.message() == "commit begins" && has_records(line),
         CLAIM_COMMIT => line.message() == "commit begins" && !has_records(line),
         LISTING => line.message() == "checkpoint uploaded",
+        READ_ON => line.message() == "scan begins" && is_read_on(line),
+        "scan" => line.message() == "scan begins" && !is_read_on(line),
         phase => line.message().strip_suffix(" begins") == Some(phase),
     }
 }
@@ -187,7 +212,7 @@ fn begins(phase: &str, line: &Line) -> bool {
 /// What was going on at the end of a log.
 fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
     /// A shard is claimed and restored in these steps; the next one ends the one before.
-    const STEPS: [&str; 4] = ["claim", "scan", "download", "replay"];
+    const STEPS: [&str; 7] = ["claim", "scan", READ_ON, "opening", "download", "replay", "last look"];
     let mut open: BTreeSet<(&'static str, String)> = BTreeSet::new();
     for line in lines {
         let of = line.field("shard").or(line.field("incarnation")).unwrap_or_default();
@@ -220,6 +245,10 @@ fn phases(lines: &[Line]) -> BTreeSet<&'static str> {
         }
     }
     open.into_iter().map(|(phase, _)| phase).collect()
+}
+
+fn is_read_on(line: &Line) -> bool {
+    line.field("phase") == Some("reading-on")
 }
 
 /// Whether a commit carries records, not claims alone.

@@ -36,6 +36,12 @@ fn beside(command: &str) -> Value {
     })
 }
 
+/// Only nodes that run Linux: all of them.
+fn affinity() -> Value {
+    let term = json!({"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}]});
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}})
+}
+
 fn template(job: &FlightsInCluster<'_>, command: &str) -> Value {
     let key = |key: &str| json!({"name": key, "valueFrom": {"secretKeyRef": {"name": "object-store", "key": key}}});
     json!({
@@ -44,6 +50,8 @@ fn template(job: &FlightsInCluster<'_>, command: &str) -> Value {
             "serviceAccountName": job.flights.name,
             "priorityClassName": job.flights.name,
             "nodeSelector": {"kubernetes.io/os": "linux"},
+            "affinity": affinity(),
+            "imagePullSecrets": [{"name": "registry"}],
             "tolerations": [{"key": "spot", "operator": "Exists"}],
             "volumes": [{"name": "more", "emptyDir": {}}],
             "containers": [
@@ -110,6 +118,7 @@ fn what_is_added_to_pods_goes_into_force_and_is_taken_back() -> Result<()> {
             let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
             ensure!(metadata["labels"]["team"] == "air" && metadata["annotations"]["note"] == "hello", "{metadata:#}");
             ensure!(spec["serviceAccountName"] == **name && spec["priority"] == 1000, "{spec:#}");
+            ensure!(spec["affinity"] == affinity() && spec["imagePullSecrets"] == json!([{"name": "registry"}]), "{spec:#}");
             ensure!(spec["containers"].as_array().is_some_and(|containers| containers.len() == 2), "{spec:#}");
             ensure!(spec["containers"][0]["envFrom"].is_null(), "the credentials come from elsewhere: {spec:#}");
         }

@@ -84,7 +84,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Coordinator<L, P, S
                 self.help(shard, attempt, move || Ok(Event::ManifestRead(shard, attempt, manifests(shard)?)));
             }
             Action::Scan(shard, attempt, from, view) => {
-                tracing::debug!(%shard, "scan begins");
+                tracing::debug!(%shard, phase = self.worker.phase(shard), "scan begins");
                 let log = self.log.clone();
                 self.help(shard, attempt, move || match log.scan(shard, from, view) {
                     Ok((scan, range)) => Ok(Event::Scanned(shard, attempt, scan, range)),

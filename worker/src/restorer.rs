@@ -73,6 +73,7 @@ impl<L: Log> RestorePorts for ShardPorts<L> {
     }
 
     fn open_local(&mut self) -> Result<Option<RocksState>, StateError> {
+        tracing::debug!(shard = %self.shard, "opening begins");
         RocksState::open(&self.folder, &self.memory)
     }
 

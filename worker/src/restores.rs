@@ -125,6 +125,7 @@ pub(crate) fn restorer<L: Log, P: Pipeline + 'static>(
             Err(failure) => return Restoration::Failed(failure),
         };
         let state = Shard::new((engine.pipeline)(shard), restored.store, head, cache_bytes).with_lifetimes(options.lifetimes.clone());
+        tracing::debug!(%shard, "last look begins");
         match log.scan(shard, claimed.offset(), View::Uncommitted) {
             Ok((behind, _)) => Restoration::Done(Box::new(state), behind),
             Err(error) => Restoration::Failed(error.into()),

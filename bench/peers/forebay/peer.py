@@ -40,7 +40,7 @@ class Peer(PeerBase):
     def _memory(self, start):
         """Of what it is held to half, as it takes by itself in a container; less where so little is left that the program itself needs it."""
         limit_mib = start.memory_limit >> 20
-        return f"{max(16, min(limit_mib // 2, limit_mib - 80))}Mi" if limit_mib else start.settings.get("memory", "512Mi")
+        return f"{max(16, min(limit_mib // 2, limit_mib - 80))}Mi" if limit_mib else start.settings.get("memory", "640Mi")
 
     def environment(self, start):
         key, secret = start.s3_keys

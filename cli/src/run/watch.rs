@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forebay_engine::ids::{Epoch, InputId, Offset, Partition, ShardId};
-use forebay_engine::log::{Log, StartFrom};
+use forebay_engine::log::{Log, LogError, StartFrom};
 use forebay_engine::shard::shard_of;
 use forebay_engine::worker::Report;
 use forebay_worker::status::Status;
@@ -79,9 +79,11 @@ enum Stage {
     Stopping,
 }
 
-/// The shards that did not come to a good end.
+/// What did not come to a good end: the log, or shards.
 #[derive(Default)]
 struct Losses {
+    /// Why it takes nothing more.
+    log: Option<LogError>,
     /// To which worker.
     lost: BTreeMap<ShardId, String>,
     /// Why.
@@ -90,8 +92,14 @@ struct Losses {
     unsaved: BTreeSet<ShardId>,
 }
 
-/// Shows progress until the goal is reached, a signal comes, or every shard is lost.
-pub fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, ending: &Ending) -> anyhow::Result<()> {
+/// Shows progress until the goal is reached, a signal comes, every shard is lost, or the log is `broken`.
+pub fn watch(
+    runtime: Runtime,
+    owned: &BTreeSet<ShardId>,
+    goal: Option<Goal>,
+    broken: &dyn Fn() -> Option<LogError>,
+    ending: &Ending,
+) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register_conditional_shutdown(signal, 130, stop.clone())?;
@@ -110,12 +118,13 @@ pub fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, en
             }
         }
         progress.show(&status, matches!(stage, Stage::Stopping));
-        let all_lost = losses.lost.len() == owned.len();
+        losses.log = losses.log.take().or_else(broken);
+        let hopeless = losses.lost.len() == owned.len() || losses.log.is_some();
         let may_stop = match &mut stage {
             Stage::Working => {
                 let reached = goal.as_ref().is_some_and(|goal| losses.note_and_judge(goal, &status));
-                let done = reached || stop.load(Ordering::Relaxed) || all_lost;
-                if done && ending.checkpoint && !all_lost {
+                let done = reached || stop.load(Ordering::Relaxed) || hopeless;
+                if done && ending.checkpoint && !hopeless {
                     progress.say("a checkpoint of every shard is taken before stopping");
                     stage = Stage::Checkpointing(LastCheckpoint::ask(&runtime));
                     false
@@ -124,7 +133,7 @@ pub fn watch(runtime: Runtime, owned: &BTreeSet<ShardId>, goal: Option<Goal>, en
                 }
             }
             Stage::Checkpointing(last) => {
-                let over = all_lost || last.is_over(&runtime);
+                let over = hopeless || last.is_over(&runtime);
                 losses.unsaved = last.missing(&status);
                 over
             }
@@ -151,7 +160,10 @@ impl Losses {
     }
 
     /// What the run ends with; `of`: the shards that it was to own.
-    fn verdict(&self, of: usize) -> anyhow::Result<()> {
+    fn verdict(self, of: usize) -> anyhow::Result<()> {
+        if let Some(error) = self.log {
+            return Err(error.into());
+        }
         if let Some((shard, winner)) = self.lost.first_key_value() {
             let count = self.lost.len();
             return Err(Lost(format!(

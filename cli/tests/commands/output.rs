@@ -172,7 +172,9 @@ fn the_environment_configures_a_run_and_arguments_override_it() {
 
     let wrong = [("FOREBAY_THREADS", "0"), ("FOREBAY_CHECKPOINT_ON_STOP", "perhaps"), ("FOREBAY_MEMORY", "much"), ("FOREBAY_SHARDS", "7")];
     for (name, value) in wrong {
-        let said = crate::support::said(world.command(&["run", "--until-end"]).env(name, value).output().unwrap());
+        let said = crate::support::said(
+            world.command(&["run", "--until-end"]).env("FOREBAY_STORE", world.path("objects")).env(name, value).output().unwrap(),
+        );
         let flag = name.trim_start_matches("FOREBAY_").to_lowercase().replace('_', "-");
         assert_eq!(said.code, Some(2), "{name}={value}: {said:?}");
         assert!(said.stderr.contains(&format!("--{flag}")) && said.stderr.contains(value), "{name}={value}: {said:?}");

@@ -38,6 +38,11 @@ fn a_manifest_that_contradicts_the_state_is_refused_with_the_difference() {
             "- {name: orders, topic: orders}\n    - {name: more, topic: more}",
             &["spec.inputs[1]", "more"],
         ),
+        (
+            "    - upsert:\n        table: customers\n        increment: {orders: 1, amount: .amount}\n",
+            "    - dedup: {by: [.amount], last: 10, table: customers}\n",
+            &["spec.pipeline[2].dedup.table", "holds entities", "give it a table that has never been used"],
+        ),
     ] {
         world.change_job(from, to);
         check(&world.call(&["run", "--until-end"]), UNUSABLE, &[&["the manifest cannot work"], needed].concat());
@@ -46,6 +51,58 @@ fn a_manifest_that_contradicts_the_state_is_refused_with_the_difference() {
     assert_eq!(world.ask(&["state", "ls"]), before);
     world.produce("orders", orders("ann", [3]));
     assert_eq!(world.ask(&["run", "--until-end"]), "3 in = 3 processed\n");
+}
+
+/// Method: what the object store knows of the job is taken away, then all of the store, while the journal stays; and the pipeline has one more table in
+/// front, so that the numbers of tables would mean others. With its objects back the job goes on.
+#[test]
+fn a_journal_of_a_job_that_the_store_does_not_know_is_refused() {
+    let world = world();
+    let before = world.ask(&["state", "ls"]);
+    let (store, away) = (world.path("data/store"), world.path("away"));
+    let refused = || {
+        let table = "    - upsert: {table: sizes, max: {largest: .amount}}\n    - upsert:\n        table: customers";
+        world.change_job("    - upsert:\n        table: customers", table);
+        let needed =
+            ["forebay.default.orders.0.journal has records", "identity/ is missing", "--store", "name another working folder, by --dir"];
+        check(&world.call(&["run", "--until-end"]), UNUSABLE, &needed);
+        world.write("job.yaml", crate::support::JOB);
+    };
+    for folder in ["default/orders/identity", "default"] {
+        fs::rename(store.join(folder), &away).unwrap();
+        refused();
+        let _ = fs::remove_dir_all(store.join(folder));
+        fs::rename(&away, store.join(folder)).unwrap();
+    }
+    assert_eq!(world.ask(&["state", "ls"]), before);
+    world.produce("orders", orders("ann", [3]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "3 in = 3 processed\n");
+}
+
+/// Method: the same with a job that began with a savepoint, which outlives what the store knew of the job: it must not begin with it once more.
+#[test]
+fn a_journal_of_a_job_that_began_with_a_savepoint_is_refused_as_well() {
+    let world = world();
+    world.ask(&["savepoint", "take", "--name", "before", "--at-rest"]);
+    let heir = crate::support::JOB.replace("name: orders, namespace", "name: heirs, namespace");
+    world.write("job.yaml", &heir.replace("spec:\n", "spec:\n  state: {fromSavepoint: default/orders/before}\n"));
+    let state = world.path("heirs");
+    let run = ["run", "--until-end", "--state-dir", state.to_str().unwrap()];
+    world.produce("orders", orders("ann", [3]));
+    assert_eq!(world.ask(&run), "3 in = 3 processed\n");
+    fs::remove_dir_all(world.path("data/store/default/heirs")).unwrap();
+    check(&world.call(&run), UNUSABLE, &["forebay.default.heirs.0.journal has records", "identity/ is missing"]);
+    assert!(!world.path("data/store/default/heirs/identity").exists());
+}
+
+/// Method: the journal is there and nothing else, as a process leaves it that dies when it has made it.
+#[test]
+fn an_empty_journal_is_that_of_a_job_that_has_never_run() {
+    let world = World::new();
+    world.produce("orders", orders("ann", [1, 2]));
+    let mut produce = world.command(&["log", "produce", "--topic", "forebay.default.orders.0.journal", "--partitions", "2"]);
+    assert!(produce.status().unwrap().success());
+    assert_eq!(world.ask(&["run", "--until-end"]), "2 in = 2 processed\n");
 }
 
 /// Method: another pipeline, another table, another interval, a `startFrom`: all of it goes on with the state as it is.

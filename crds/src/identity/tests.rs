@@ -17,6 +17,7 @@ spec:
   pipeline:
     - parse: {format: json}
     - upsert: {table: riders, increment: {rides: 1}}
+    - dedup: {by: [.id], last: 10}
     - upsert: {table: drivers, increment: {rides: 1}}
 ";
     Manifest::parse(&change(yaml.to_owned()), "job.yaml").unwrap().validate().unwrap()
@@ -77,6 +78,41 @@ fn what_the_state_is_bound_to_may_not_change() {
 }
 
 #[test]
+fn a_table_keeps_what_it_holds() {
+    let check = |from: &str, to: &str, expected: &[&str]| {
+        let findings = changed(&identity(), &job(|yaml| yaml.replace(from, to)));
+        let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        let way_out = "set the step back, or give it a table that has never been used, which begins empty";
+        let expected: Vec<_> = expected.iter().map(|finding| format!("{finding}; {way_out}")).collect();
+        assert_eq!(findings, expected, "{from} -> {to}");
+    };
+    let memory = "the records that `dedup` has seen";
+    check("last: 10", "last: 20", &[]);
+    check("last: 10", "within: 1h", &[]);
+    check(
+        "    - dedup: {by: [.id], last: 10}\n    - upsert: {table: drivers",
+        "    - upsert: {table: dedup",
+        &[&format!("spec.pipeline[2].upsert.table: table \"dedup\" holds {memory}, and this step would look for entities")],
+    );
+    check(
+        "    - upsert: {table: riders, increment: {rides: 1}}\n    - dedup: {by: [.id], last: 10}",
+        "    - dedup: {by: [.id], last: 10, table: riders}",
+        &[&format!("spec.pipeline[1].dedup.table: table \"riders\" holds entities, and this step would look for {memory}")],
+    );
+}
+
+#[test]
+fn what_tables_hold_is_taken_up_where_it_was_not_known() {
+    let mut identity = identity();
+    identity.kinds.clear();
+    let other =
+        job(|yaml| yaml.replace("upsert: {table: drivers", "upsert: {table: dedup").replace("last: 10", "last: 10, table: drivers"));
+    assert_eq!(changed(&identity, &other), []);
+    assert!(identity.assign_tables(&other).unwrap());
+    assert_eq!(changed(&identity, &job(|yaml| yaml)).len(), 2, "they hold the other kind now");
+}
+
+#[test]
 fn what_the_state_does_not_depend_on_may_change() {
     let check = |from: &str, to: &str| {
         assert_eq!(changed(&identity(), &job(|yaml| yaml.replace(from, to))), [], "{from} -> {to}");
@@ -107,10 +143,10 @@ fn a_table_id_is_given_once_and_never_again() {
     let mut identity = identity();
     let ids = |identity: &JobIdentity| identity.tables().map(|(name, id)| (name.to_owned(), id)).collect::<Vec<_>>();
     let pair = |name: &str, id: u16| (name.to_owned(), id);
-    assert_eq!(ids(&identity), [pair("drivers", 1), pair("riders", 0)]);
+    assert_eq!(ids(&identity), [pair("dedup", 1), pair("drivers", 2), pair("riders", 0)]);
     assert!(!identity.assign_tables(&job(|yaml| yaml)).unwrap(), "nothing is new");
     assert!(identity.assign_tables(&job(|yaml| yaml.replace("table: riders", "table: cars"))).unwrap());
-    assert_eq!(ids(&identity), [pair("cars", 2), pair("drivers", 1), pair("riders", 0)]);
+    assert_eq!(ids(&identity), [pair("cars", 3), pair("dedup", 1), pair("drivers", 2), pair("riders", 0)]);
     assert!(!identity.assign_tables(&job(|yaml| yaml)).unwrap());
     assert_eq!((identity.table("riders"), identity.table("bikes")), (Some(0), None));
 }
@@ -149,10 +185,16 @@ fn an_identity_survives_its_file_and_no_other_file_passes_for_one() {
         }
       ],
       "tables": {
-        "drivers": 1,
+        "dedup": 1,
+        "drivers": 2,
         "riders": 0
       },
-      "nextTable": 2
+      "kinds": {
+        "dedup": "seen",
+        "drivers": "entities",
+        "riders": "entities"
+      },
+      "nextTable": 3
     }
     "#);
     let check = |from: &str, to: &str, expected: &str| {
@@ -161,7 +203,7 @@ fn an_identity_survives_its_file_and_no_other_file_passes_for_one() {
     };
     check("\"format\": 1", "\"format\": 2", "format 2 is unknown");
     check("\"riders\": 0", "\"riders\": 1", "two tables have one id");
-    check("\"nextTable\": 2", "\"nextTable\": 1", "two tables have one id");
+    check("\"nextTable\": 3", "\"nextTable\": 2", "two tables have one id");
     check("\"shards\": 4", "\"shards\": \"4\"", "invalid type");
     check("{", "", "restore the file");
 }

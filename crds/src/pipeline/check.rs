@@ -38,7 +38,7 @@ pub fn check_steps(steps: &[Step], path: &str) -> Vec<Finding> {
                 format!("another dedup step keeps its state in table {:?} already", dedup.table),
                 "give this step a table of its own, for example `table: dedup2`".into(),
             ),
-            Step::Upsert(_) | Step::Remove(_) | Step::Enrich(_) => entity_tables.extend(step.tables()),
+            Step::Upsert(_) | Step::Remove(_) | Step::Enrich(_) => entity_tables.extend(step.table().map(|(table, _)| table)),
             _ => {}
         }
     }
@@ -78,7 +78,7 @@ impl Step {
             Step::Route(routes) => check_routes(routes, &path, &mut findings),
             Step::Remove(_) | Step::Remap(_) | Step::Filter(_) | Step::Emit(_) => {}
         }
-        for table in self.tables() {
+        if let Some((table, _)) = self.table() {
             if table.is_empty()
                 || table.len() > NAME_MAX
                 || !table.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))

@@ -53,18 +53,19 @@ fn an_expression_is_text_or_an_integer_and_is_written_back_as_it_came() {
 }
 
 #[test]
-fn a_step_names_its_topics_and_tables() {
-    let check = |json: &str, topics: &[&str], tables: &[&str]| {
+fn a_step_names_its_topics_and_its_table() {
+    let check = |json: &str, topics: &[&str], table: Option<(&str, TableKind)>| {
         let step: Step = serde_json::from_str(json).unwrap();
-        assert_eq!((step.output_topics().as_slice(), step.tables().as_slice()), (topics, tables), "{json}");
+        assert_eq!((step.output_topics().as_slice(), step.table()), (topics, table), "{json}");
     };
-    check(r#"{"dedup":{"by":[".id"],"last":1}}"#, &[], &["dedup"]);
-    check(r#"{"upsert":{"table":"t","set":{"a":".a"},"emit":{"topic":"d"}}}"#, &["d"], &["t"]);
-    check(r#"{"remove":{"table":"t"}}"#, &[], &["t"]);
-    check(r#"{"enrich":{"table":"t","into":"e"}}"#, &[], &["t"]);
-    check(r#"{"route":[{"when":".a","emit":{"topic":"x"}},{"otherwise":true,"emit":{"topic":"y"}}]}"#, &["x", "y"], &[]);
-    check(r#"{"emit":{"topic":"x"}}"#, &["x"], &[]);
-    check(r#"{"filter":".a"}"#, &[], &[]);
+    check(r#"{"dedup":{"by":[".id"],"last":1}}"#, &[], Some(("dedup", TableKind::Seen)));
+    check(r#"{"dedup":{"by":[".id"],"within":"1h","table":"d"}}"#, &[], Some(("d", TableKind::Seen)));
+    check(r#"{"upsert":{"table":"t","set":{"a":".a"},"emit":{"topic":"d"}}}"#, &["d"], Some(("t", TableKind::Entities)));
+    check(r#"{"remove":{"table":"t"}}"#, &[], Some(("t", TableKind::Entities)));
+    check(r#"{"enrich":{"table":"t","into":"e"}}"#, &[], Some(("t", TableKind::Entities)));
+    check(r#"{"route":[{"when":".a","emit":{"topic":"x"}},{"otherwise":true,"emit":{"topic":"y"}}]}"#, &["x", "y"], None);
+    check(r#"{"emit":{"topic":"x"}}"#, &["x"], None);
+    check(r#"{"filter":".a"}"#, &[], None);
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub(crate) const TTL_RANGE: [TimeSpan; 2] = [TimeSpan::from_millis(1_000), TimeS
 
 /// The tables whose entities do not stay for ever. `at` is the place of `spec.state.tables`.
 pub(super) fn check_ttls(spec: &IngestionJobSpec, at: &Path, findings: &mut Vec<Finding>) -> BTreeMap<String, Duration> {
-    let known = distinct(spec.pipeline.iter().flat_map(Step::tables));
+    let known = distinct(spec.pipeline.iter().filter_map(Step::table).map(|(table, _)| table));
     let within = |step: &Step| match step {
         Step::Dedup(dedup) => Some((dedup.table.clone(), dedup.within?.get())),
         _ => None,

@@ -166,6 +166,11 @@ pub fn encode_release(owner: &Owner) -> Vec<Vec<u8>> {
 
 /// Encodes an epoch: as many chunks as its size needs. `stamp.journal` is not written.
 pub fn encode_epoch(stamp: &Stamp, changes: &Changes) -> Vec<Vec<u8>> {
+    encode_epoch_in(stamp, changes, CHUNK_BYTES)
+}
+
+/// The same with chunks of another size.
+pub(crate) fn encode_epoch_in(stamp: &Stamp, changes: &Changes, chunk_bytes: usize) -> Vec<Vec<u8>> {
     let mut payload = Vec::with_capacity(512 + changes.as_bytes().len());
     let body = EpochBody {
         epoch: stamp.epoch,
@@ -179,12 +184,12 @@ pub fn encode_epoch(stamp: &Stamp, changes: &Changes) -> Vec<Vec<u8>> {
     };
     postcard::to_io(&body, &mut payload).expect("writing to memory cannot fail");
     payload.extend_from_slice(changes.as_bytes());
-    let chunks = payload.len().div_ceil(CHUNK_BYTES).max(1);
+    let chunks = payload.len().div_ceil(chunk_bytes).max(1);
     let count = u16::try_from(chunks).expect("an epoch's bytes are limited far below 65535 chunks (I9)");
     (0..count)
         .map(|number| {
-            let from = usize::from(number) * CHUNK_BYTES;
-            chunk(Kind::Epoch, number, count, &stamp.owner, &payload[from..payload.len().min(from + CHUNK_BYTES)])
+            let from = usize::from(number) * chunk_bytes;
+            chunk(Kind::Epoch, number, count, &stamp.owner, &payload[from..payload.len().min(from + chunk_bytes)])
         })
         .collect()
 }
@@ -202,12 +207,14 @@ pub struct Assembler {
 
 impl Assembler {
     /// Takes the next committed chunk; a record when it completes one. Chunks of one record follow each other in one transaction, so a gap
-    /// between them is corruption.
+    /// between them is corruption. Another's claim or release may lie there: it was put by somebody who had not met, and so not barred, the writer.
     pub fn push(&mut self, entry: &JournalEntry) -> Result<Option<JournalRecord>, JournalError> {
         let (head, payload) = split(entry)?;
         let fail = |reason: String| JournalError { offset: entry.offset, reason };
         match head.kind {
-            Kind::Claim | Kind::Release if self.pending.is_some() => Err(fail("an epoch's last chunks are missing before it".into())),
+            Kind::Claim | Kind::Release if self.pending.as_ref().is_some_and(|(pending, _)| pending.owner == head.owner) => {
+                Err(fail("an epoch's last chunks are missing before it".into()))
+            }
             Kind::Claim => Ok(Some(JournalRecord::Claim(head.owner))),
             Kind::Release => Ok(Some(JournalRecord::Release(head.owner))),
             Kind::Epoch => {
@@ -360,7 +367,7 @@ mod tests {
         let mut changes = Changes::default();
         changes.push(b"key", Change::Put(&vec![7; 2 * CHUNK_BYTES]));
         let chunks = entries(encode_epoch(&stamp(), &changes), 0);
-        let claim = &entries(encode_claim(&owner("w1.1")), 9)[0];
+        let claim = &entries(encode_claim(&owner("w0.1")), 9)[0];
         assert!(Assembler::default().push(&chunks[1]).is_err());
         let mut assembler = Assembler::default();
         assembler.push(&chunks[0]).unwrap();
@@ -371,6 +378,19 @@ mod tests {
         for bytes in [vec![], vec![2, 1, 0, 0, 0, 1, 0], vec![1, 9, 0, 0, 0, 1, 0], vec![1, 1, 0, 0, 0, 1, 200]] {
             assert!(head(&JournalEntry { offset: JournalOffset::new(0), bytes }).is_err());
         }
+    }
+
+    #[test]
+    fn claims_and_releases_of_others_may_lie_between_the_chunks_of_an_epoch() {
+        let mut changes = Changes::default();
+        changes.push(b"key", Change::Put(&vec![7; CHUNK_BYTES]));
+        let other = owner("w1.1");
+        let mut written = encode_epoch(&stamp(), &changes);
+        written.splice(1..1, [encode_claim(&other), encode_release(&other)].concat());
+        let mut assembler = Assembler::default();
+        let read: Vec<_> = entries(written, 0).iter().filter_map(|entry| assembler.push(entry).unwrap()).collect();
+        let epoch = JournalRecord::Epoch(Box::new(Stamp { journal: JournalOffset::new(4), ..stamp() }), changes);
+        assert_eq!(read, vec![JournalRecord::Claim(other.clone()), JournalRecord::Release(other), epoch]);
     }
 
     /// A claim, an epoch with a value, a patch and a removal, and a release mark, a line of hexadecimal digits each.

@@ -248,6 +248,11 @@ pub trait Log: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// Why nothing more can be written until this process has ended; `None`: nothing says so.
+    fn broken(&self) -> Option<LogError> {
+        None
+    }
+
     /// Makes the journal topic if it is not there, with one partition per shard and the settings that the protocol needs.
     fn ensure_journal(&self) -> Result<(), LogError>;
 

@@ -34,6 +34,14 @@ pub enum Bug {
     NeitherYields,
     /// An idle owner does not look whether it was replaced.
     Unwatchful,
+    /// The books do not count a record that was seen before.
+    BooksUncounted,
+    /// That an input was made anew under its name is not seen.
+    InputIdIgnored,
+    /// Nor that the journal was.
+    JournalIdIgnored,
+    /// A local database counts whatever timeline it is of.
+    TimelineIgnored,
 }
 
 #[cfg(feature = "mutants")]

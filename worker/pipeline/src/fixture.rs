@@ -87,7 +87,7 @@ pub fn fixture_context(steps: &[Step], inputs: Vec<InputContext>, dead_letter: &
             let id = OutputId::new(number(outputs.len()));
             outputs.entry(topic.to_owned()).or_insert(id);
         }
-        for table in step.tables() {
+        if let Some((table, _)) = step.table() {
             let id = TableId::new(number(tables.len()));
             tables.entry(table.to_owned()).or_insert(id);
         }

@@ -5,6 +5,7 @@ mod dedup;
 mod delta;
 mod emit;
 mod enrich;
+mod newer;
 mod parse;
 mod remove;
 mod upsert;

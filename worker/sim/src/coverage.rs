@@ -31,11 +31,17 @@ pub enum Fault {
     ApplyFails,
     /// The log refuses the outputs of a partition for good, until somebody mends that.
     Refused,
+    /// A step of the pipeline panics.
+    Panic,
+    /// A file of a checkpoint is torn or corrupt.
+    Damaged,
+    /// A request takes long, and is carried out and answered all the same.
+    Slow,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Crash,
         Self::Wipe,
         Self::Stall,
@@ -49,6 +55,9 @@ impl Fault {
         Self::TimeOut,
         Self::ApplyFails,
         Self::Refused,
+        Self::Panic,
+        Self::Damaged,
+        Self::Slow,
     ];
 }
 

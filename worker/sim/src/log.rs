@@ -10,9 +10,11 @@ use forebay_engine::ids::{Incarnation, JournalOffset, Offset, OutputId, Partitio
 use forebay_engine::log::{InputPosition, JournalEntry, JournalRange, LogError, View};
 
 mod input;
+mod journal;
 mod partition;
 
 pub use input::InputTopic;
+pub use journal::JournalTopic;
 pub use partition::{PartitionLog, Slot};
 
 /// A transaction of the log.
@@ -90,6 +92,7 @@ pub enum Refused {
 #[derive(Debug)]
 pub struct SimLog {
     input_id: String,
+    journal_id: String,
     /// The input's partitions; `None` is a marker or an aborted record of whoever produces there.
     pub inputs: Vec<Vec<Option<InputBody>>>,
     /// The oldest offset that is left of each; what lies before is there for the oracle only.
@@ -114,6 +117,7 @@ impl SimLog {
         let all = (0..outputs).flat_map(|o| (0..partitions).map(move |p| (OutputId::new(o), Partition::new(p))));
         Self {
             input_id: input::FIRST_ID.to_owned(),
+            journal_id: "journal-1".to_owned(),
             inputs: vec![Vec::new(); partitions as usize],
             input_starts: vec![0; partitions as usize],
             outputs: all.map(|key| (key, PartitionLog::default())).collect(),

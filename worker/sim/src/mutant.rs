@@ -27,7 +27,7 @@ pub enum Mutant {
     FileIdTwice,
     /// A failed commit is tried again with the same producer.
     CommitAgain,
-    /// What a failed commit had changed stays in the shard.
+    /// What a failed commit had changed stays in the shard, which has its database open still when the next restore opens it.
     OverlayKept,
     /// The journal is cut before the list that allows it is committed.
     CutEarly,
@@ -37,6 +37,12 @@ pub enum Mutant {
     NoBackUnverified,
     /// Claim model: records of others behind one's claim do not matter; and nobody looks again after the restore.
     BehindUnverified,
+    /// An epoch's outputs are put out last one first.
+    OutputsReversed,
+    /// A file of a checkpoint is taken whatever its checksum.
+    ChecksumIgnored,
+    /// The clock of a machine that is ahead of the log's is taken as it is.
+    ClockUnbounded,
     /// A bug of the engine.
     Engine(Bug),
 }

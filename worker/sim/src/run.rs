@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use forebay_engine::journal::CHUNK_BYTES;
+
 use crate::coverage::{Coverage, Fault};
 use crate::mutant::{self, Mutant};
 use crate::oracle::Violation;
@@ -28,12 +30,13 @@ pub const PHASES: &[(&str, Kind)] = &[
     ("commit-begin", Kind::Beginning),
     ("commit-outputs", Kind::Outputs),
     ("commit-journal", Kind::InTransaction),
+    ("commit-chunks", Kind::InTransaction),
     ("commit-offsets", Kind::InTransaction),
     ("commit-end", Kind::InTransaction),
     ("restore-range", Kind::LogRead),
     ("restore-journal", Kind::LogRead),
     ("restore-manifest", Kind::StoreRead),
-    ("restore-download", Kind::StoreRead),
+    ("restore-download", Kind::Download),
     ("verify", Kind::LogRead),
     ("look", Kind::LogRead),
     ("snapshot-begin", Kind::Local),
@@ -44,7 +47,7 @@ pub const PHASES: &[(&str, Kind)] = &[
     ("garbage-files", Kind::StoreRead),
     ("garbage-manifests", Kind::StoreRead),
     ("savepoint-read", Kind::StoreRead),
-    ("savepoint-copy", Kind::StoreRead),
+    ("savepoint-copy", Kind::Download),
     ("savepoint-write", Kind::StoreWrite),
     ("cut", Kind::LogWrite),
     ("delete", Kind::StoreWrite),
@@ -77,6 +80,8 @@ pub enum Kind {
     StoreRead,
     /// The same at the store.
     StoreWrite,
+    /// One that reads files of a checkpoint.
+    Download,
     /// A helper at work on its own disk.
     Local,
 }
@@ -84,39 +89,40 @@ pub enum Kind {
 /// Why a fault cannot hit a phase of this kind; `None`: it can, and some run must have met it.
 pub fn left_out(kind: Kind, fault: Fault) -> Option<&'static str> {
     use Kind::*;
-    let is_request = matches!(kind, Opening | Beginning | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite);
+    let is_request = matches!(kind, Opening | Beginning | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Download);
     match fault {
         Fault::Crash | Fault::Wipe | Fault::Stall | Fault::Move => None,
         Fault::Barred => (kind == Opening).then_some("nobody knows an incarnation that is not opened yet"),
-        Fault::Lost => (!is_request).then_some("it is no request: those that it makes are phases of their own"),
+        Fault::Lost | Fault::Slow => (!is_request).then_some("it is no request: those that it makes are phases of their own"),
         Fault::ReplyLost | Fault::Late => match kind {
-            LogRead | StoreRead => Some("it changes nothing: without its reply it is as if it had been lost"),
+            LogRead | StoreRead | Download => Some("it changes nothing: without its reply it is as if it had been lost"),
             _ => (!is_request).then_some("it is no request: those that it makes are phases of their own"),
         },
         Fault::Twice => match kind {
             LogWrite | StoreWrite => None,
             Opening | Beginning | Outputs | InTransaction => Some("the broker takes what a producer sends once, by its sequence number"),
-            LogRead | StoreRead => Some("it changes nothing"),
+            LogRead | StoreRead | Download => Some("it changes nothing"),
             Shard | Running | Round | Committing | Local => Some("it is no request: those that it makes are phases of their own"),
         },
-        Fault::StoreDown => (!matches!(kind, StoreRead | StoreWrite)).then_some("it asks nothing of the store"),
+        Fault::StoreDown => (!matches!(kind, StoreRead | StoreWrite | Download)).then_some("it asks nothing of the store"),
         Fault::TimeOut => match kind {
             Committing | Outputs | InTransaction => None,
             Round | Opening => Some("no transaction is open"),
-            Shard | Running | Beginning | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+            Shard | Running | Beginning | LogRead | LogWrite | StoreRead | StoreWrite | Download | Local => {
                 Some("it has no part in the transaction, and learns of it as it does of a barring")
             }
         },
         Fault::Refused => match kind {
             Running | Committing | Outputs => None,
-            Shard | Round | Opening | Beginning | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+            Shard | Round | Opening | Beginning | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Download | Local => {
                 Some("what is refused are outputs, which one request carries, and a shard that is owned has made")
             }
         },
-        Fault::ApplyFails => match kind {
+        Fault::Damaged => (kind != Download).then_some("it reads no file: a restore and a copy do, in phases of their own"),
+        Fault::ApplyFails | Fault::Panic => match kind {
             Running | Round | Committing => None,
-            Shard => Some("it has no database that epochs are applied to"),
-            Opening | Beginning | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Local => {
+            Shard => Some("it has no database that epochs are applied to, and processes nothing"),
+            Opening | Beginning | Outputs | InTransaction | LogRead | LogWrite | StoreRead | StoreWrite | Download | Local => {
                 Some("it is another thread's, which learns nothing of it but that its shard is gone, as in a move")
             }
         },
@@ -130,6 +136,14 @@ pub fn pairs() -> Vec<(&'static str, Fault)> {
         Fault::ALL.into_iter().filter(move |fault| left_out(kind, *fault).is_none()).map(move |fault| (phase, fault))
     };
     PHASES.iter().flat_map(of).collect()
+}
+
+/// What seeds go for: every pair, and those thrice whose phase few runs come to, even if they go for it.
+fn aims() -> Vec<(&'static str, Fault)> {
+    let pairs = pairs();
+    let rare = pairs.iter().filter(|(phase, _)| matches!(*phase, "restore-download" | "delete")).copied();
+    let thrice: Vec<_> = rare.clone().chain(rare).collect();
+    pairs.into_iter().chain(thrice).collect()
 }
 
 /// Situations that the runs must have met.
@@ -159,6 +173,7 @@ pub const SITUATIONS: &[&str] = &[
     "a wait for markers ends with what blocks it",
     "a worker stops in good order",
     "an idle owner sees that it was replaced",
+    "chunks of a record follow each other",
     "garbage is deleted",
     "the inputs are cut before the committed offsets",
     "the journal is cut under a reader",
@@ -169,11 +184,11 @@ pub const SITUATIONS: &[&str] = &[
 /// What a seed decides before the first step.
 pub fn setup(seed: u64) -> Setup {
     let mut rng = Rng::new(seed ^ 0x0005_E70F_5EED);
-    let pairs = pairs();
+    let aims = aims();
     let shards = 1 + rng.below(2) as u32;
     let above_all = rng.chance(0.08);
     // Each seed goes for one pair, so that all are met however rare they are.
-    let aim = pairs[seed as usize % pairs.len()];
+    let aim = aims[seed as usize % aims.len()];
     let rare = ["restore-", "snapshot", "garbage", "savepoint", "cut", "delete"].iter().any(|prefix| aim.0.starts_with(prefix));
     Setup {
         workers: 2 + rng.below(2),
@@ -190,6 +205,7 @@ pub fn setup(seed: u64) -> Setup {
         heartbeat: Duration::from_millis(*rng.pick(&[400, 5_000, 86_400_000])),
         watch: Duration::from_millis(*rng.pick(&[300, 5_000])),
         epoch_bytes_max: *rng.pick(&[60, 900, 8_000]),
+        journal_chunk_bytes: if aim.0 == "commit-chunks" { 60 } else { *rng.pick(&[60, 300, CHUNK_BYTES, CHUNK_BYTES]) },
         cache_bytes_max: *rng.pick(&[0, 600, 100_000]),
         call_faults: *rng.pick(&[0.0, 0.005, 0.03]),
         faults: *rng.pick(&[0.005, 0.02, 0.05]),

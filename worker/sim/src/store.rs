@@ -54,6 +54,7 @@ impl Content {
 struct Object {
     content: Content,
     modified: Timestamp,
+    is_damaged: bool,
 }
 
 /// The store.
@@ -68,7 +69,7 @@ impl SimStore {
         if self.objects.contains_key(key) {
             return Put::AlreadyThere;
         }
-        self.objects.insert(key.to_owned(), Object { content, modified: now });
+        self.objects.insert(key.to_owned(), Object { content, modified: now, is_damaged: false });
         Put::Created
     }
 
@@ -88,16 +89,24 @@ impl SimStore {
         self.objects.remove(key);
     }
 
-    /// Damages the last file of an object so that its checksum is wrong (torn: its size as well).
+    /// Damages the last file of an object: it lacks the end of what it held, and its checksum is wrong (torn: its size as well).
     pub fn damage(&mut self, key: &str, torn: bool) {
-        if let Some(Object { content: Content::Files(files), .. }) = self.objects.get_mut(key)
+        if let Some(Object { content: Content::Files(files), is_damaged, .. }) = self.objects.get_mut(key)
             && let Some(file) = files.last_mut()
         {
             let mut damaged = FileData::clone(file);
             damaged.crc32 ^= 1;
+            damaged.entries.pop();
+            damaged.names.pop();
             damaged.size -= u64::from(torn && damaged.size > 0);
             *file = Arc::new(damaged);
+            *is_damaged = true;
         }
+    }
+
+    /// Whether [`SimStore::damage`] has been at an object.
+    pub fn is_damaged(&self, key: &str) -> bool {
+        self.objects.get(key).is_some_and(|object| object.is_damaged)
     }
 
     /// Keys of all objects.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use forebay_engine::ids::{AssignmentVersion, Incarnation, JournalOffset, Partition, ShardId, WorkerName};
+use forebay_engine::ids::{AssignmentVersion, Incarnation, JournalOffset, Partition, ShardId, Timeline, WorkerName};
 
 use crate::coverage::{Coverage, Fault};
 use crate::log::{SimLog, Target, TxnId};
@@ -58,6 +58,8 @@ pub struct Setup {
     pub watch: Duration,
     /// Bytes of an open epoch.
     pub epoch_bytes_max: usize,
+    /// Bytes of a chunk of a journal record.
+    pub journal_chunk_bytes: usize,
     /// Bytes of decoded state per shard.
     pub cache_bytes_max: usize,
     /// How often a call of a port goes wrong.
@@ -91,6 +93,8 @@ struct Task {
     since: i64,
     /// The request was carried out; a bar waits for markers.
     sent: bool,
+    /// Nobody answers before this time.
+    slow_until: i64,
     link: Link,
 }
 
@@ -117,9 +121,12 @@ pub struct World {
     next_id: u64,
     /// Milliseconds.
     now: i64,
+    timeline: Timeline,
     version: AssignmentVersion,
     version_seen: AssignmentVersion,
     store_down: bool,
+    /// The shard whose journal is offline.
+    offline: Option<ShardId>,
     /// The partition of the outputs that the log takes nothing for.
     refusing: Option<Partition>,
     /// Shards whose newest checkpoint was damaged.
@@ -167,9 +174,11 @@ impl World {
             letters: BTreeMap::new(),
             next_id: 0,
             now: 1_000_000,
+            timeline: Timeline::default(),
             version: AssignmentVersion::default(),
             version_seen: AssignmentVersion::default(),
             store_down: false,
+            offline: None,
             refusing: None,
             damaged: BTreeSet::new(),
             forced: None,

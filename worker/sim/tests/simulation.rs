@@ -11,7 +11,7 @@ use forebay_sim::coverage::Coverage;
 use forebay_sim::run::{self, SITUATIONS};
 use forebay_sim::{claims, panics};
 
-/// Seeds of the normal run: every pair of phase and fault is the aim of some thirty of them.
+/// Seeds of the normal run: every pair of phase and fault is the aim of a dozen of them.
 const RUNS: u64 = 4_000;
 /// Runs of the claim protocol alone.
 const CLAIM_RUNS: u64 = 100_000;

@@ -122,19 +122,34 @@ impl Admin {
         Ok(self.partitions(&format!("look for the journal topic {topic}"), topic)?.is_some())
     }
 
-    /// Deletes the journal topic. False when there is none.
-    pub(crate) fn delete_journal(&self) -> Result<bool, LogError> {
-        let topic = &self.options.topics.journal;
-        let action = format!("delete the journal topic {topic}");
+    /// See [`crate::KafkaLog::journals`].
+    pub(crate) fn journals(&self) -> Result<Vec<String>, LogError> {
+        let action = "look for the job's journals";
+        self.readers.with(Isolation::Uncommitted, |reader| {
+            let metadata = reader.fetch_metadata(None, self.options.request_timeout);
+            let metadata = metadata.map_err(|e| log_error(action, "the topics", &e, &self.heard))?;
+            let names = metadata.topics().iter().map(rdkafka::metadata::MetadataTopic::name);
+            let mut journals: Vec<String> = names.filter(|name| is_journal_of(&self.options.topics.uid, name)).map(str::to_owned).collect();
+            journals.sort();
+            Ok(journals)
+        })
+    }
+
+    /// See [`crate::KafkaLog::delete_journals`].
+    pub(crate) fn delete_journals(&self, topics: &[String]) -> Result<(), LogError> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let action = format!("delete the journal {}", topics.join(", "));
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         let client = self.client()?;
-        for result in self.wait(&action, client.delete_topics(&[topic], &self.limits()))? {
+        for result in self.wait(&action, client.delete_topics(&topics, &self.limits()))? {
             match result {
-                Ok(_) => {}
-                Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => return Ok(false),
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
                 Err((name, code)) => return Err(from_code(&action, &format!("topic {name}"), code, &code.to_string(), &self.heard)),
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Deletes the job's consumer group, with all its offsets.
@@ -329,5 +344,31 @@ fn timestamp_limits(settings: &Settings) -> TimestampLimits {
     TimestampLimits {
         behind_millis_max: limit("message.timestamp.before.max.ms", i64::MAX),
         ahead_millis_max: limit("message.timestamp.after.max.ms", AHEAD_DEFAULT_MILLIS),
+    }
+}
+
+/// Whether a topic is the journal of some timeline of a job.
+fn is_journal_of(uid: &str, topic: &str) -> bool {
+    let timeline = topic.strip_prefix("forebay.").and_then(|rest| rest.strip_prefix(uid)?.strip_prefix('.')?.strip_suffix(".journal"));
+    timeline.is_some_and(|timeline| !timeline.is_empty() && timeline.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journals_are_told_from_those_of_jobs_with_similar_names() {
+        for (topic, is_its) in [
+            ("forebay.default.flights.0.journal", true),
+            ("forebay.default.flights.12.journal", true),
+            ("forebay.default.flights.1.0.journal", false),
+            ("forebay.default.flights-2.0.journal", false),
+            ("forebay.other.default.flights.0.journal", false),
+            ("forebay.default.flights..journal", false),
+            ("forebay.default.flights.0.journals", false),
+        ] {
+            assert_eq!(is_journal_of("default.flights", topic), is_its, "{topic}");
+        }
     }
 }

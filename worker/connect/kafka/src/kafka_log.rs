@@ -59,9 +59,14 @@ impl KafkaLog {
         self.admin.has_journal()
     }
 
-    /// Deletes the job's journal topic, with all that the job's checkpoints do not hold. False when there is none.
-    pub fn delete_journal(&self) -> Result<bool, LogError> {
-        self.admin.delete_journal()
+    /// The topics of the job's journals, one of each of its timelines, as far as they are there, in the order of their names.
+    pub fn journals(&self) -> Result<Vec<String>, LogError> {
+        self.admin.journals()
+    }
+
+    /// Deletes topics of journals, with all that the job's checkpoints do not hold. One that is not there is no error.
+    pub fn delete_journals(&self, topics: &[String]) -> Result<(), LogError> {
+        self.admin.delete_journals(topics)
     }
 
     /// Whether the job has committed offsets to its consumer group: a new one of the same uid takes them for a sign that its journal was lost.

@@ -155,13 +155,18 @@ impl LogFolder {
             let reason = format!("{} bytes in one transaction are more than {FRAME_BYTES_MAX}; make epochs smaller", frame.bytes.len());
             return Err(LogError::Rejected { action: action.to_owned(), reason });
         }
-        self.write(&mut writer, frame).map_err(|reason| LogError::Unavailable {
-            action: action.to_owned(),
-            reason: format!(
-                "write {}: {reason}; free some space or mend the disk, then start again: no more is written until every user of the log has closed it",
-                self.dir().display()
-            ),
-        })
+        self.write(&mut writer, frame).map_err(|reason| self.not_written(action, &reason))
+    }
+
+    /// Why nothing more is written, if so. `None` as well while a write is on its way.
+    pub(crate) fn failure(&self) -> Option<LogError> {
+        let writer = self.shared.writer.try_lock().ok()?;
+        writer.failure().map(|reason| self.not_written("use the embedded log", reason))
+    }
+
+    fn not_written(&self, action: &str, reason: &str) -> LogError {
+        let way_out = "free some space or mend the disk, then start again: no more is written until every user of the log has closed it";
+        LogError::Unavailable { action: action.to_owned(), reason: format!("write {}: {reason}; {way_out}", self.dir().display()) }
     }
 
     /// Reads a batch's records into `records`, which they replace. `Err` says what the disk said.

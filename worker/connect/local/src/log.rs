@@ -129,6 +129,10 @@ impl Log for LocalLog {
         Ok(topics)
     }
 
+    fn broken(&self) -> Option<LogError> {
+        self.folder.failure()
+    }
+
     fn ensure_journal(&self) -> Result<(), LogError> {
         self.folder.create_topic(&self.topics.journal, self.topics.shards).map(|_| ())
     }

@@ -3,6 +3,7 @@
 use super::{RestoreError, RestoreNote, RestorePorts, Restored, apply, check_journal, read};
 use crate::ids::{JournalOffset, ShardId};
 use crate::journal::{JournalRecord, Stamp};
+use crate::mutants::{self, Bug};
 use crate::state::{StateError, StateStore};
 
 /// One that is still open, or that the disk does not give at the moment, is no reason to throw it away.
@@ -27,7 +28,11 @@ pub(super) fn follow_local<P: RestorePorts>(
     if let Some(store) = &follower.store {
         follower.stamp = store.stamp()?;
     }
-    let other = follower.stamp.as_ref().map(|stamp| stamp.owner.timeline).filter(|timeline| *timeline != ports.timeline());
+    let other = follower
+        .stamp
+        .as_ref()
+        .map(|stamp| stamp.owner.timeline)
+        .filter(|timeline| *timeline != ports.timeline() && !mutants::is(Bug::TimelineIgnored));
     if let Some(timeline) = other {
         ports.note(RestoreNote::LocalUnusable(format!("it is of timeline {timeline}, and the job is in another")));
         (follower.store, follower.stamp) = (None, None);

@@ -6,6 +6,7 @@ use forebay_engine::pipeline::Workspace;
 use forebay_engine::record::InputRecord;
 
 use super::delta::Delta;
+use super::newer::{event_time_of, is_outdated};
 use crate::compile::{CompileContext, Compiler};
 use crate::document::Document;
 use crate::expression::Expression;
@@ -14,6 +15,7 @@ use crate::instance::{Failure, Hand, entity_key, scope};
 #[derive(Debug)]
 pub(crate) struct Remove {
     key: Option<Expression>,
+    newer_by: Option<Expression>,
     removal: Removal,
 }
 
@@ -28,17 +30,22 @@ pub(super) struct Removal {
 impl Remove {
     pub(super) fn compile(spec: &spec::Remove, compiler: &mut Compiler<'_>) -> Option<Self> {
         let key = compiler.optional(".key", spec.key.as_ref());
-        Some(Self { key, removal: Removal::compile(&spec.table, spec.emit.as_ref(), compiler)? })
+        let newer_by = compiler.optional(".newerBy", spec.newer_by.as_ref());
+        Some(Self { key, newer_by, removal: Removal::compile(&spec.table, spec.emit.as_ref(), compiler)? })
     }
 
     pub(super) fn apply(&self, hand: &mut Hand<'_>, workspace: &mut Workspace<'_, Document>) -> Result<(), Failure> {
         let scope = scope!(hand);
+        let time = event_time_of(self.newer_by.as_ref(), scope, &mut hand.buffers.vrl)?;
         let key = entity_key(self.key.as_ref(), scope, hand.context, &mut hand.buffers.vrl, &mut hand.buffers.key)?;
+        if is_outdated(time, self.removal.table, key, workspace)? {
+            return Ok(());
+        }
         self.removal.apply(key, hand.context, hand.record, &mut hand.buffers.built, workspace)
     }
 
     pub(super) fn expressions(&self) -> Vec<&Expression> {
-        self.key.iter().collect()
+        self.key.iter().chain(&self.newer_by).collect()
     }
 }
 

@@ -6,9 +6,10 @@ use forebay_engine::pipeline::Workspace;
 
 use super::change::{Change, Edit, Operation};
 use super::delta::Delta;
+use super::newer::{event_time_of, is_outdated};
 use crate::compile::Compiler;
 use crate::document::Document;
-use crate::expression::{Expression, event_time};
+use crate::expression::Expression;
 use crate::instance::{Failure, Hand, entity_key, scope};
 
 #[derive(Debug)]
@@ -65,18 +66,9 @@ impl Upsert {
     pub(super) fn apply(&self, hand: &mut Hand<'_>, workspace: &mut Workspace<'_, Document>) -> Result<(), Failure> {
         let scope = scope!(hand);
         let vrl = &mut hand.buffers.vrl;
-        let time = match &self.newer_by {
-            Some(expression) => {
-                let operand = expression.evaluate(scope, vrl)?;
-                Some(event_time(&operand).ok_or_else(|| format!("newerBy: {operand} is no time: neither RFC 3339 nor an integer"))?)
-            }
-            None => None,
-        };
+        let time = event_time_of(self.newer_by.as_ref(), scope, vrl)?;
         let key = entity_key(self.key.as_ref(), scope, hand.context, vrl, &mut hand.buffers.key)?;
-        if time.is_some()
-            && let Some(Document::Entity { newer_by: Some(newest), .. }) = workspace.get(self.table, key)?
-            && time <= Some(*newest)
-        {
+        if is_outdated(time, self.table, key, workspace)? {
             return Ok(());
         }
         let entity = workspace.update(self.table, key)?;

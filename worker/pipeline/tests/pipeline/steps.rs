@@ -139,6 +139,33 @@ fn newer_by_applies_an_upsert_only_if_it_is_newer() {
     assert_eq!(run.dead()[1].1, "newerBy: null is no time: neither RFC 3339 nor an integer");
 }
 
+#[test]
+fn newer_by_removes_an_entity_only_if_it_is_newer() {
+    let job = Job::new(
+        "
+- parse: {format: json}
+- route:
+    - {when: .gone, emit: {topic: gone}}
+    - {otherwise: true, emit: {topic: here}}
+- remove: {table: t, newerBy: 'if .gone == true { .at } else { 0 }', emit: {topic: deltas}}
+- filter: .gone != true
+- upsert: {table: t, set: {v: .v}, newerBy: .at, emit: {topic: deltas}}
+",
+    );
+    let upsert = |v: u32| format!(r#"{{"table":"t","key":"k","set":{{"v":{v}}}}}"#);
+    let removed = r#"{"table":"t","key":"k","remove":true}"#.to_owned();
+    let check = |records: &[&str], deltas: &[String]| {
+        assert_eq!(job.run_values(records).values("deltas"), deltas, "{records:?}");
+    };
+    check(&[r#"{"v":1,"at":10}"#, r#"{"gone":true,"at":9}"#], &[upsert(1)]);
+    check(&[r#"{"v":1,"at":10}"#, r#"{"gone":true,"at":10}"#], &[upsert(1)]);
+    check(&[r#"{"v":1,"at":10}"#, r#"{"gone":true,"at":11}"#], &[upsert(1), removed.clone()]);
+    // Nothing is left that could tell that this one is older than the removal.
+    check(&[r#"{"v":1,"at":10}"#, r#"{"gone":true,"at":12}"#, r#"{"v":2,"at":11}"#], &[upsert(1), removed, upsert(2)]);
+    let run = job.run_values(&[r#"{"gone":true}"#]);
+    assert_eq!(run.dead(), [("remove", "newerBy: null is no time: neither RFC 3339 nor an integer")]);
+}
+
 /// Partition 0 of 4 by murmur2: `21` and `b`; not `a`.
 #[test]
 fn an_entity_of_another_partition_is_refused() {

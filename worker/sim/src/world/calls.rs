@@ -24,7 +24,10 @@ impl World {
         let disk = self.seats[seat].disk.clone();
         let link = self.pool.start(move |remote| act(Job { remote, shard, attempt: forebay_engine::worker::Attempt::default(), disk }));
         let id = self.id();
-        self.tasks.insert(id, Task { seat, shard, kind, calls: 0, pending: Call::Begin, end: None, since: self.now, sent: false, link });
+        self.tasks.insert(
+            id,
+            Task { seat, shard, kind, calls: 0, pending: Call::Begin, end: None, since: self.now, sent: false, slow_until: 0, link },
+        );
         self.listen(id);
     }
 
@@ -34,7 +37,9 @@ impl World {
             return false;
         }
         match (&task.pending, task.end) {
+            _ if self.now < task.slow_until => false,
             _ if self.is_overdue(task) => true,
+            (call, _) if self.is_offline(task.shard, call) => false,
             (Call::Bar(incarnation), _) if task.sent => self.log.settled(incarnation),
             (Call::Journal(from, View::CommittedToEnd), Some(end)) => {
                 let journal = &self.log.journals[task.shard.get() as usize];
@@ -50,7 +55,7 @@ impl World {
 
     /// Carries out what the task waits for, and lets it go on.
     pub(super) fn task_step(&mut self, id: u64) {
-        let Some(task) = self.tasks.get(&id) else { return };
+        let Some(task) = self.tasks.get_mut(&id) else { return };
         let (seat, shard, call, sent) = (task.seat, task.shard, task.pending.clone(), task.sent);
         let label = label(task);
         match (task.kind, &call) {
@@ -59,7 +64,13 @@ impl World {
             _ => {}
         }
         let possible = if call.writes() { OF_WRITES } else { OF_READS };
-        let mut fault = if sent { None } else { self.call_fault(seat, label, possible) };
+        let is_late = std::mem::take(&mut task.slow_until) > 0;
+        let mut fault = if sent || is_late { None } else { self.call_fault(seat, label, possible) };
+        if fault == Some(Fault::Slow) {
+            let until = self.slow_until();
+            self.tasks.get_mut(&id).expect("its step").slow_until = until;
+            return;
+        }
         if fault.take_if(|fault| *fault == Fault::Twice).is_some() {
             let again = self.id();
             self.orphans.insert(again, Orphan::Call(shard, call.clone()));
@@ -81,12 +92,19 @@ impl World {
                 self.coverage.situation("the store is down");
                 failure(&call, "503")
             }
+            None if self.is_offline(shard, &call) => {
+                self.coverage.situation("a wait for a partition that is offline ends");
+                failure(&call, &format!("partition journal-{shard} is offline"))
+            }
             None => match self.serve_waiting(id, shard, &call) {
                 Some(answer) => answer,
                 None if self.is_overdue(&self.tasks[&id]) => self.waited_too_long(shard, &call),
                 None => return,
             },
         };
+        if matches!((&answer, &call), (Answer::Files(_), Call::Download(key)) if self.store.is_damaged(key)) {
+            self.coverage.fault(label, Fault::Damaged);
+        }
         let task = self.tasks.get_mut(&id).expect("it was just looked up");
         (task.sent, task.end) = (false, None);
         task.link.answer(answer);
@@ -278,6 +296,10 @@ impl World {
         if let Some(process) = &mut self.seats[seat].process {
             process.inbox.push_back(event);
         }
+    }
+
+    fn is_offline(&self, shard: ShardId, call: &Call) -> bool {
+        self.offline == Some(shard) && matches!(call, Call::Journal(..) | Call::Range | Call::Cut(_))
     }
 
     fn is_store_call(&self, call: &Call) -> bool {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use forebay_engine::failure::Failure;
-use forebay_engine::ids::{Incarnation, OutputId, Partition, ShardId};
+use forebay_engine::ids::{Incarnation, OutputId, Partition, ShardId, Timestamp};
 use forebay_engine::journal;
 use forebay_engine::log::{InputPosition, Receipt};
 use forebay_engine::worker::{Contribution, Event};
@@ -27,7 +27,10 @@ pub(super) enum Part {
     Init,
     Begin,
     Outputs((OutputId, Partition), Vec<OutputBody>),
+    /// A record of the journal, or the first chunks of it,
     Journal(ShardId, Vec<Vec<u8>>),
+    /// and those that follow.
+    Chunks(ShardId, Vec<Vec<u8>>),
     Offsets(Vec<InputPosition>),
     End,
 }
@@ -39,6 +42,7 @@ impl Part {
             Part::Begin => "commit-begin",
             Part::Outputs(..) => "commit-outputs",
             Part::Journal(..) => "commit-journal",
+            Part::Chunks(..) => "commit-chunks",
             Part::Offsets(_) => "commit-offsets",
             Part::End => "commit-end",
         }
@@ -58,6 +62,8 @@ struct Current {
     again: Vec<Part>,
     /// How many shards have an epoch in it.
     shards: usize,
+    /// When it began, by the log's clock.
+    began: i64,
 }
 
 /// The thread that it stands for.
@@ -68,12 +74,14 @@ pub struct Committer {
     producer: Option<(Incarnation, u32)>,
     /// A scenario makes it wait.
     pub(super) hangs: bool,
+    /// Its request is carried out at this time, if it is slow.
+    pub(super) slow_until: i64,
 }
 
 impl Committer {
-    pub(super) fn can_act(&self, log: &SimLog) -> bool {
+    pub(super) fn can_act(&self, log: &SimLog, now: i64) -> bool {
         match &self.current {
-            _ if self.hangs => false,
+            _ if self.hangs || now < self.slow_until => false,
             None => !self.orders.is_empty(),
             Some(current) if current.sent || matches!(current.parts.front(), Some(Part::Begin)) => log.settled(&current.incarnation),
             Some(_) => true,
@@ -119,7 +127,17 @@ impl World {
             });
             return self.producer_error(seat, Failure::Lasting("the topic takes no such records".into()), true);
         }
-        match self.call_fault(seat, part.name(), OF_PRODUCERS) {
+        if let Part::Journal(shard, _) | Part::Chunks(shard, _) = &part
+            && self.offline == Some(*shard)
+        {
+            return self.producer_error(seat, Failure::Passing(format!("partition journal-{shard} is offline")), false);
+        }
+        let is_late = std::mem::take(&mut committer.slow_until) > 0;
+        match if is_late { None } else { self.call_fault(seat, part.name(), OF_PRODUCERS) } {
+            Some(Fault::Slow) => {
+                let until = self.slow_until();
+                return self.seats[seat].process.as_mut().expect("it acts").committer.slow_until = until;
+            }
             Some(Fault::Lost) => return self.producer_error(seat, Failure::Passing("the request was lost".into()), false),
             Some(Fault::Late) => {
                 let id = self.id();
@@ -146,6 +164,7 @@ impl World {
     }
 
     fn take_order(&mut self, seat: usize) {
+        let began = self.now;
         let process = self.seats[seat].process.as_mut().expect("it acts");
         let committer = &mut process.committer;
         let of = |incarnation, epoch, parts| Current {
@@ -157,6 +176,7 @@ impl World {
             sent: false,
             again: Vec::new(),
             shards: 0,
+            began,
         };
         match committer.orders.pop_front() {
             None => {}
@@ -181,7 +201,7 @@ impl World {
     /// A transaction as requests: partitions in any order, the offsets, the end.
     fn parts(&mut self, contribution: Contribution) -> Vec<Part> {
         let mut outputs: BTreeMap<(OutputId, Partition), Vec<OutputBody>> = BTreeMap::new();
-        let mut parts = Vec::new();
+        let (mut parts, mut followers) = (Vec::new(), Vec::new());
         let mut offsets = Vec::new();
         for epoch in contribution.epochs {
             for record in epoch.outputs.iter() {
@@ -189,11 +209,18 @@ impl World {
                 outputs.entry((record.output, record.partition.expect("the pipeline names it"))).or_default().push(body);
             }
             offsets.extend(epoch.positions);
-            parts.push(Part::Journal(epoch.shard, epoch.journal));
+            let mut rest = epoch.journal;
+            parts.push(Part::Journal(epoch.shard, self.some_of(&mut rest)));
+            while !rest.is_empty() {
+                followers.push((epoch.shard, Part::Chunks(epoch.shard, self.some_of(&mut rest))));
+            }
+        }
+        if is(Mutant::OutputsReversed) {
+            outputs.values_mut().for_each(|bodies| bodies.reverse());
         }
         parts.extend(contribution.claims.iter().map(|owner| Part::Journal(owner.shard, journal::encode_claim(owner))));
-        let marks: Vec<(ShardId, Part)> =
-            contribution.releases.iter().map(|owner| (owner.shard, Part::Journal(owner.shard, journal::encode_release(owner)))).collect();
+        let marks = contribution.releases.iter().map(|owner| (owner.shard, Part::Journal(owner.shard, journal::encode_release(owner))));
+        followers.extend(marks);
         let outputs: Vec<Part> = outputs.into_iter().map(|(to, bodies)| Part::Outputs(to, bodies)).collect();
         let mut all = vec![Part::Begin];
         if is(Mutant::OutputsEarly) && !outputs.is_empty() {
@@ -205,16 +232,22 @@ impl World {
             all.push(parts.swap_remove(self.rng.below(parts.len())));
         }
         // One partition's records go in order.
-        for (shard, mark) in marks {
-            let epoch = all.iter().position(|part| matches!(part, Part::Journal(other, _) if *other == shard));
-            let from = epoch.unwrap_or(0) + 1;
-            all.insert(from + self.rng.below(all.len() - from + 1), mark);
+        for (shard, follower) in followers {
+            let before = all.iter().rposition(|part| matches!(part, Part::Journal(of, _) | Part::Chunks(of, _) if *of == shard));
+            let from = before.unwrap_or(0) + 1;
+            all.insert(from + self.rng.below(all.len() - from + 1), follower);
         }
         if !offsets.is_empty() {
             all.push(Part::Offsets(offsets));
         }
         all.push(Part::End);
         all
+    }
+
+    /// The first of these chunks: what one request carries.
+    fn some_of(&mut self, chunks: &mut Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        let count = 1 + self.rng.below(chunks.len());
+        chunks.drain(..count).collect()
     }
 
     /// Does at the broker what a request asks for.
@@ -226,13 +259,16 @@ impl World {
             Part::Outputs(to, bodies) => {
                 self.log.produce(who, txn.ok_or(Refused::NoTransaction)?, *to, bodies.clone()).map(|()| Done::Nothing)
             }
-            Part::Journal(shard, chunks) => self.log.journal(who, txn.ok_or(Refused::NoTransaction)?, *shard, chunks).map(Done::Journal),
+            Part::Journal(shard, chunks) | Part::Chunks(shard, chunks) => {
+                self.log.journal(who, txn.ok_or(Refused::NoTransaction)?, *shard, chunks).map(Done::Journal)
+            }
             Part::Offsets(offsets) => self.log.add_offsets(who, txn.ok_or(Refused::NoTransaction)?, offsets).map(|()| Done::Nothing),
             Part::End => self.log.end(who, true).map(|_| Done::Nothing),
         }
     }
 
     fn part_done(&mut self, seat: usize, part: Part, done: Done) {
+        let now = self.now;
         let process = self.seats[seat].process.as_mut().expect("it acts");
         let committer = &mut process.committer;
         let current = committer.current.as_mut().expect("it sent a request");
@@ -241,12 +277,21 @@ impl World {
             (Part::Init, Done::Epoch(epoch)) => (current.epoch, current.sent) = (epoch, true),
             (Part::Begin, Done::Txn(txn)) => current.txn = Some(txn),
             (Part::Journal(shard, _), Done::Journal(range)) => {
+                current.receipt.appended.get_or_insert(Timestamp::from_millis(now));
                 current.receipt.journal.entry(shard).or_insert(range);
+            }
+            (Part::Chunks(shard, _), Done::Journal((from, end))) => {
+                let known = &mut current.receipt.journal.get_mut(&shard).expect("its first chunks came before").1;
+                let situation =
+                    if *known == from { "chunks of a record follow each other" } else { "something lies between the chunks of a record" };
+                *known = end;
+                self.coverage.situation(situation);
             }
             _ => {}
         }
         if current.parts.is_empty() && !current.sent {
             let current = committer.current.take().expect("just seen");
+            current.receipt.appended.into_iter().for_each(|appended| process.compare_clocks(current.began, appended));
             process.inbox.push_back(Event::Committed(current.incarnation, current.receipt));
         }
     }

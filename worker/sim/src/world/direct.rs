@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use forebay_engine::claim::VersionRule;
-use forebay_engine::ids::{AssignmentVersion, JournalOffset, Partition, ShardId, Timestamp};
+use forebay_engine::ids::{AssignmentVersion, JournalOffset, Partition, ShardId, Timeline, Timestamp};
+use forebay_engine::journal::CHUNK_BYTES;
 
 use super::{Letter, Setup, World};
 use crate::coverage::Fault;
-use crate::log::{InputBody, InputTopic};
-use crate::oracle::Violation;
-use crate::store::Content;
+use crate::log::{InputBody, InputTopic, JournalTopic, SimLog};
+use crate::oracle::{Oracle, Violation};
+use crate::store::{Content, SimStore};
 
 /// Steps after which something that a scenario waits for will not come any more.
 const PATIENCE: usize = 20_000;
@@ -33,6 +34,7 @@ impl Setup {
             heartbeat: Duration::from_secs(3600),
             watch: Duration::from_secs(3600),
             epoch_bytes_max: 900,
+            journal_chunk_bytes: CHUNK_BYTES,
             cache_bytes_max: 600,
             call_faults: 0.0,
             faults: 0.0,
@@ -149,6 +151,46 @@ impl World {
     /// It is there again, in place of the other.
     pub fn bring_old_input_back(&mut self, old: InputTopic) {
         self.log.replace_input(old);
+    }
+
+    /// The journal is deleted and made anew under its name: with another id and no records. Returns the one that it was.
+    pub fn make_journal_anew(&mut self) -> JournalTopic {
+        let was = self.log.describe_journal();
+        self.log.replace_journal(JournalTopic::new(format!("{}-anew", was.id), was.partitions))
+    }
+
+    /// It is there again, in place of the other.
+    pub fn bring_old_journal_back(&mut self, old: JournalTopic) {
+        self.log.replace_journal(old);
+    }
+
+    /// The job is rewound to its beginning: a new timeline, whose journal, checkpoints and offsets are its own. So are its outputs here, where the old
+    /// one's would stay out. Nobody may be alive.
+    pub fn rewind(&mut self) {
+        assert!(self.seats.iter().all(|seat| seat.process.is_none()) && self.actors().is_empty(), "the old timeline is over");
+        self.timeline = Timeline::new(self.timeline.get() + 1);
+        let mut log = SimLog::new(self.setup.partitions, 2, self.setup.shards);
+        log.replace_journal(JournalTopic::new(format!("journal-of-{}", self.timeline), self.setup.shards));
+        (log.inputs, log.input_starts) = (std::mem::take(&mut self.log.inputs), std::mem::take(&mut self.log.input_starts));
+        (self.log, self.store) = (log, SimStore::default());
+        self.oracle = Oracle::new(self.setup.shards, self.setup.checkpoints_retained);
+    }
+
+    /// A shard's journal is offline, or none is any more: nobody can read or write it.
+    pub fn take_offline(&mut self, shard: Option<ShardId>) {
+        self.offline = shard;
+    }
+
+    /// By so much a worker's clock is ahead of the log's from now on.
+    pub fn set_clock_ahead(&mut self, seat: usize, by: Duration) {
+        if let Some(process) = &mut self.seats[seat].process {
+            process.skew = by.as_millis() as i64;
+        }
+    }
+
+    /// The log's clock.
+    pub fn time(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
     }
 
     /// Somebody adds a partition to the input. Returns it.

@@ -80,7 +80,7 @@ impl World {
 
     fn obey(&mut self, seat: usize, number: usize, command: Command) {
         let process = self.seats[seat].process.as_mut().expect("it acts");
-        let time = process.time(self.now);
+        let time = process.epoch_time(self.now);
         let executor = &mut process.executors[number];
         match command {
             Command::Adopt(shard, attempt, state) => {
@@ -159,7 +159,7 @@ impl World {
         let records_max = 1 + self.rng.below(4);
         let epoch_bytes_max = self.setup.epoch_bytes_max;
         let process = self.seats[seat].process.as_mut().expect("it acts");
-        let time = process.time(self.now);
+        let time = process.epoch_time(self.now);
         let executor = &mut process.executors[number];
         let readable = |slot: &Slot| !slot.full && slot.reader.iter().any(|(p, at)| self.log.has_input(*p, *at));
         let ready: Vec<ShardId> = executor.slots.iter().filter(|(_, slot)| readable(slot)).map(|(shard, _)| *shard).collect();
@@ -169,6 +169,7 @@ impl World {
         let shard = *self.rng.pick(&ready);
         if executor.poison == Some(shard) {
             executor.poison = None;
+            self.cover(seat, Fault::Panic);
             return self.shard_failed(seat, number, shard, Failure::Passing("a step panicked".into()));
         }
         let slot = executor.slots.get_mut(&shard).expect("it was just listed");

@@ -10,11 +10,11 @@ use crate::log::InputBody;
 use crate::oracle::Invariant;
 
 /// How requests go wrong that change nothing,
-pub(super) const OF_READS: &[Fault] = &[Fault::Lost];
+pub(super) const OF_READS: &[Fault] = &[Fault::Lost, Fault::Slow];
 /// that change something,
-pub(super) const OF_WRITES: &[Fault] = &[Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::Twice];
+pub(super) const OF_WRITES: &[Fault] = &[Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::Twice, Fault::Slow];
 /// and those of a producer, of which the broker takes each once, by its sequence number.
-pub(super) const OF_PRODUCERS: &[Fault] = &[Fault::Lost, Fault::ReplyLost, Fault::Late];
+pub(super) const OF_PRODUCERS: &[Fault] = &[Fault::Lost, Fault::ReplyLost, Fault::Late, Fault::Slow];
 
 impl World {
     /// Perhaps something goes wrong.
@@ -67,8 +67,8 @@ impl World {
             self.savepoint(seat);
         }
         let hit: Vec<usize> = (0..self.seats.len()).filter(|seat| self.phases(*seat).contains(&phase)).collect();
-        // Of a store that is away little else is at work.
-        let chance = if fault == Fault::StoreDown { 0.3 } else { 0.06 };
+        // Of a store that is away little else is at work, and a restore's downloads are soon over.
+        let chance = if fault == Fault::StoreDown || phase == "restore-download" { 0.3 } else { 0.06 };
         if hit.is_empty() || !self.rng.chance(chance) {
             return;
         }
@@ -79,12 +79,14 @@ impl World {
             Fault::Stall => self.stall(seat),
             Fault::Move | Fault::Barred if !self.setup.above_all => self.assign_some(),
             // Calls have their faults where they are carried out.
-            Fault::Move | Fault::Barred | Fault::Lost | Fault::ReplyLost | Fault::Late | Fault::Twice => {}
+            Fault::Move | Fault::Barred | Fault::Lost | Fault::ReplyLost | Fault::Late | Fault::Twice | Fault::Slow => {}
             // These are counted when they hit.
             Fault::StoreDown => self.store_down = !self.store_down,
             Fault::TimeOut => self.time_out_transactions(1.0),
             Fault::ApplyFails => self.fail_apply(seat),
             Fault::Refused => self.refuse_or_take(),
+            Fault::Panic => self.poison(seat),
+            Fault::Damaged => self.damage(),
         }
     }
 
@@ -105,6 +107,11 @@ impl World {
         self.coverage.fault(label, fault);
         self.note(|world| format!("    {} of {}: {fault:?}", label, world.seats[seat].name));
         Some(fault)
+    }
+
+    /// When a request is carried out that takes long: within what whoever waits for markers waits.
+    pub(super) fn slow_until(&mut self) -> i64 {
+        self.now + [200, 2_000, 10_000][self.rng.below(3)]
     }
 
     /// The process dies. What it had sent may still arrive.

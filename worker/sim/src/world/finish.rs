@@ -41,11 +41,15 @@ impl World {
         self.note(|_| "    all is healed".into());
         self.healed = true;
         self.store_down = false;
-        self.refusing = None;
+        (self.refusing, self.offline) = (None, None);
         self.hanging.clear();
         self.letters.clear();
+        self.tasks.values_mut().for_each(|task| task.slow_until = 0);
         for seat in 0..self.seats.len() {
             self.seats[seat].stalled = 0;
+            if let Some(process) = &mut self.seats[seat].process {
+                process.committer.slow_until = 0;
+            }
             if self.seats[seat].process.as_ref().is_some_and(|process| process.stopping) {
                 self.crash(seat, false);
             }

@@ -13,7 +13,7 @@ use super::commit::{Committer, Order};
 use super::executor::{Command, Executor};
 use super::{Setup, World};
 use crate::disk::{Disk, SimState};
-use crate::jobs::{Job, SnapshotPlan};
+use crate::jobs::{Job, LogFacts, SnapshotPlan};
 use crate::log::SimLog;
 use crate::mutant::{Mutant, is};
 use crate::oracle::Invariant;
@@ -47,7 +47,9 @@ pub struct Process {
     pub(super) inbox: VecDeque<Event>,
     /// What its clock showed last, and how far it is off.
     clock: i64,
-    skew: i64,
+    pub(super) skew: i64,
+    /// How far it is ahead of the log's, as the last commit has shown.
+    ahead: i64,
     /// Ticks in a row after which the engine still wanted to be woken at once.
     spins: u32,
     pub(super) committer: Committer,
@@ -67,10 +69,10 @@ pub(super) struct Due {
 }
 
 impl Process {
-    fn new(name: &WorkerName, setup: &Setup, start: u64, skew: i64) -> Self {
+    fn new(name: &WorkerName, timeline: Timeline, setup: &Setup, start: u64, skew: i64) -> Self {
         let options = WorkerOptions {
             worker: name.clone(),
-            timeline: Timeline::new(0),
+            timeline,
             commit_interval: Duration::from_millis(100),
             commit_interval_behind: Duration::from_secs(1),
             checkpoints_retained: setup.checkpoints_retained,
@@ -83,6 +85,7 @@ impl Process {
             inbox: VecDeque::new(),
             clock: 0,
             skew,
+            ahead: 0,
             spins: 0,
             committer: Committer::default(),
             executors: (0..2).map(|_| Executor::default()).collect(),
@@ -97,8 +100,8 @@ impl Process {
             && (!self.inbox.is_empty() || self.worker.wake_at().is_some_and(|at| at.as_millis() <= self.clock.max(now + self.skew)))
     }
 
-    pub(super) fn can_commit(&self, log: &SimLog) -> bool {
-        self.committer.can_act(log)
+    pub(super) fn can_commit(&self, log: &SimLog, now: i64) -> bool {
+        self.committer.can_act(log, now)
     }
 
     pub(super) fn can_execute(&self, executor: usize, log: &SimLog) -> bool {
@@ -108,6 +111,19 @@ impl Process {
     pub(super) fn time(&mut self, now: i64) -> Timestamp {
         self.clock = self.clock.max(now + self.skew);
         Timestamp::from_millis(self.clock)
+    }
+
+    /// The time for epochs: its clock as the machine has it, less what it is known to be ahead. May go back.
+    pub(super) fn epoch_time(&self, now: i64) -> Timestamp {
+        Timestamp::from_millis(now + self.skew - self.ahead)
+    }
+
+    /// What was sent when the log's clock showed `sent` was appended at `appended` by the same clock, and not before it was sent: by what the machine
+    /// took for the former it is ahead of the latter, or more.
+    pub(super) fn compare_clocks(&mut self, sent: i64, appended: Timestamp) {
+        if !is(Mutant::ClockUnbounded) {
+            self.ahead = (sent + self.skew - appended.as_millis()).max(0);
+        }
     }
 
     pub(super) fn longest_queue(&self) -> usize {
@@ -137,7 +153,7 @@ impl World {
         let state = &mut self.seats[seat];
         assert!(state.process.is_none(), "one process per worker");
         state.starts += 1;
-        let mut process = Process::new(&state.name, &self.setup, state.starts, skew);
+        let mut process = Process::new(&state.name, self.timeline, &self.setup, state.starts, skew);
         if let Some(letter) = &state.kept {
             process.inbox.push_back(letter.event());
         }
@@ -194,8 +210,9 @@ impl World {
             // It is of no shard; a task needs one to have a name.
             Action::Bar(incarnation) => self.help(seat, ShardId::new(0), "bar", move |job| job.bar(incarnation)),
             Action::Restore(shard, attempt, claimed) => {
-                let (input, shards, cache) = (self.log.describe_input(), self.setup.shards, self.setup.cache_bytes_max);
-                self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &input, shards, cache));
+                let (input, journal, group) = (self.log.describe_input(), self.log.describe_journal(), self.log.group.clone());
+                let (log, setup) = (LogFacts { input, journal, group }, self.setup.clone());
+                self.help(seat, shard, "restore", move |job| Job { attempt, ..job }.restore(&claimed, &log, &setup));
             }
             Action::Start(shard, attempt) => {
                 let incarnation = process.committer.incarnation().cloned();

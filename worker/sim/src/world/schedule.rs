@@ -70,7 +70,7 @@ impl World {
             if process.can_coordinate(self.now) {
                 all.push(Actor::Coordinator(number));
             }
-            if process.can_commit(&self.log) {
+            if process.can_commit(&self.log, self.now) {
                 all.push(Actor::Committer(number));
             }
             let executors = (0..process.executors.len()).filter(|e| process.can_execute(*e, &self.log));

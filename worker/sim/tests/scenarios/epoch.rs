@@ -1,5 +1,6 @@
 //! Section 3: transactions and their ends.
 
+use forebay_engine::ids::Timestamp;
 use forebay_sim::coverage::Fault;
 
 use crate::*;
@@ -198,6 +199,45 @@ fn offsets_of_the_group_that_have_expired_are_not_missed() {
     take_over(&mut world);
     world.work_off(5);
     world.end();
+}
+
+/// "The clock is bounded by the broker's append time, so that a worker whose clock runs ahead cannot freeze a shard's time."
+fn a_clock_runs_ahead_and_the_next_owner_goes_on() {
+    let mut world = World::new(Setup::quiet(), 7);
+    for (seat, ahead) in [(0, Duration::from_secs(3600)), (1, Duration::ZERO)] {
+        world.start(seat);
+        world.set_clock_ahead(seat, ahead);
+        let version = world.next_version();
+        world.assign(seat, version);
+        world.until("it owns the shard", |world| world.runs(seat, SHARD));
+        for _ in 0..3 {
+            let before = world.oracle.head(SHARD).map(|head| head.clock);
+            world.pass(Duration::from_secs(60));
+            world.work_off(5);
+            let (after, time) = (world.oracle.head(SHARD).map(|head| head.clock), world.time());
+            assert!(after > before, "worker {seat}: time stands still at {after:?}");
+            assert!(after < Some(after_by(time, 30)), "worker {seat}: at {time:?} it is {after:?}");
+        }
+    }
+    world.end();
+}
+
+fn after_by(time: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp::from_millis(time.as_millis() + 1000 * seconds)
+}
+
+#[test]
+fn a_worker_whose_clock_runs_ahead_does_not_freeze_the_shards_time() {
+    a_clock_runs_ahead_and_the_next_owner_goes_on();
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn a_clock_that_nothing_bounds_is_found() {
+    mutant::set(Some(Mutant::ClockUnbounded));
+    let outcome = panics::caught(a_clock_runs_ahead_and_the_next_owner_goes_on);
+    mutant::set(None);
+    assert!(outcome.as_ref().is_err_and(|panic| panic.contains("worker 0: at")), "{outcome:?}");
 }
 
 fn open_bytes(world: &World) -> usize {

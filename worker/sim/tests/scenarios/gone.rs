@@ -117,6 +117,93 @@ fn an_input_that_was_made_anew_stalls_all_shards_and_they_go_on_once_the_old_one
     }
 }
 
+/// The same with the bug that it guards against.
+#[test]
+fn an_input_that_was_made_anew_and_is_read_all_the_same_is_found() {
+    fails_with(
+        Bug::InputIdIgnored,
+        an_input_that_was_made_anew_stalls_all_shards_and_they_go_on_once_the_old_one_is_back,
+        "I4Owners: shard",
+    );
+}
+
+/// Stalls again and again with these words; nobody processes anything meanwhile.
+fn first_shard_stalls(world: &mut World, words: &str) {
+    let before = world.coverage.met("a shard stalls");
+    for again in 1..=2 {
+        world.until("the shard stalls", |world| world.coverage.met("a shard stalls") >= before + again);
+    }
+    assert!(world.said(SHARD).contains(words), "{} does not say {words:?}", world.said(SHARD));
+    assert_eq!(world.coverage.met("a shard fails"), 0, "it is not said to heal by itself");
+}
+
+/// "A topic made anew under its name stalls the job": a journal that holds nothing is not that of a job that has done nothing.
+///
+/// Method: worker 0 comes back to its own disk; to an empty one, with the group's offsets as all that is left; or worker 1 takes over from a checkpoint.
+#[test]
+fn a_journal_that_was_made_anew_stalls_its_shard_which_goes_on_once_the_old_one_is_back() {
+    let made_anew = "its journal topic was deleted and made anew (id journal-1, now journal-1-anew)";
+    let cases = [
+        (1000, false, made_anew),
+        (1000, true, "its journal and its checkpoints are gone, and yet it has committed offsets"),
+        (1, true, "the topic was made anew or lost records"),
+    ];
+    for (checkpoint_epochs, wiped, words) in cases {
+        let mut world = owned(Setup { checkpoint_epochs, ..Setup::quiet() });
+        quiet(&mut world);
+        world.crash(0, wiped);
+        let (old, head) = (world.make_journal_anew(), world.oracle.head(SHARD).cloned());
+        world.produce(5);
+        world.start(0);
+        let version = world.next_version();
+        world.assign(0, version);
+        first_shard_stalls(&mut world, words);
+        assert_eq!(world.oracle.head(SHARD), head.as_ref(), "nothing is committed");
+        quiet_but_for_retries(&mut world);
+        world.bring_old_journal_back(old);
+        world.until("all is worked off", World::is_worked_off);
+        world.end();
+    }
+}
+
+/// The markers of its last claim are written, and nothing is on its way.
+fn quiet_but_for_retries(world: &mut World) {
+    world.until("the shard stands still", |world| world.is_at(0, "stalled") && world.actors().is_empty());
+}
+
+/// Its owner notices nothing, and goes on in the new one. What is behind the first epoch there, or behind the checkpoint, is not all that there was.
+///
+/// Method: the new journal holds an epoch; or heartbeats alone, so many that it reaches behind the newest checkpoint.
+#[test]
+fn a_journal_that_was_made_anew_under_its_owner_stalls_the_next_one() {
+    for (records, whose) in [(5, "the journal's last epoch"), (0, "the checkpoint")] {
+        let mut world = owned(Setup { heartbeat: Duration::from_secs(10), ..Setup::quiet() });
+        while retained(&world) == 0 {
+            world.work_off(3);
+        }
+        quiet(&mut world);
+        let end = world.log.journal_range(SHARD).end;
+        let _gone = world.make_journal_anew();
+        while world.log.journal_range(SHARD).end < end {
+            world.pass(Duration::from_secs(11));
+            quiet(&mut world);
+        }
+        world.work_off(records);
+        quiet(&mut world);
+        world.crash(0, true);
+        let version = world.next_version();
+        world.assign(1, version);
+        first_shard_stalls(&mut world, &format!("since {whose} at epoch"));
+        assert!(world.said(SHARD).contains("(id journal-1, now journal-1-anew)"), "{}", world.said(SHARD));
+    }
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn a_journal_that_was_made_anew_and_is_read_all_the_same_is_found() {
+    fails_with(Bug::JournalIdIgnored, a_journal_that_was_made_anew_under_its_owner_stalls_the_next_one, "I4Owners: shard");
+}
+
 /// "Partitions added to an input are seen before they are skipped": after a restart, by the shard that one falls to. It stays so, for partitions do not
 /// go away.
 #[test]
@@ -139,6 +226,41 @@ fn an_input_that_is_deleted_up_to_the_committed_offset_is_not_missed() {
     world.assign(1, version);
     world.until("all is worked off", World::is_worked_off);
     assert_eq!(world.coverage.met("a shard stalls"), 0);
+    world.end();
+}
+
+/// "Each wait has a deadline and ends with what blocks it (... an offline partition), and is tried again." It holds up nobody else.
+#[test]
+fn a_partition_that_is_offline_is_named_when_the_wait_for_it_is_over_and_the_claim_is_tried_again() {
+    let (mut world, _) = left_with_input();
+    let before = world.oracle.head(SHARD).cloned();
+    world.take_offline(Some(SHARD));
+    let version = world.next_version();
+    world.assign(1, version);
+    for again in 1..=3 {
+        world.until("the wait is over", |world| world.coverage.met("a wait for a partition that is offline ends") >= again);
+        world.until("the claim fails", |world| world.is_at(1, "failed"));
+        assert!(world.said(SHARD).ends_with("partition journal-0 is offline"), "{}", world.said(SHARD));
+    }
+    world.until("the second shard is worked off", |world| world.is_partition_worked_off(Partition::new(1)));
+    assert_eq!((world.oracle.head(SHARD), world.coverage.met("a shard stalls")), (before.as_ref(), 0), "it may heal by itself");
+    world.take_offline(None);
+    world.until("all is worked off", World::is_worked_off);
+    world.end();
+}
+
+/// The same under an owner, which finds out when it commits.
+#[test]
+fn an_owner_whose_journal_goes_offline_commits_nothing_and_goes_on_once_it_is_back() {
+    let mut world = owned(Setup::quiet());
+    quiet(&mut world);
+    let epochs = world.oracle.epochs();
+    world.take_offline(Some(SHARD));
+    world.produce(5);
+    world.until("its claims wait in vain", |world| world.coverage.met("a wait for a partition that is offline ends") >= 2);
+    assert_eq!((world.coverage.met("an incarnation is over"), world.oracle.epochs()), (1, epochs));
+    world.take_offline(None);
+    world.until("all is worked off", World::is_worked_off);
     world.end();
 }
 

@@ -1,8 +1,9 @@
 //! Method: one schedule each for what design.md sections 3 and 4 guard against, down to the half-sentences. The world does the one thing that is
 //! asked for and nothing else goes wrong; the oracle watches all the way, and at the end all is worked off.
 //!
-//! One file per part of the two sections: [`claim`], [`epoch`], [`watch`], [`gone`], [`state`].
+//! One file per part of the two sections: [`claim`], [`chunks`], [`epoch`], [`watch`], [`gone`], [`state`].
 
+mod chunks;
 mod claim;
 mod epoch;
 mod gone;
@@ -11,9 +12,12 @@ mod watch;
 
 use std::time::Duration;
 
-use forebay_engine::ids::{JournalOffset, Partition, ShardId};
+use forebay_engine::ids::{JournalOffset, Partition, ShardId, Timeline};
 use forebay_engine::journal::{self, Kind};
 use forebay_engine::log::View;
+use forebay_engine::mutants::Bug;
+use forebay_sim::mutant::{self, Mutant};
+use forebay_sim::panics;
 use forebay_sim::world::{Setup, World};
 
 const SHARD: ShardId = ShardId::new(0);
@@ -27,6 +31,14 @@ fn owned(setup: Setup) -> World {
     world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
     world.work_off(5);
     world
+}
+
+/// The same scenario with the bug that it guards against: it must fail, and with these words.
+fn fails_with(bug: Bug, scenario: fn(), words: &str) {
+    mutant::set(Some(Mutant::Engine(bug)));
+    let outcome = panics::caught(scenario);
+    mutant::set(None);
+    assert!(outcome.as_ref().is_err_and(|panic| panic.contains(words)), "{bug:?}: {outcome:?}");
 }
 
 /// Worker 1 gets the shard; worker 0 is not told.

@@ -1,10 +1,7 @@
 //! Sections 3, "Restore" and "Journal length", and 4: checkpoints, restores, garbage.
 
 use forebay_engine::manifest::manifest_key;
-use forebay_engine::mutants::Bug;
 use forebay_sim::coverage::Fault;
-use forebay_sim::mutant::{self, Mutant};
-use forebay_sim::panics;
 
 use crate::*;
 
@@ -80,6 +77,34 @@ fn a_local_database_whose_epoch_was_cut_off_gives_way_to_a_checkpoint() {
     assert!(world.coverage.met("a local database is of another history, or too old") > 0);
     assert_eq!(world.coverage.met("a checkpoint is restored"), before + 1);
     world.end();
+}
+
+/// "The local RocksDB if its timeline ... equal": after a rewind it is of the old history, and no reason to stall.
+#[test]
+fn a_local_database_of_another_timeline_is_not_used_and_stands_in_nobodys_way() {
+    let mut world = owned(Setup { checkpoint_epochs: 1000, ..Setup::quiet() });
+    let version = world.next_version();
+    world.unassign(0, version);
+    world.until("the release is committed", |world| world.is_at(0, "left"));
+    quiet(&mut world);
+    (0..2).for_each(|seat| world.crash(seat, false));
+    world.rewind();
+    world.start(0);
+    let version = world.next_version();
+    world.assign(0, version);
+    world.until("worker 0 owns the shard", |world| world.runs(0, SHARD));
+    assert_eq!(world.coverage.met("a local database is of another history, or too old"), 1);
+    world.work_off(5);
+    let head = world.oracle.head(SHARD).expect("it has epochs");
+    assert_eq!(head.owner.timeline, Timeline::new(1));
+    world.end();
+}
+
+/// The same with the bug that it guards against.
+#[test]
+fn a_local_database_of_another_timeline_that_counts_is_found() {
+    let scenario = a_local_database_of_another_timeline_is_not_used_and_stands_in_nobodys_way;
+    fails_with(Bug::TimelineIgnored, scenario, "never: worker 0 owns the shard");
 }
 
 #[test]
@@ -295,10 +320,7 @@ fn garbage_that_is_young_by_the_stores_clock_is_kept() {
 /// The same with the bug that it guards against.
 #[test]
 fn garbage_that_is_deleted_however_young_is_found() {
-    mutant::set(Some(Mutant::Engine(Bug::NoGrace)));
-    let outcome = panics::caught(garbage_that_is_young_by_the_stores_clock_is_kept);
-    mutant::set(None);
-    assert!(outcome.is_err(), "nobody notices");
+    fails_with(Bug::NoGrace, garbage_that_is_young_by_the_stores_clock_is_kept, "some are gone before their time");
 }
 
 /// "Files listed before manifests": a zombie puts its manifest between the two listings. It is on no list, and neither is what it names.
@@ -441,10 +463,7 @@ fn garbage_that_was_listed_while_a_checkpoint_joined_the_list_does_not_count() {
 /// The same with the bug that it guards against.
 #[test]
 fn garbage_that_counts_although_the_list_grew_is_found() {
-    mutant::set(Some(Mutant::Engine(Bug::StaleGarbage)));
-    let outcome = panics::caught(a_checkpoint_joins_the_list_while_garbage_is_looked_for);
-    mutant::set(None);
-    assert!(outcome.as_ref().is_err_and(|panic| panic.contains("I6Garbage")), "{outcome:?}");
+    fails_with(Bug::StaleGarbage, a_checkpoint_joins_the_list_while_garbage_is_looked_for, "I6Garbage");
 }
 
 /// "Savepoints lie outside it ... self-contained copies": all that the one was made of is collected, and it is whole.
