@@ -6,11 +6,11 @@ use std::thread;
 
 use anyhow::{Result, anyhow, ensure};
 use forebay_e2e::flights::{Flights, SHARDS, every_second, records};
-use forebay_e2e::in_folder;
 use forebay_e2e::job::{Line, Process};
 use forebay_e2e::kafka::Record;
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
+use forebay_e2e::{PATIENCE, in_folder, until};
 
 /// Where Kafka keeps its transactions. The leader of its only partition coordinates all of them.
 const TRANSACTIONS: &str = "__transaction_state";
@@ -97,6 +97,38 @@ fn a_broker_that_freezes_in_a_commit_is_left_alone() -> Result<()> {
         wait_until_worked_off(&job, records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
+    })
+}
+
+/// Method: a journal has been cut when the broker that leads it is killed and comes back. Another leads it from then on, and it must be cut again there.
+#[test]
+fn a_journal_is_cut_after_its_leader_has_moved() -> Result<()> {
+    in_folder("cut", |folder| {
+        let mut kafka = Instance::up("kafka-three", "cut")?;
+        let flights = Flights::new(folder, kafka.broker()?, &S3::of_environment()?, every_second)?;
+        let records = records(336_776)?;
+        let job = verbose(&flights)?;
+        job.wait_until_running(SHARDS as usize)?;
+        let fed = while_records_come_in(&flights, &records, || {
+            wait_until_cut_behind(&flights, 0)?;
+            lose_the_leader(&kafka, &flights, &job, &flights.journal())
+        })?;
+        kafka.start()?;
+        flights.broker.wait_until_in_sync(3)?;
+        let (_, end) = flights.broker.ranges(&flights.journal())?[0];
+        let fed = fed + while_records_come_in(&flights, &records[fed..], || wait_until_cut_behind(&flights, end))?;
+        flights.feed(&records[fed..])?;
+        wait_until_worked_off(&job, records.len())?;
+        job.stop()?;
+        flights.check(&records, &["one"])
+    })
+}
+
+/// Waits until the first partition of the journal begins behind an offset.
+fn wait_until_cut_behind(flights: &Flights, offset: u64) -> Result<()> {
+    until(&format!("the journal is cut behind {offset}"), PATIENCE, || {
+        let (start, _) = flights.broker.ranges(&flights.journal())?[0];
+        Ok((start > offset).then_some(()))
     })
 }
 

@@ -78,14 +78,13 @@ impl Step {
             Step::Route(routes) => check_routes(routes, &path, &mut findings),
             Step::Remove(_) | Step::Remap(_) | Step::Filter(_) | Step::Emit(_) => {}
         }
-        if let Some((table, _)) = self.table() {
-            if table.is_empty()
+        if let Some((table, _)) = self.table()
+            && (table.is_empty()
                 || table.len() > NAME_MAX
-                || !table.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-            {
-                let help = format!("use at most {NAME_MAX} letters, digits, `_` and `-`");
-                findings.add(format!("{path}.table"), format!("{table:?} is no name for a table"), help);
-            }
+                || !table.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)))
+        {
+            let help = format!("use at most {NAME_MAX} letters, digits, `_` and `-`");
+            findings.add(format!("{path}.table"), format!("{table:?} is no name for a table"), help);
         }
         findings.0
     }

@@ -193,12 +193,17 @@ impl Admin {
         let what = format!("{topic}-{shard}");
         let list = offsets::offsets_of(std::iter::once((&place, Offset::Offset(offset(before)))));
         let list = list.map_err(|e| log_error(&action, &what, &e, &self.heard))?;
-        let client = self.client()?;
-        let answer = self.wait(&action, client.delete_records(&list, &self.limits()))?;
-        match answer.find_partition(topic, place.1).map(|element| element.error()) {
-            Some(Err(error)) => Err(log_error(&action, &what, &error, &self.heard)),
-            _ => Ok(()),
+        for attempt in 0.. {
+            let client = self.client()?;
+            let answer = self.wait(&action, client.delete_records(&list, &self.limits()))?;
+            let Some(Err(error)) = answer.find_partition(topic, place.1).map(|element| element.error()) else { break };
+            // A client that has been told of another leader goes on asking the one that it knows, for as long as its metadata lasts: minutes.
+            self.client.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if attempt > 0 || !(offsets::is_without_leader(&error) || offsets::is_unknown(&error)) {
+                return Err(log_error(&action, &what, &error, &self.heard));
+            }
         }
+        Ok(())
     }
 
     /// The settings of topics, in their order.

@@ -17,6 +17,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use crate::context::{ClientEvents, Heard};
 use crate::errors::{code_of, creation, log_error};
+use crate::offsets;
 use crate::options::KafkaOptions;
 use crate::retire::retire;
 
@@ -50,7 +51,8 @@ impl Readers {
         Self { options, heard, uncommitted: Mutex::default(), committed: Mutex::default() }
     }
 
-    /// Lends a reader. One that has failed is not used again.
+    /// Lends a reader. One that has failed is not used again; nor, if a broker may be to blame, are those that rest: they know what leads what from the
+    /// same time.
     pub(crate) fn with<T>(&self, isolation: Isolation, call: impl FnOnce(&Reader) -> Result<T, LogError>) -> Result<T, LogError> {
         let idle = match isolation {
             Isolation::Uncommitted => &self.uncommitted,
@@ -60,6 +62,11 @@ impl Readers {
         let reader = kept.map_or_else(|| self.open(isolation), Ok)?;
         reader.client().context().log_in(reader.client());
         let result = call(&reader);
+        if matches!(result, Err(LogError::Unavailable { .. })) {
+            for idle in [&self.uncommitted, &self.committed] {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(retire);
+            }
+        }
         let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
         if result.is_ok() && idle.len() < IDLE_MAX {
             idle.push(reader);
@@ -71,11 +78,10 @@ impl Readers {
 
     /// The oldest offset and the end of a partition: the high watermark, or the last stable offset for a committed reader.
     pub(crate) fn watermarks(&self, isolation: Isolation, action: &str, topic: &str, partition: u32) -> Result<(u64, u64), LogError> {
-        let place = format!("{topic}-{partition}");
+        let (place, limit) = ((topic, signed(partition)), self.options.request_timeout);
         self.with(isolation, |reader| {
-            let (low, high) = reader
-                .fetch_watermarks(topic, signed(partition), self.options.request_timeout)
-                .map_err(|e| log_error(action, &place, &e, &self.heard))?;
+            let found = reader.fetch_watermarks(topic, place.1, limit);
+            let (low, high) = found.map_err(|e| offsets::partition_error(reader, &self.heard, action, place, &e, limit))?;
             Ok((u64::try_from(low).unwrap_or_default(), u64::try_from(high).unwrap_or_default()))
         })
     }

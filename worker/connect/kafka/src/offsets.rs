@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
 use crate::context::{ClientEvents, Heard};
-use crate::errors::{from_code, log_error};
+use crate::errors::{describe, from_code, log_error};
 
 /// A topic's name and a partition's number, as librdkafka has it.
 pub(crate) type Place = (String, i32);
@@ -60,11 +60,37 @@ pub(crate) fn list(
             },
             Err(error) => (describe_places(places), error),
         };
-        if !is_without_leader(&error) || Instant::now() >= deadline {
+        let is_new = is_unknown(&error) && places.iter().all(|(topic, partition)| is_shown(consumer, heard, topic, *partition, limit));
+        if !is_new && !is_without_leader(&error) {
             return Err(log_error(action, &what, &error, heard));
+        }
+        if Instant::now() >= deadline {
+            return Err(LogError::Unavailable { action: action.into(), reason: format!("{what}: {}", describe(&error)) });
         }
         thread::sleep(ELECTION);
     }
+}
+
+/// An error about a partition. One that its leader does not know, though the cluster shows it, is not missing: the leader has become it just now.
+pub(crate) fn partition_error(
+    consumer: &BaseConsumer<ClientEvents>,
+    heard: &Heard,
+    action: &str,
+    (topic, partition): (&str, i32),
+    error: &KafkaError,
+    limit: Duration,
+) -> LogError {
+    let what = format!("{topic}-{partition}");
+    if is_unknown(error) && is_shown(consumer, heard, topic, partition, limit) {
+        return LogError::Unavailable { action: action.into(), reason: format!("{what}: its leader does not know it yet") };
+    }
+    log_error(action, &what, error, heard)
+}
+
+/// Whether the cluster's metadata has a partition.
+fn is_shown(consumer: &BaseConsumer<ClientEvents>, heard: &Heard, topic: &str, partition: i32, limit: Duration) -> bool {
+    let count = partition_count(consumer, heard, "look for a topic", topic, limit);
+    count.ok().flatten().is_some_and(|count| i64::from(partition) < i64::from(count))
 }
 
 /// The first partition that an answer has an error for.
@@ -77,7 +103,14 @@ fn found_in(answer: &TopicPartitionList) -> BTreeMap<Place, u64> {
     answer.elements().iter().filter_map(|found| Some((place_of(found), at(found.offset())?))).collect()
 }
 
-fn is_without_leader(error: &KafkaError) -> bool {
+/// Whether whoever was asked does not know the partition.
+pub(crate) fn is_unknown(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error.rdkafka_error_code(), Some(Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic))
+}
+
+/// Whether whoever was asked does not lead the partition, or nobody does at the moment.
+pub(crate) fn is_without_leader(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
         error.rdkafka_error_code(),

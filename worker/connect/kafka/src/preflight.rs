@@ -1,6 +1,7 @@
 //! Looks at a cluster before a job runs on it. Finds, and says what to change; changes nothing.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use forebay_engine::journal::CHUNK_BYTES;
 use forebay_engine::log::LogError;
@@ -88,12 +89,21 @@ pub(crate) fn run(admin: &Admin, options: &KafkaOptions, barred: Result<(), LogE
     findings
 }
 
+/// How long topics may be missing in all: one that was made a moment ago is not known to every broker.
+const NEW_TOPIC: Duration = Duration::from_secs(1);
+
 /// Whether they are there and fit each other. Returns those that are.
 fn check_topics<'a>(admin: &Admin, options: &'a KafkaOptions, findings: &mut Vec<Finding>) -> Vec<&'a str> {
     let topics = &options.topics;
     let (mut counts, mut there) = (Vec::new(), Vec::new());
+    let deadline = Instant::now() + NEW_TOPIC;
     for name in topics.inputs.iter().chain(&topics.outputs).chain([&topics.journal]) {
-        match admin.partitions("look at the job's topics", name) {
+        let mut found = admin.partitions("look at the job's topics", name);
+        while matches!(found, Ok(None)) && *name != topics.journal && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            found = admin.partitions("look at the job's topics", name);
+        }
+        match found {
             Ok(Some(count)) => {
                 there.push(name.as_str());
                 if topics.inputs.contains(name) {
