@@ -188,6 +188,11 @@ impl Process {
         self.wait_for_metric(name, &wanted.to_string(), |value| value == wanted).map(drop)
     }
 
+    /// Waits until so many records are in the committed books.
+    pub fn wait_until_worked_off(&self, records: usize) -> Result<()> {
+        self.wait_until_metric("forebay_records_total", records as f64).map(drop)
+    }
+
     fn wait_for_metric(&self, name: &str, what: &str, is_wanted: impl Fn(f64) -> bool) -> Result<f64> {
         until(&format!("{name} of {} is {what}", self.name), PATIENCE, || {
             self.check_alive()?;

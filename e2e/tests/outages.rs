@@ -36,7 +36,7 @@ fn a_broker_that_dies_and_comes_back_loses_nothing() -> Result<()> {
         kafka.kill()?;
         kafka.start()?;
         flights.feed(&records[30_000..])?;
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
@@ -59,7 +59,7 @@ fn a_broker_that_freezes_in_a_commit_holds_the_job_back() -> Result<()> {
         let frozen = kafka.freeze()?;
         wait_until_at_rest(&job)?;
         drop(frozen);
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         let peak_mib = job.peak_memory_bytes()? >> 20;
         job.stop()?;
         ensure!(peak_mib < MEMORY_MIB, "it held {peak_mib} MiB, {MEMORY_MIB} were granted");
@@ -84,7 +84,7 @@ fn a_state_disk_that_hangs_holds_the_job_back() -> Result<()> {
         symlink(disk.path(), flights.state_dir("one"))?;
         let job = flights.forebay.run("one", &flights.state_dir("one"), &["--memory", "64Mi"])?;
         flights.feed(&records[..1_000])?;
-        wait_until_worked_off(&job, 1_000)?;
+        job.wait_until_worked_off(1_000)?;
         let frozen = disk.freeze()?;
         flights.feed(&records[1_000..])?;
         wait_until_at_rest(&job)?;
@@ -92,7 +92,7 @@ fn a_state_disk_that_hangs_holds_the_job_back() -> Result<()> {
         ensure!(lag > 0.0, "the disk hung, and all was worked off");
         println!("at rest after {taken} records, {lag} behind");
         drop(frozen);
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
@@ -123,7 +123,7 @@ fn a_broker_that_never_answers_ends_a_restore_with_an_error_and_not_in_a_hang() 
             let is_end = |line: &Line| line.message() == "incarnation is over; all shards are claimed again";
             let end = job.wait_for("the end of what it met", |line| (line.message() == "shard failed" && is_read(line)) || is_end(line))?;
             drop(frozen);
-            wait_until_worked_off(&job, fed)?;
+            job.wait_until_worked_off(fed)?;
             job.stop()?;
             if is_read(&end) {
                 break;
@@ -143,18 +143,18 @@ fn work_goes_on_while_the_object_store_is_down() -> Result<()> {
         let records = records(60_000)?;
         flights.feed(&records[..20_000])?;
         let job = flights.forebay.run("one", &flights.state_dir("one"), &[])?;
-        wait_until_worked_off(&job, 20_000)?;
+        job.wait_until_worked_off(20_000)?;
         flights.feed_until(&job, &records[20_000..30_000], "forebay_checkpoints_total", f64::from(SHARDS))?;
         server.kill()?;
         flights.feed_until(&job, &records[30_000..40_000], "forebay_checkpoint_failures_total", 1.0)?;
-        wait_until_worked_off(&job, 40_000)?;
+        job.wait_until_worked_off(40_000)?;
         job.wait_for("a word about it", |line| line.message().contains("the journal grows until one succeeds"))?;
         let journal = job.metric("forebay_shard_journal_records")?;
         flights.feed_until(&job, &records[40_000..45_000], "forebay_shard_journal_records", journal + 1.0)?;
         server.start()?;
         let before = job.metric("forebay_checkpoints_total")?;
         flights.feed_until(&job, &records[45_000..], "forebay_checkpoints_total", before + f64::from(SHARDS))?;
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
@@ -170,8 +170,4 @@ fn wait_until_at_rest(job: &Process) -> Result<()> {
         thread::sleep(Duration::from_millis(500));
         Ok((looks == LOOKS_AT_REST).then_some(()))
     })
-}
-
-fn wait_until_worked_off(job: &Process, records: usize) -> Result<()> {
-    job.wait_until_metric("forebay_records_total", records as f64).map(drop)
 }

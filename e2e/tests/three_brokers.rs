@@ -33,13 +33,13 @@ fn a_journal_has_three_replicas_and_a_broker_that_dies_in_a_commit_costs_nothing
         let mut fed = 0;
         for led in [TRANSACTIONS, &journal] {
             fed += while_records_come_in(&flights, &records[fed..], || lose_the_leader(&kafka, &flights, &job, led))?;
-            wait_until_worked_off(&job, fed)?;
+            job.wait_until_worked_off(fed)?;
             flights.broker.wait_until_in_sync(2)?;
             kafka.start()?;
             flights.broker.wait_until_in_sync(3)?;
         }
         flights.feed(&records[fed..])?;
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         let few = job.lines().into_iter().find(|line| line.text.contains("number of brokers is"));
         ensure!(few.is_none(), "three brokers were too few: {few:?}");
         job.stop()?;
@@ -66,7 +66,7 @@ fn a_job_waits_while_two_of_three_brokers_are_gone_and_goes_on_by_itself() -> Re
         job.wait_until_metric("forebay_incarnations_over_total", 1.0)?;
         kafka.start()?;
         flights.feed(&records[30_000..])?;
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
@@ -90,11 +90,11 @@ fn a_broker_that_freezes_in_a_commit_is_left_alone() -> Result<()> {
         flights.feed(&records[30_000..45_000])?;
         job.wait_until_metric("forebay_incarnations_over_total", 1.0)?;
         job.wait_until_running(SHARDS as usize)?;
-        wait_until_worked_off(&job, 45_000)?;
+        job.wait_until_worked_off(45_000)?;
         drop(frozen);
         flights.feed(&records[45_000..])?;
         flights.broker.wait_until_in_sync(3)?;
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
@@ -118,7 +118,7 @@ fn a_journal_is_cut_after_its_leader_has_moved() -> Result<()> {
         let (_, end) = flights.broker.ranges(&flights.journal())?[0];
         let fed = fed + while_records_come_in(&flights, &records[fed..], || wait_until_cut_behind(&flights, end))?;
         flights.feed(&records[fed..])?;
-        wait_until_worked_off(&job, records.len())?;
+        job.wait_until_worked_off(records.len())?;
         job.stop()?;
         flights.check(&records, &["one"])
     })
@@ -162,8 +162,4 @@ fn lose_the_leader(kafka: &Instance, flights: &Flights, job: &Process, led: &str
 
 fn commits_records(line: &Line) -> bool {
     line.message() == "commit begins" && line.number("records").is_some_and(|records| records > 0)
-}
-
-fn wait_until_worked_off(job: &Process, records: usize) -> Result<()> {
-    job.wait_until_metric("forebay_records_total", records as f64).map(drop)
 }

@@ -116,12 +116,6 @@ impl Admin {
         self.check_journal(&action)
     }
 
-    /// Whether there is a journal topic.
-    pub(crate) fn has_journal(&self) -> Result<bool, LogError> {
-        let topic = &self.options.topics.journal;
-        Ok(self.partitions(&format!("look for the journal topic {topic}"), topic)?.is_some())
-    }
-
     /// See [`crate::KafkaLog::journals`].
     pub(crate) fn journals(&self) -> Result<Vec<String>, LogError> {
         let action = "look for the job's journals";

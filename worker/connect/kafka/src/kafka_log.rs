@@ -54,11 +54,6 @@ impl KafkaLog {
         self.admin.ensure_outputs(partitions)
     }
 
-    /// Whether the job's journal topic is there.
-    pub fn has_journal(&self) -> Result<bool, LogError> {
-        self.admin.has_journal()
-    }
-
     /// The topics of the job's journals, one of each of its timelines, as far as they are there, in the order of their names.
     pub fn journals(&self) -> Result<Vec<String>, LogError> {
         self.admin.journals()
