@@ -65,7 +65,10 @@ class Bench:
                 settings = self.settings_of(workload, measure)
                 for number in range(1, settings["repeat"] + 1):
                     for case in measures.ALL[measure].cases(settings):
-                        for peer, variant in self.contestants(workload, measure):
+                        those = list(self.contestants(workload, measure))
+                        # Each has another one before it every time.
+                        first = (number - 1) % max(1, len(those))
+                        for peer, variant in those[first:] + those[:first]:
                             yield Cell(workload, measure, case, peer, variant, number)
 
     def settings_of(self, workload, measure):
@@ -90,7 +93,7 @@ class Bench:
     def run_cell(self, cell):
         begun = time.time()
         result = measures.ALL[cell.measure].measure(self, cell)
-        kept = {**dataclasses.asdict(cell), "name": cell.name, "size": self.size, "at": stamp(begun), "seconds": round(time.time() - begun, 1),
+        kept = {**dataclasses.asdict(cell), "name": cell.name, "size": self.size, "at": stamp(begun), "commit": machine.commit(), "profile": places.PROFILE, "seconds": round(time.time() - begun, 1),
                 "load_average": machine.load_average(), "result": result}
         path = self.path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,17 +165,26 @@ def warm_up(bench):
     measures.ALL[first.measure].measure(bench, first)
 
 
+def begun(size):
+    """The folder of the last run of this size where cells are missing that this commit has begun; otherwise a new one, by the date."""
+    for file in sorted(places.RESULTS.glob("*/machine.json"), reverse=True):
+        described = json.loads(file.read_text())
+        there = Bench(size, file.parent.name)
+        if (described["size"], described["versions"]["commit"]) == (size, machine.commit()) and not all(there.path(cell).exists() for cell in there.cells()):
+            return file.parent.name
+    return f"{datetime.date.today()}" + ("" if size == "full" else f"-{size}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "list", "report", "build", "up", "down", "forget"])
     parser.add_argument("--size", choices=["quick", "full", "smoke"], default="quick")
-    parser.add_argument("--results", help="folder in bench/results; by default the date, with the size unless that is `full`")
+    parser.add_argument("--results", help="folder in bench/results; by default the one that this commit has begun and not ended, or the date, with the size unless that is `full`")
     parser.add_argument("--only", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--skip", action="append", default=[], metavar="PATTERN")
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
-    today = f"{datetime.date.today()}" + ("" if arguments.size == "full" else f"-{arguments.size}")
-    bench = Bench(arguments.size, arguments.results or today)
+    bench = Bench(arguments.size, arguments.results or begun(arguments.size))
     # As Ctrl-C: the contestant in hand and the servers are ended.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended by SIGTERM"))
     try:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""What Forebay costs and takes in a Kubernetes cluster. `make bench-operator` and `make bench-moves` call this in the cluster's own network.
+"""What Forebay costs and takes in a Kubernetes cluster. `make bench-operator`, `make e2e-many-jobs` and `make bench-moves` call this in the cluster's own network.
 
   cluster.py scale [--jobs N] [--workers N] [--results NAME]    one operator with so many jobs, nodes and pods played by kwok, workers by a stub
+  cluster.py check [--jobs N] [--workers N]                     the same as a test: they all run, and nothing is written while nothing happens
   cluster.py moves [--users N] [--rate N] [--results NAME]      how late records become when shards change hands; nothing is played
   cluster.py report [--results NAME]                            the tables anew, from the cells that are there
 
@@ -50,7 +51,7 @@ def report(results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["scale", "moves", "report"])
+    parser.add_argument("command", choices=["scale", "check", "moves", "report"])
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--workers", type=int, default=2, help="of each job")
     parser.add_argument("--users", type=int, default=3_000_000, help="entities in the state, of 330 bytes each")
@@ -59,6 +60,8 @@ def main():
     arguments = parser.parse_args()
     results = places.RESULTS / arguments.results
     try:
+        if arguments.command == "check":
+            return print(scale.check(arguments.jobs, arguments.workers))
         table = ""
         if arguments.command == "scale":
             table = scale.table(keep(results, f"scale-{arguments.jobs}-jobs-{arguments.workers}-workers", scale.measure(arguments.jobs, arguments.workers)))

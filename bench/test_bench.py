@@ -74,9 +74,15 @@ class Reports(unittest.TestCase):
 
     def test_ratios_are_of_medians(self):
         cells = [self.cell("forebay", "100ms", value) for value in (5.0, 6.0, 60.0)] + [self.cell("hand-written", "100ms", 5.0)]
-        text = report.musts(report.grouped(cells))
+        text = report.musts(report.grouped(cells), 2)
         self.assertIn("| drain, client CPU, against hand-written 100ms | 6 | 5 | 1.20 | ≤ 1.25 | yes |", text)
+        self.assertIn("| peak memory, against its limit, the worst of 3 runs | 1 | 2 | 0.50 | ≤ 1 | yes |", text)
         self.assertNotIn("flink", text)
+
+    def test_whoever_falls_behind_is_told_by_the_end_of_the_run(self):
+        costs = {f"{who}_cpu_seconds_per_million": 10.0 for who in ("client", "broker", "s3", "load")}
+        result = {"rate": 30_000, "records_seen": 100, "store_bytes": 500, "seconds": [[second, 1, 50.0 * (second + 1)] for second in range(20)], **costs}
+        self.assertEqual(report.derived(result, 2), {"store_bytes_per_record": 5.0, "busy_share": 0.6, "p50_drift": 975.0 / 75.0})
 
     def test_spread_is_shown_where_there_is_one(self):
         self.assertEqual(report.shown([3.0, 1.0, 2.0]), "1.0 / **2.0** / 3.0")

@@ -23,10 +23,13 @@ def write(bench):
             "profile": places.PROFILE,
             "kafka": pathlib.Path(places.STACK.parent / "kafka" / "pom.xml").read_text().split("<kafka.version>")[1].split("<")[0],
             "java": printed(["java", "-version"]).splitlines()[0],
+            "seaweedfs": (places.STACK.parent / "s3.sh").read_text().split("S3_VERSION=")[1].split("\n")[0],
+            "librdkafka": (places.ROOT / "Cargo.lock").read_text().split('name = "rdkafka-sys"\nversion = "')[1].split('"')[0].partition("+")[2],
             "rust": printed(["rustc", "--version"]),
             **{name: peer.version() for name, peer in bench.peers.items() if peer.version()},
         },
         "broker_jvm": bench.servers.environment["FOREBAY_KAFKA_JVM"],
+        "memory_mib": {name: peer.memory_bytes >> 20 for name, peer in bench.peers.items() if peer.memory_bytes},
         "settings": bench.settings,
         "workloads": bench.workloads,
     }

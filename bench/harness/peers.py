@@ -49,6 +49,8 @@ class PeerBase:
     variants = {"100ms": {"commit_ms": 100}}
     # It does not do the work: its output is its input.
     forwards_only = False
+    # What it is told to keep to where a measure sets no limit of its own, in bytes; 0 where nothing is told.
+    memory_bytes = 0
     # It does not start in less; where a measure gives less memory, it gets this.
     memory_mib_min = 0
     # By measure, the variants that take part; `full` in addition to `quick`. A measure for which a size has no settings is not run.
@@ -88,9 +90,9 @@ class PeerBase:
         shutil.rmtree(start.state, ignore_errors=True)
         start.state.mkdir()
 
-    def snapshot_bytes(self, start):
-        """Size of what it would restore from, where it lies in files."""
-        return 0
+    def snapshot_objects(self, start):
+        """The objects in the bucket that it would restore from: name -> bytes."""
+        return {}
 
     def start(self, start):
         start.state.mkdir(parents=True, exist_ok=True)

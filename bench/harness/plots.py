@@ -88,7 +88,7 @@ def latency(folder, cells, look):
         axis.set_ylabel("ms until visible to a read_committed reader")
         axis.grid(True, which="both", alpha=0.25)
         axis.legend()
-        rate = next(cell["result"]["rate"] for cell in cells if cell["measure"] == "latency")
+        rate = next(cell["result"]["rate"] for cell in cells if (cell["measure"], cell["workload"]) == ("latency", workload))
         figure.suptitle(f"{workload}: latency at {rate:,} events/s")
         save(figure, folder, f"{workload}-latency")
 

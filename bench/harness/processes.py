@@ -107,9 +107,10 @@ class Process:
 
     def __init__(self, command, log, environment=None):
         self.log = pathlib.Path(log)
+        # With the bench it ends, however that does: an orphan would spoil all cells after it.
         with open(self.log, "ab") as out:
             self.child = subprocess.Popen(
-                [str(word) for word in command],
+                ["setpriv", "--pdeathsig", "KILL", *[str(word) for word in command]],
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

@@ -162,7 +162,7 @@ def together(one, other):
 
 def dataset(bench, workload, name, records, *options, partitions=None):
     """A topic that holds so many records of a workload, made once and read by all contestants. Returns its name and the counts of what was made."""
-    topic = f"data.{workload}.{name}.{records}"
+    topic = f"data.{workload}.{name}.{records}.{state_of(workload)}"
     note = bench.servers.datasets / f"{topic}.made"
     if not note.exists():
         bench.say(f"making {records:,} records of {workload}")
@@ -172,6 +172,13 @@ def dataset(bench, workload, name, records, *options, partitions=None):
         made = load.call(bench.servers, *generate(workload, bench.workloads[workload], topic, records, *options))
         note.write_text(json.dumps(made["counts"]))
     return topic, json.loads(note.read_text())
+
+
+def state_of(workload):
+    """Another one once anything has changed that decides which records are made."""
+    files = sorted(file for file in (places.BENCH / "workloads" / workload).iterdir() if file.is_file() and file.name != "job.yaml")
+    all_bytes = b"".join(file.read_bytes() for file in [*files, *sorted((places.BENCH / "load" / "src").glob("*.rs"))])
+    return hashlib.sha256(all_bytes).hexdigest()[:8]
 
 
 def digest(bench, topic):

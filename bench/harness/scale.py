@@ -65,6 +65,16 @@ def measure(jobs, workers):
             process.kill()
 
 
+def check(jobs, workers):
+    """Whatever comes of it at any speed, in words: all jobs run, nothing is written while nothing happens, an operator that is started again replaces no pod."""
+    result = measure(jobs, workers)
+    if result["pods"] != jobs * workers:
+        raise BenchError(f"{jobs} jobs of {workers} workers run, with {result['pods']} pods")
+    if result["quiet_writes"]:
+        raise BenchError(f"in {QUIET_SECONDS} s in which nothing happens was written: {result['quiet_writes']}; {'; '.join(result['quiet_changes'])}")
+    return f"{jobs} jobs run in {result['pods']} pods; in {QUIET_SECONDS} s nothing was written; an operator that was started again found all as it was"
+
+
 def start(jobs, workers, processes):
     """All jobs are made at once."""
     operator = processes[-1]

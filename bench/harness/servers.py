@@ -82,10 +82,17 @@ class Servers:
 
 def make_bucket(endpoint, keys):
     """The bench's, if it is not there."""
+    status, answer = client(endpoint, keys).request("PUT", f"/{BUCKET}")
+    if status not in (200, 409):
+        raise BenchError(f"PUT /{BUCKET}: HTTP {status}: {answer[:200]!r}")
+
+
+def client(endpoint, keys):
+    """`request(method, path)` gives status and body."""
     spec = importlib.util.spec_from_file_location("probe", places.STACK.parent / "s3" / "probe.py")
     probe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(probe)
-    probe.expect(probe.S3(endpoint, *keys), "PUT", f"/{BUCKET}", [200, 409])
+    return probe.S3(endpoint, *keys)
 
 
 class LogSizes:

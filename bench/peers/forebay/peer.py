@@ -1,5 +1,7 @@
 """Forebay itself: `forebay run` on the workload's manifest, with its journal in Kafka and its snapshots on S3."""
 
+import json
+import os
 import re
 import subprocess
 import urllib.error
@@ -11,6 +13,7 @@ from harness.peers import PeerBase
 
 class Peer(PeerBase):
     title = "Forebay"
+    memory_bytes = 640 << 20
     workloads = ["action", "flights", "transform"]
     variants = {
         "100ms": {"commit_ms": 100},
@@ -40,7 +43,7 @@ class Peer(PeerBase):
     def _memory(self, start):
         """Of what it is held to half, as it takes by itself in a container; less where so little is left that the program itself needs it."""
         limit_mib = start.memory_limit >> 20
-        return f"{max(16, min(limit_mib // 2, limit_mib - 80))}Mi" if limit_mib else start.settings.get("memory", "640Mi")
+        return f"{max(16, min(limit_mib // 2, limit_mib - 80))}Mi" if limit_mib else f"{self.memory_bytes >> 20}Mi"
 
     def environment(self, start):
         key, secret = start.s3_keys
@@ -68,6 +71,24 @@ class Peer(PeerBase):
 
     def extra_topics(self, start):
         return [f"forebay.default.{start.id}."]
+
+    def snapshot_objects(self, start):
+        """Of the newest checkpoint of each shard. Each object is named under the job's prefix."""
+        asked = [places.FOREBAY, "snapshot", "ls", "-o", "json", "-f", start.folder / "job.yaml", "--dir", start.folder, "--store", start.s3_url,
+                 "--s3-endpoint", start.s3_endpoint]
+        environment = {**os.environ, **self.environment(start)}
+
+        def lines(command):
+            printed = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, env=environment, text=True, check=True).stdout
+            return [json.loads(line) for line in printed.splitlines()]
+
+        objects = {}
+        for shard in sorted({checkpoint["shard"] for checkpoint in lines(asked)}):
+            inspect = [*asked[:2], "inspect", "--shard", shard, *asked[3:]]
+            for file in lines(inspect)[0]["files"]:
+                name = f"{start.s3_url.removeprefix('s3:/')}/default/{start.id}/0/{file['object']}"
+                objects[name] = objects.get(name, 0) + file["size"]
+        return objects
 
     def is_settled(self, start):
         """What no snapshot holds yet is in the journal."""
