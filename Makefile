@@ -110,6 +110,13 @@ e2e-kubernetes: build ## tests on a real Kubernetes, which is built the first ti
 # On the cluster that KUBECONFIG names: it has the image of kustomize/base, and its pods reach the Kafka and the S3 of FOREBAY_TEST_*.
 	$(if $(KUBECONFIG),cargo test $(CARGO_FLAGS) --no-fail-fast $(CLUSTER_TESTS:%=--test %) -- --test-threads=1 $(TEST),$(KUBERNETES_OF_OUR_OWN))
 
+.PHONY: e2e-many-jobs
+e2e-many-jobs: export BENCH_PROFILE := release
+e2e-many-jobs: build ## 200 jobs at once in one operator, on nodes that kwok plays, with workers that a stub plays; needs what e2e-kubernetes needs
+	$(KUBERNETES) install
+	$(KUBERNETES) install-kwok
+	$(KUBERNETES) with 0 -- bench/cluster.py check $(ARGS)
+
 # Servers that pods need listen in the cluster's own network, and so does the test. There is no internet in there: all is installed before.
 define in_cluster
 	$(STACK) install kafka s3

@@ -4,9 +4,9 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::FlightsInCluster;
 use forebay_e2e::cluster::nodes::Nodes;
+use forebay_e2e::cluster::{Cluster, SYSTEM};
 use forebay_e2e::flights::records;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
@@ -38,6 +38,41 @@ fn workers_refuse_strangers_and_certificates_are_renewed_while_they_run() -> Res
         job.until_processed(all)?;
         job.until_whole(1)?;
         ensure!(job.pods()? == pods, "the pods were {pods:?} and are {:?}", job.pods()?);
+        let restarts = &cluster.get("pod", &pods[0].name)?["status"]["containerStatuses"][0]["restartCount"];
+        ensure!(restarts.as_u64() == Some(0), "the container was started again {restarts} times");
+        job.delete_and_check(all)
+    })
+}
+
+/// Method: the operator's authority is deleted, and the operator started anew, which makes another one. The worker must show a certificate of that, and hand shards over to
+/// a second worker, while records go in, with no container started anew.
+#[test]
+fn another_authority_takes_over_while_workers_run() -> Result<()> {
+    // Elsewhere the pods may be out of a test's reach.
+    let Some((cluster, _)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-authority", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, 1)?;
+        let pods = job.pods()?;
+        let pod = cluster.get("pod", &pods[0].name)?;
+        let address = format!("{}:7070", pod["status"]["podIP"].as_str().context("the pod has an address")?);
+        let label = format!("forebay.dev/job={}", job.flights.name);
+        let signed_by = || cluster.ask(&["get", "secret", "-l", &label, "-o", "jsonpath={.items[0].metadata.annotations}"]);
+        let (before, authority) = (serial(&called(&address)?)?, signed_by()?);
+
+        cluster.scale_operator(0)?;
+        cluster.ask(&["-n", SYSTEM, "delete", "secret", "forebay-operator-authority"])?;
+        let records = records(336_776)?;
+        let all = job.under_load(&records, || {
+            cluster.scale_operator(1)?;
+            until("the worker shows a new certificate", PATIENCE * 2, || Ok((serial(&called(&address)?)? != before).then_some(())))?;
+            ensure!(signed_by()? != authority, "its secret is still of the old authority: {authority}");
+            // Only workers that it hears can hand shards to each other.
+            job.patch(r#"{"workers": {"replicas": 2}}"#)?;
+            job.until_balanced(2).map(drop)
+        })?;
+        job.until_processed(all)?;
+        ensure!(job.pods()?.contains(&pods[0]), "the pods were {pods:?} and are {:?}", job.pods()?);
         let restarts = &cluster.get("pod", &pods[0].name)?["status"]["containerStatuses"][0]["restartCount"];
         ensure!(restarts.as_u64() == Some(0), "the container was started again {restarts} times");
         job.delete_and_check(all)

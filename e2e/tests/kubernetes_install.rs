@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::flights::{credentials, uid_of, written};
 use forebay_e2e::cluster::packages::{Helm, objects};
 use forebay_e2e::cluster::{Cluster, SYSTEM};
-use forebay_e2e::flights::{records, replaced};
-use forebay_e2e::s3::S3;
+use forebay_e2e::flights::{Flights, records, replaced};
+use forebay_e2e::kafka::Broker;
+use forebay_e2e::s3::{BUCKET, S3};
 use forebay_e2e::{PATIENCE, in_folder, until};
 use serde_json::{Value, json};
 
@@ -42,6 +43,9 @@ fn the_chart_is_tidy_and_refuses_values_that_make_no_sense() -> Result<()> {
         let name = value.split(['=', '.']).next().unwrap_or_default();
         ensure!(refused.contains("schema") && refused.contains(name), "{value} was not refused by name: {refused}");
     }
+    let both = ["--set", "namespaced=true", "--set", "defaults.kafka.bootstrapServers=a:1"];
+    let refused = helm.template(SYSTEM, &both).err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(refused.contains("has no right to that"), "defaults of a namespaced installation were not refused: {refused}");
     Ok(())
 }
 
@@ -51,7 +55,7 @@ fn the_chart_is_tidy_and_refuses_values_that_make_no_sense() -> Result<()> {
 fn helm_and_kustomize_install_the_same() -> Result<()> {
     let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
     let all = "replicas=2,networkPolicy.enabled=true,podMonitor.enabled=true,prometheusRule.enabled=true,dashboard.enabled=true";
-    let by_helm = meaning(&helm.template(SYSTEM, &["--set", all])?)?;
+    let by_helm = meaning(&helm.template(SYSTEM, &["--set", all, "--values", "e2e/tests/kubernetes_install/defaults.yaml"])?)?;
     let rendered = cluster.ask(&["kustomize", &Helm::path("e2e/tests/kubernetes_install/everything")])?;
     let mut by_kustomize = meaning(&rendered)?;
     // Helm has the namespace made by `--create-namespace`.
@@ -85,6 +89,65 @@ fn the_api_server_takes_all_that_can_be_installed() -> Result<()> {
     cluster.apply(namespace)?;
     cluster.check(rest)?;
     cluster.ask(&["delete", "namespace", "forebay-demo", "--wait=false"]).map(drop)
+}
+
+/// Method: the example's manifest as it stands, but for the names of job and topics, is refused for want of brokers. With defaults, as the chart renders them, it is
+/// taken, runs, and is judged by the oracle; a job with servers of its own keeps them.
+#[test]
+fn a_job_that_names_no_servers_runs_on_those_of_the_installation() -> Result<()> {
+    let Some((cluster, helm)) = Cluster::of_environment().zip(Helm::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-defaults", |folder| {
+        cluster.install()?;
+        let (broker, s3) = (Broker::of_environment()?, S3::of_environment()?);
+        let with_servers = written(folder, 1)?;
+        let values = json!({"defaults": {
+            "kafka": {"bootstrapServers": broker.address},
+            "store": {"s3": {"bucket": BUCKET, "prefix": with_servers.name, "endpoint": s3.url, "region": "us-east-1", "pathStyle": true}},
+            "envFrom": [{"secretRef": {"name": "object-store"}}],
+        }});
+        let file = folder.join("values.json");
+        fs::write(&file, values.to_string())?;
+        let rendered = helm.template(SYSTEM, &["--values", &file.to_string_lossy(), "--show-only", "templates/defaults.yaml"])?;
+
+        let full = fs::read_to_string(&with_servers.manifest)?;
+        let bare = without_servers(&full);
+        let refused = cluster.try_apply(&bare).err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(refused.contains("name the brokers as spec.kafka.bootstrapServers"), "{refused}");
+
+        cluster.apply(&rendered)?;
+        let outcome = it_runs_on_the_defaults(&cluster, with_servers, (&full, &bare));
+        // Whatever comes next finds none.
+        cluster.ask(&["delete", "mutatingadmissionpolicy,mutatingadmissionpolicybinding", "forebay-operator-defaults"])?;
+        outcome
+    })
+}
+
+fn it_runs_on_the_defaults(cluster: &Cluster, flights: Flights, (full, bare): (&str, &str)) -> Result<()> {
+    until("the API server fills defaults in", PATIENCE, || Ok(cluster.try_apply(bare).is_ok().then_some(())))?;
+    let kept = cluster.filled(&replaced(full.to_owned(), &format!("prefix: {}", flights.name), "prefix: of-its-own")?)?;
+    let own = &kept["spec"]["state"]["store"]["s3"]["prefix"];
+    ensure!(*own == "of-its-own", "the job's own store became one with the prefix {own}");
+
+    cluster.apply(&credentials(&S3::of_environment()?))?;
+    cluster.apply(bare)?;
+    let job = cluster.wait_for_phase(&flights.name, "Running")?;
+    let all = records(10_000)?;
+    flights.feed(&all)?;
+    until("all is processed", PATIENCE, || Ok((flights.processed()? == all.len() as u64).then_some(())))?;
+    let spec = cluster.filled(&replaced(bare.to_owned(), "max: 3000}", "max: 3001}")?)?["spec"].clone();
+    ensure!(spec["kafka"] == job["spec"]["kafka"] && spec["state"] == job["spec"]["state"], "a second apply has changed more: {spec:#}");
+    cluster.ask(&["delete", "ij", &flights.name, "--cascade=foreground", "--timeout=120s"])?;
+
+    let uid = format!("namespace: default\n  uid: {}\n", uid_of(&job)?);
+    fs::write(&flights.manifest, replaced(full.to_owned(), "namespace: default\n", &uid)?)?;
+    flights.run_until_end("after")?;
+    flights.check(&all, &["after"])
+}
+
+/// What the tests' manifests have beside the example's.
+fn without_servers(manifest: &str) -> String {
+    let is_added = |line: &&str| ["  kafka:", "  state:", "    envFrom:"].iter().any(|field| line.starts_with(field));
+    manifest.lines().filter(|line| !is_added(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// Method: promtool runs the rules' unit tests, which must know every alert.

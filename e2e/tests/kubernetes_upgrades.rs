@@ -195,6 +195,47 @@ fn a_change_that_is_tried_outlives_an_object_store_that_goes_down() -> Result<()
     })
 }
 
+/// Method: the object store is killed while a change of the pipeline is tried on one shard, and the worker that tries it, which then starts in vain until its node has
+/// started it three times. The change must be blamed for nothing, other shards process on, and once the store is back it goes into force.
+#[test]
+fn a_change_is_not_blamed_for_an_object_store_without_which_its_worker_cannot_start() -> Result<()> {
+    // Elsewhere a container is not to be killed.
+    let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-upgrade-away", |folder| {
+        cluster.install()?;
+        let mut store = Instance::up("s3", "away")?;
+        let patient = |manifest| replaced(manifest, "deadline: 3m", "deadline: 20m");
+        let job = FlightsInCluster::start_on(&cluster, folder, WORKERS, Broker::of_environment()?, &store.s3()?, patient)?;
+        let was = job.until_balanced(WORKERS)?["status"]["revision"].clone();
+        let all = records(30_000)?;
+        let parts: Vec<_> = all.chunks(all.len().div_ceil(3)).collect();
+        job.feed(parts[0])?;
+        job.until_processed(parts[0])?;
+        let before = job.pods()?;
+        apply_changed(&cluster, &job, "max: 3000}", "max: 3001}")?;
+        until_observed(&job)?;
+        let pods = job.pods()?;
+        let canary = pods.iter().find(|pod| !before.contains(pod)).with_context(|| format!("no pod is new: {pods:?}"))?;
+        store.kill()?;
+        nodes.kill_container(&canary.uid)?;
+        job.feed(parts[1])?;
+        until("its worker was started three times in vain", PATIENCE * 4, || {
+            let status = cluster.get("pod", &canary.name)?["status"]["containerStatuses"][0].clone();
+            let ended = [&status["state"], &status["lastState"]].map(|state| state["terminated"]["exitCode"].as_u64());
+            Ok((status["restartCount"].as_u64() >= Some(3) && ended.contains(&Some(75))).then_some(()))
+        })?;
+        let status = job.until_status("a server is blamed", |status| FlightsInCluster::said(status).1.contains("s3"))?["status"].clone();
+        println!("without the store: {}", status["conditions"]);
+        ensure!(status["phase"] != "RolledBack", "the change was taken back: {status}");
+        store.start()?;
+        job.feed(parts[2])?;
+        job.until_status("the change is in force", |status| status["phase"] == "Running" && status["revision"] != was)?;
+        job.until_whole(WORKERS)?;
+        job.until_processed(&all)?;
+        job.delete_and_check(&all)
+    })
+}
+
 /// Method: the image is replaced by one that has no `forebay` in it, and so cannot start, while records come in. They must be processed by the old
 /// workers, which stay as they are; the condition names the reason. With the manifest set back the job is as it was.
 #[test]

@@ -20,3 +20,14 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "forebay.image" -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
+
+{{/* A value as an expression in CEL, which takes JSON but for lists and maps of different things. */}}
+{{- define "forebay.cel" -}}
+{{- if kindIs "map" . -}}
+{ {{- $comma := "" }}{{ range $key, $value := . }}{{ $comma }}{{ toJson $key }}: dyn({{ include "forebay.cel" $value }}){{ $comma = ", " }}{{ end -}} }
+{{- else if kindIs "slice" . -}}
+[ {{- $comma := "" }}{{ range . }}{{ $comma }}dyn({{ include "forebay.cel" . }}){{ $comma = ", " }}{{ end -}} ]
+{{- else -}}
+{{ toJson . }}
+{{- end -}}
+{{- end }}

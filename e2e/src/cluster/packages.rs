@@ -52,6 +52,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// An object as the API server would keep it: with all that it fills in.
+    pub fn filled(&self, manifest: &str) -> Result<Value> {
+        let output = self.call(&["apply", "--dry-run=server", "-o", "json", "-f", "-"], manifest)?;
+        ensure!(output.status.success(), "kubectl apply --dry-run=server: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
     /// Installs the definitions of PodMonitor and PrometheusRule, without anybody who would act on them.
     pub fn install_monitoring_crds(&self) -> Result<()> {
         let folder = crate::variable("FOREBAY_MONITORING_CRDS")?;
