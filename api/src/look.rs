@@ -86,6 +86,8 @@ pub struct Worker {
     pub trouble: Option<String>,
     /// For how long it has been silent; 0: it has just answered; absent: it has never answered this operator.
     pub silent_millis: Option<u64>,
+    /// The resident memory of its process, as it said last; absent when that is not known.
+    pub memory_bytes: Option<u64>,
     /// The version of its assignment; 0: it has none.
     pub version: u64,
     /// The shards of its assignment.

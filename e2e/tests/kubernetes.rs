@@ -35,7 +35,8 @@ fn the_flights_job_runs_in_pods_and_survives_the_loss_of_one() -> Result<()> {
         let shown = cluster.ask(&["get", "ij", &job.flights.name])?;
         let columns: Vec<&str> = shown.lines().next().unwrap_or_default().split_whitespace().collect();
         ensure!(
-            columns.starts_with(&["NAME", "PHASE"]) && ["READY", "LAG", "FRESHNESS", "WORKERS"].iter().all(|name| columns.contains(name)),
+            columns.starts_with(&["NAME", "PHASE"])
+                && ["READY", "LAG", "FRESHNESS", "WORKERS", "CHECKPOINT"].iter().all(|name| columns.contains(name)),
             "{shown}"
         );
         println!("{shown}");

@@ -43,6 +43,32 @@ fn the_data_plane_goes_on_without_the_operator() -> Result<()> {
     })
 }
 
+/// Method: the process of one of two workers' containers is killed while records come in, with the operator looking on: its node starts it again while the operator
+/// waits for it. No pod is replaced, and the oracle judges all outputs.
+#[test]
+fn a_container_that_is_killed_comes_back_in_its_pod() -> Result<()> {
+    let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-container", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        job.until_balanced(WORKERS)?;
+        let before = job.pods()?;
+        let records = records(336_776)?;
+        let all = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            nodes.kill_container(&before[0].uid)?;
+            until("the container was started again", PATIENCE, || {
+                let restarts = &cluster.get("pod", &before[0].name)?["status"]["containerStatuses"][0]["restartCount"];
+                Ok((restarts.as_u64() == Some(1)).then_some(()))
+            })?;
+            job.until_balanced(WORKERS).map(drop)
+        })?;
+        job.until_processed(all)?;
+        ensure!(job.pods()? == before, "the pods were {before:?} and are {:?}", job.pods()?);
+        job.delete_and_check(all)
+    })
+}
+
 /// Method: the node of one of two workers is lost with one SIGKILL, while records come in. They must be processed before the node comes back.
 #[test]
 fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {

@@ -71,7 +71,7 @@ fn check_views(plugin: &Plugin, job: &FlightsInCluster<'_>, name: &str) -> Resul
     let all = format!("{name} in default is Running: all {SHARDS} shards process");
     check(
         &plugin.ask(&["status", name])?,
-        &[&names[..], &[all.as_str(), "Ready", "AllShardsRun", "SHARD", "FRESHNESS", "CHECKPOINT", "running"]].concat(),
+        &[&names[..], &[all.as_str(), "Ready", "AllShardsRun", "SHARD", "FRESHNESS", "CHECKPOINT", "running", " MiB"]].concat(),
     )?;
     let report: Value = serde_json::from_str(&plugin.ask(&["status", name, "-o", "json"])?)?;
     ensure!(report["job"]["metadata"]["uid"] == job.uid.as_str(), "{report:#}");

@@ -1,4 +1,5 @@
--- Tells Argo CD how an IngestionJob is, from its conditions. Goes into argocd-cm as `resource.customizations.health.forebay.dev_IngestionJob`.
+-- Tells Argo CD how an IngestionJob or an IngestionSavepoint is, from its conditions. Goes into argocd-cm as `resource.customizations.health.forebay.dev_IngestionJob`
+-- and `resource.customizations.health.forebay.dev_IngestionSavepoint`.
 local health = {status = "Progressing", message = "the operator has not looked at it yet"}
 local status = obj.status
 if status == nil or status.conditions == nil then

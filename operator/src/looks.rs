@@ -128,6 +128,7 @@ fn worker(worker: &plan::Worker) -> Worker {
         restarts: worker.restarts,
         trouble: worker.trouble.as_ref().map(|trouble| shortened(format!("{}: {}", trouble.reason, trouble.words()))),
         silent_millis: silent,
+        memory_bytes: said.and_then(|said| said.memory_bytes),
         version: assignment.map_or(0, |assignment| assignment.version),
         assigned: assignment.map(|assignment| assignment.shards.clone()).unwrap_or_default(),
         shards: said.into_iter().flat_map(|said| &said.owned).map(shard).collect(),

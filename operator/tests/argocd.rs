@@ -32,6 +32,11 @@ fn argo_cd_hears_how_a_job_is() {
     check(conditions("Running", 2, "Ready"), ("Healthy", "the story"));
     check(conditions("Starting", 2, "Reconciling"), ("Progressing", "the story"));
     check(conditions("Stalled", 2, "Stalled"), ("Degraded", "the story"));
+    check(conditions("RolledBack", 2, "Stalled"), ("Degraded", "the story"));
     check(conditions("Suspended", 2, "Ready"), ("Suspended", "the story"));
     check(conditions("Running", 1, "Ready"), ("Progressing", "the operator has not looked at the change yet"));
+    // A savepoint has the same conditions.
+    check(conditions("Copying", 2, "Reconciling"), ("Progressing", "the story"));
+    check(conditions("Completed", 2, "Ready"), ("Healthy", "the story"));
+    check(conditions("Failed", 2, "Stalled"), ("Degraded", "the story"));
 }

@@ -159,6 +159,7 @@ impl Control {
             rewind: self.facts.rewind.clone(),
             can_prefetch: true,
             prefetched: self.prefetcher.all().into_iter().map(prefetched).collect(),
+            memory_bytes: resident_bytes(),
         }
     }
 
@@ -202,6 +203,13 @@ impl Control {
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As the kernel counts it.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
+    Some(kib.parse::<u64>().ok()? << 10)
 }
 
 /// The thread that answers the operator.

@@ -51,7 +51,7 @@ def measure(bench, cell):
         process.kill()
         return {
             "folder_bytes": state,
-            "snapshot_bytes": sum(objects.values()),
+            "snapshot_bytes": sum(objects.values()) or None,
             "seconds_to_download": bare_download(run.servers, run.folder / "download", objects) if objects else None,
             "seconds_to_first_commit": (seen["first_seen_us"] - killed_us) / 1e6,
             "memory_peak_bytes": peak,

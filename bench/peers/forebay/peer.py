@@ -86,7 +86,7 @@ class Peer(PeerBase):
         for shard in sorted({checkpoint["shard"] for checkpoint in lines(asked)}):
             inspect = [*asked[:2], "inspect", "--shard", shard, *asked[3:]]
             for file in lines(inspect)[0]["files"]:
-                name = f"{start.s3_url.removeprefix('s3:/')}/default/{start.id}/0/{file['object']}"
+                name = f"{start.s3_url.removeprefix('s3:/')}/default/{start.id}/default.{start.id}/0/{file['object']}"
                 objects[name] = objects.get(name, 0) + file["size"]
         return objects
 

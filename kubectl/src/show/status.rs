@@ -98,10 +98,10 @@ fn seen(look: &Look) -> String {
     if let Some(stage) = look.change.as_ref().and_then(stage) {
         text.push_str(&format!("\nChange: {stage}\n"));
     }
-    let workers: Vec<[String; 5]> = look.workers.iter().map(worker_row).collect();
+    let workers: Vec<[String; 6]> = look.workers.iter().map(worker_row).collect();
     if !workers.is_empty() {
         text.push('\n');
-        text.push_str(&table(["POD", "REVISION", "STATE", "RESTARTS", "ANSWERED"], &workers));
+        text.push_str(&table(["POD", "REVISION", "STATE", "RESTARTS", "MEMORY", "ANSWERED"], &workers));
     }
     let mut shards: Vec<(u32, [String; 8])> = look.workers.iter().flat_map(shard_rows).collect();
     shards.sort_by_key(|(number, _)| *number);
@@ -115,13 +115,14 @@ fn seen(look: &Look) -> String {
     text
 }
 
-fn worker_row(worker: &Worker) -> [String; 5] {
+fn worker_row(worker: &Worker) -> [String; 6] {
     let answered = match worker.silent_millis {
         None => "never".to_owned(),
         Some(0) => "now".to_owned(),
         Some(millis) => format!("{} ago", age_millis(millis)),
     };
-    [worker.pod.clone(), worker.revision.clone(), worker.state.clone(), worker.restarts.to_string(), answered]
+    let memory = worker.memory_bytes.map_or("-".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+    [worker.pod.clone(), worker.revision.clone(), worker.state.clone(), worker.restarts.to_string(), memory, answered]
 }
 
 /// What a worker says of its shards; of a silent one, what it said last.

@@ -26,7 +26,13 @@ fn said(phases: [&str; 2]) -> v1::Description {
         ..v1::Shard::default()
     };
     let assignment = v1::Assignment { job: "uid".into(), version: 4, shards: vec![0, 1] };
-    v1::Description { shards: 3, assignment: Some(assignment), owned: (0..).zip(phases).map(shard).collect(), ..v1::Description::default() }
+    v1::Description {
+        shards: 3,
+        assignment: Some(assignment),
+        owned: (0..).zip(phases).map(shard).collect(),
+        memory_bytes: Some(5),
+        ..v1::Description::default()
+    }
 }
 
 fn fleet(answer: Answer) -> Fleet {
@@ -122,7 +128,7 @@ fn a_look_tells_who_has_what_and_what_was_decided_last() {
     let actions = vec!["pod-0 has the shards {0, 1} under version 4".to_owned()];
     assert_eq!(look.decided, Some(Decision { age_millis: 3000, actions }));
     let worker = &look.workers[0];
-    assert_eq!((worker.version, worker.assigned.as_slice(), worker.silent_millis), (4, &[0, 1][..], Some(0)));
+    assert_eq!((worker.version, worker.assigned.as_slice(), worker.silent_millis, worker.memory_bytes), (4, &[0, 1][..], Some(0), Some(5)));
     assert_eq!((worker.shards[1].epoch, worker.shards[1].checkpoint_age_millis), (7, Some(1500)));
     assert_eq!(serde_json::from_str::<Look>(&serde_json::to_string(&look).unwrap()).unwrap(), look);
     // One made anew under its name has not been looked at, and knows nothing of what was decided for its predecessor.

@@ -26,6 +26,7 @@ pub fn look() -> Look {
         state: "ready".into(),
         version,
         silent_millis: silent,
+        memory_bytes: silent.map(|_| 312 << 20),
         assigned: assigned.to_vec(),
         shards,
         ..Worker::default()
@@ -97,9 +98,9 @@ fn all_that_is_known_is_told_with_the_way_out() {
          \n\
          Change: from revision aaa to bbb, step 2 of 3: one worker more tries it on one shard\n\
          \n\
-         POD         REVISION   STATE   RESTARTS   ANSWERED\n\
-         flights-0   aaa        ready   0          3s ago\n\
-         flights-1   aaa        ready   0          never\n\
+         POD         REVISION   STATE   RESTARTS   MEMORY    ANSWERED\n\
+         flights-0   aaa        ready   0          312 MiB   3s ago\n\
+         flights-1   aaa        ready   0          -         never\n\
          \n\
          SHARD   POD         PHASE              EPOCH   LAG   FRESHNESS   LOAD   CHECKPOINT\n\
          0       flights-0   stalled (3s ago)   812     5     -           -      none\n\
