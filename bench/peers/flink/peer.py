@@ -3,7 +3,6 @@
 import shutil
 
 from harness.peers import JavaPeer
-from harness.processes import folder_bytes
 
 
 class Peer(JavaPeer):
@@ -32,6 +31,3 @@ class Peer(JavaPeer):
 
     def wipe(self, start):
         shutil.rmtree(start.folder / "flink" / "rocksdb", ignore_errors=True)
-
-    def snapshot_bytes(self, start):
-        return folder_bytes(start.folder / "flink" / "checkpoints")
