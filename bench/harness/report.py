@@ -79,8 +79,6 @@ def derived(result, processors):
         tenth = max(1, len(seconds) // 10)
         p50 = [second[2] for second in seconds]
         figures["p50_drift"] = statistics.median(p50[-tenth:]) / statistics.median(p50[:tenth])
-    if result.get("seconds_to_download"):
-        figures["download_bytes_per_second"] = result["snapshot_bytes"] / result["seconds_to_download"]
     return figures
 
 
