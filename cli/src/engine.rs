@@ -89,6 +89,7 @@ pub fn options(loaded: &Loaded, places: &Places, identity: &JobIdentity, means: 
     let job = &loaded.job;
     RuntimeOptions {
         memory_bytes_max: means.memory_bytes(loaded),
+        give_back: memory::give_back,
         start_from: job.inputs.iter().map(|input| means.start_from(&input.start_from)).collect(),
         executors: means.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         worker: WorkerOptions {

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 
 /// How long anything that must happen may take before a test fails. No test waits so long unless something is wrong; it covers a machine
 /// that compiles at the same time, and a transaction's time-out (30 s) on top of it.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Says of a test that it was skipped, and why. Not by `eprintln!`: the harness hides what a passing test prints.
 pub fn not_tested(test: &str, why: &str) -> Result<()> {

@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status as Refused};
 use crate::assignment::{Assignment, AssignmentFile, Refusal, check_meant};
 use crate::control::tls::Certificates;
 use crate::prefetch::{Prefetched, Prefetcher};
+use crate::pressure::resident_bytes;
 use crate::status::{ShardStatus, Status};
 
 /// Handshakes at a time: there is one operator, and a few more while it is replaced.
@@ -159,7 +160,7 @@ impl Control {
             rewind: self.facts.rewind.clone(),
             can_prefetch: true,
             prefetched: self.prefetcher.all().into_iter().map(prefetched).collect(),
-            memory_bytes: resident_bytes(),
+            memory_bytes: resident_bytes().map(|bytes| bytes as u64),
         }
     }
 
@@ -203,13 +204,6 @@ impl Control {
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// As the kernel counts it.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix(" kB")?;
-    Some(kib.parse::<u64>().ok()? << 10)
 }
 
 /// The thread that answers the operator.

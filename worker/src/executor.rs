@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::freshness::{Batch, Freshness};
 use crate::helpers::{Task, panic_text};
 use crate::load::Load;
+use crate::pressure::Pressure;
 use crate::snapshots::Snapshots;
 use crate::status::Status;
 use crate::watched::Watched;
@@ -57,8 +58,8 @@ pub(crate) struct Shared<L: Log, S: StateStore> {
     pub status: Arc<Status>,
     pub events: Sender<Event>,
     pub snapshots: Snapshots<S>,
-    /// Bytes of outputs and state changes that one shard's open epoch may hold.
-    pub epoch_bytes_max: usize,
+    /// How much an open epoch may hold.
+    pub pressure: Arc<Pressure>,
 }
 
 struct Slot<P: Pipeline, S: StateStore, I> {
@@ -254,7 +255,7 @@ impl<L: Log, P: Pipeline + 'static, S: StateStore + 'static> Executor<L, P, S> {
             return Ok(0);
         }
         let now = self.shared.clock.now();
-        let (state, bytes_max, begin) = (&mut slot.shard, self.shared.epoch_bytes_max, Instant::now());
+        let (state, bytes_max, begin) = (&mut slot.shard, self.shared.pressure.epoch_bytes(), Instant::now());
         let (mut failure, mut batch) = (None, Batch::default());
         let read = input.poll_while(Duration::ZERO, BATCH_RECORDS, &mut |record| {
             batch.read(record.input, record.partition, record.timestamp);

@@ -16,6 +16,7 @@ mod helpers;
 pub mod http;
 pub mod load;
 pub mod prefetch;
+mod pressure;
 pub mod restorer;
 mod restores;
 pub mod rewind;

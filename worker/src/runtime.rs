@@ -21,6 +21,7 @@ use crate::control::{Assigner, Checkpoints};
 use crate::coordinator::Coordinator;
 use crate::executor::Shared;
 use crate::prefetch::Prefetcher;
+use crate::pressure::Pressure;
 use crate::restorer::newest_mark;
 use crate::restores::{Restores, restorer};
 use crate::snapshots::{Pace, Snapshots};
@@ -71,8 +72,10 @@ pub struct RuntimeOptions {
     pub garbage_grace: Duration,
     /// How long entities live, by table.
     pub lifetimes: Lifetimes,
-    /// What all databases, caches and open epochs of the worker may hold together, in bytes.
+    /// What the process may hold, in bytes.
     pub memory_bytes_max: usize,
+    /// Has the allocator give free memory back to the system; called as the process comes near what it may hold.
+    pub give_back: fn(),
 }
 
 impl RuntimeOptions {
@@ -152,6 +155,8 @@ impl Runtime {
         let (snapshot_tasks, snapshotters) = helpers::start("snapshot", options.checkpoints_concurrent.max(1));
         threads.push(committer);
         threads.extend(snapshotters);
+        let pressure = Arc::new(Pressure::new(options.memory_bytes_max, budget.epoch_bytes.min(options.epoch_bytes_max)));
+        threads.push(pressure.watch(options.give_back));
         let shared = Arc::new(Shared {
             log: log.clone(),
             helpers: helper_tasks.clone(),
@@ -167,7 +172,7 @@ impl Runtime {
                 events.clone(),
                 snapshot_tasks,
             ),
-            epoch_bytes_max: budget.epoch_bytes.min(options.epoch_bytes_max),
+            pressure,
         });
         let mut executors = Vec::new();
         for number in 0..options.executors.max(1) {

@@ -11,6 +11,7 @@ use crate::RuntimeOptions;
 use crate::committer::tests::fake;
 use crate::fetch::tests::{Objects, stamp};
 use crate::helpers;
+use crate::pressure::Pressure;
 use crate::snapshots::Pace;
 use crate::snapshots::tests::Nothing;
 use crate::watchdog::tests::impatient;
@@ -70,7 +71,7 @@ impl Scene {
             status: status.clone(),
             events,
             snapshots,
-            epoch_bytes_max: 1 << 20,
+            pressure: Arc::new(Pressure::new(1 << 30, 1 << 20)),
         });
         let (commands, _) = start::<_, Lingering, RocksState>(0, shared);
         let memory = SharedMemory::new(MEMORY_BYTES_MIN, 2).unwrap();

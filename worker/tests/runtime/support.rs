@@ -96,6 +96,7 @@ pub fn options(dir: &Path, process: &str) -> RuntimeOptions {
         garbage_grace: RuntimeOptions::GARBAGE_GRACE,
         lifetimes: Lifetimes::default(),
         memory_bytes_max: 256 << 20,
+        give_back: || {},
     }
 }
 
