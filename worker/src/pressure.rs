@@ -13,7 +13,7 @@ const TICK: Duration = Duration::from_millis(20);
 const GIVE_BACK_SIXTEENTHS: usize = 15;
 
 /// At the bound epochs hold so much less. Shorter ones would cost more commits than they save memory.
-const LEAST_SHARE: usize = 8;
+const LEAST_SHARE: usize = 4;
 
 /// The bound, and what one shard's open epoch may hold as things are.
 pub(crate) struct Pressure {
@@ -75,10 +75,25 @@ mod tests {
         let pressure = Pressure::new(1600, 800);
         let mut seen = |resident| (pressure.felt(resident), pressure.epoch_bytes());
         assert_eq!(seen(1499), (false, 800));
-        assert_eq!(seen(1550), (true, 450));
-        assert_eq!(seen(1600), (true, 100));
-        assert_eq!(seen(9999), (true, 100));
+        assert_eq!(seen(1550), (true, 500));
+        assert_eq!(seen(1600), (true, 200));
+        assert_eq!(seen(9999), (true, 200));
         assert_eq!(seen(0), (false, 800));
+    }
+
+    #[test]
+    fn a_process_over_its_bound_gives_back_until_nobody_has_the_pressure() {
+        static GIVEN_BACK: AtomicUsize = AtomicUsize::new(0);
+        let pressure = Arc::new(Pressure::new(1 << 20, 800));
+        let thread = pressure.watch(|| {
+            GIVEN_BACK.fetch_add(1, Ordering::Relaxed);
+        });
+        while GIVEN_BACK.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(pressure.epoch_bytes(), 200);
+        drop(pressure);
+        thread.join().unwrap();
     }
 
     #[test]
