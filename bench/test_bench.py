@@ -3,14 +3,16 @@
 
 import collections
 import pathlib
+import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import bench  # noqa: E402
-from harness import measures, moves, peers, places, report, scale  # noqa: E402
+from harness import machine, measures, moves, peers, places, report, scale  # noqa: E402
 from harness.measures import drain, snapshots, timeline  # noqa: E402
 from harness.peers import Start  # noqa: E402
 from harness.run import THREADS, Run, together  # noqa: E402
@@ -65,6 +67,23 @@ class Sums(unittest.TestCase):
             (partition / "7.log").write_bytes(b"x" * 5)
             sizes.look()
             self.assertEqual(sizes.by_topic(), {"run.updates": 15})
+
+
+class Commits(unittest.TestCase):
+    def test_a_tree_is_dirty_by_what_is_measured_and_not_by_results(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(places, "ROOT", pathlib.Path(folder)):
+            code, cell = pathlib.Path(folder, "code"), pathlib.Path(folder, "bench", "results", "cell")
+            cell.parent.mkdir(parents=True)
+            for file in (code, cell):
+                file.write_text("before")
+            for words in (["init", "-q"], ["add", "."], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "t"]):
+                subprocess.run(["git", "-C", folder, *words], check=True)
+            clean = machine.commit()
+            self.assertRegex(clean, "^[0-9a-f]{7,}$")
+            cell.write_text("after")
+            self.assertEqual(machine.commit(), clean)
+            code.write_text("after")
+            self.assertEqual(machine.commit(), f"{clean}-dirty")
 
 
 class Reports(unittest.TestCase):

@@ -47,7 +47,10 @@ def hardware():
 
 
 def commit():
-    return printed(["git", "-C", places.ROOT, "describe", "--always", "--dirty"])
+    """What is checked out, with `-dirty` where the tree differs from it. Results do not count: each cell would make those after it dirty."""
+    git = ["git", "-C", places.ROOT]
+    changed = printed([*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)bench/results"])
+    return printed([*git, "describe", "--always"]) + ("-dirty" if changed else "")
 
 
 def first(path, field):
