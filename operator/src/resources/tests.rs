@@ -56,6 +56,24 @@ fn a_job_whose_manifest_cannot_work_has_the_pods_that_it_had() {
     assert!(Blueprint::of_config(resource, &ConfigMap::default()).is_none());
 }
 
+/// Method: a change of the key is compared with the config map of what is in force; then it is what is in force.
+#[test]
+fn what_contradicts_the_revision_in_force_is_found_and_nothing_else() {
+    let good = config_map::build(&blueprint(|manifest| manifest));
+    let contradictions = |from: &str, to: &str| {
+        let changed = blueprint(|manifest| manifest.replace(from, to));
+        let itself = changed.contradictions(&config_map::build(&changed));
+        assert!(itself.is_empty(), "{itself:?}");
+        changed.contradictions(&good).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(contradictions("", ""), Vec::<String>::new());
+    assert_eq!(contradictions(".dep_delay > 60", ".dep_delay > 90"), Vec::<String>::new());
+    let table = "        table: aircraft\n        set:";
+    let found = contradictions(table, "        table: aircraft\n        key: .id\n        set:");
+    assert!(found.len() == 1 && found[0].contains("upsert.key: was the record's key, is `.id`"), "{found:?}");
+    assert_eq!(contradictions(table, "        table: planes\n        key: .id\n        set:"), Vec::<String>::new());
+}
+
 #[test]
 fn a_job_is_paused_by_an_annotation_and_is_made_from_the_same_meanwhile() {
     let mut blueprint = blueprint(|manifest| manifest);
