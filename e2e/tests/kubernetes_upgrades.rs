@@ -88,8 +88,8 @@ fn a_change_of_the_pipeline_goes_into_force_without_a_record_lost_or_doubled() -
     })
 }
 
-/// Method: the image is replaced, while records come in, by one with the same program under another name. All workers must be new ones that run it,
-/// and the oracle judges all outputs.
+/// Method: the image is replaced, while records come in, by one with the same program under another name. All workers must be new ones that run it, dead letters
+/// of one revision be told apart by what their workers were made from, and the oracle judges all outputs.
 #[test]
 fn another_image_goes_into_force_without_a_record_lost_or_doubled() -> Result<()> {
     // Elsewhere there is no such image.
@@ -111,6 +111,13 @@ fn another_image_goes_into_force_without_a_record_lost_or_doubled() -> Result<()
         job.until_processed(all)?;
         let events = job.events()?;
         ensure!(events.contains("RevisionInForce"), "no event tells of it:\n{events}");
+        let (by_template, by_revision) = (job.flights.letters_by("forebay.template")?, job.flights.letters()?);
+        ensure!((by_template.len(), by_revision.len()) == (2, 1), "templates {:?}, revisions {:?}", by_template.keys(), by_revision.keys());
+        let status = job.until_whole(WORKERS)?["status"].clone();
+        let new = status["revision"].as_str().context("no revision is told")?;
+        let its = by_template.get(new).with_context(|| format!("{new} is none of {:?}", by_template.keys()))?.len();
+        let replay = job.flights.forebay.ask(&["dlq", "replay", "--dry-run", "--template", new])?;
+        ensure!(replay.ends_with(&format!("{its} dead letters would be put back\n")), "of {its} letters: {replay}");
         job.delete_and_check(all)
     })
 }
