@@ -3,6 +3,9 @@
 # It is not built by the project's CI, which has no container engine: tests run an image of the same layout, made by e2e/stack/kubernetes/image.py.
 
 FROM rust:1.95.0-bookworm AS build
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# Debian keeps no old versions of its packages: pinned ones could not be installed any more after the next update.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install -y --no-install-recommends cmake libclang-dev libssl-dev pkg-config zlib1g-dev libzstd-dev \
  && rm -rf /var/lib/apt/lists/*

@@ -182,8 +182,9 @@ fmt: ## format the code
 	cargo fmt --all
 
 .PHONY: lint
-lint: ## formatting and clippy, warnings are errors
+lint: ## formatting, the Dockerfile, and clippy; warnings are errors
 	cargo fmt --all --check
+	scripts/hadolint.sh Dockerfile
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 
 .PHONY: docs

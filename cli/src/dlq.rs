@@ -41,10 +41,11 @@ Examples:
   forebay dlq replay -f job.yaml --dry-run           how many, of which step?
   forebay dlq replay -f job.yaml --step validate     those of one step; the others stay for later
   forebay dlq replay -f job.yaml --revision 8c2f0a31b9de   those of one revision of the job
+  forebay dlq replay -f job.yaml --template 3f2a9c1e5a     those of pods with this label forebay.dev/template
   forebay dlq replay -f job.yaml
 
-How far each step's letters are put back is kept by the consumer group <spec.consumerGroup>.dlq-replay.<step>, and each revision's by \
-<spec.consumerGroup>.dlq-replay.revision.<revision>, in the transaction that puts them back. A replay that was killed is called again; a second one ends the first.")]
+How far each step's letters are put back is kept by the consumer group <spec.consumerGroup>.dlq-replay.<step>, each revision's by \
+<spec.consumerGroup>.dlq-replay.revision.<revision>, and each template's by <spec.consumerGroup>.dlq-replay.template.<template>, in the transaction that puts them back. A replay that was killed is called again; a second one ends the first.")]
     Replay(Replay),
 }
 
@@ -103,7 +104,7 @@ impl DlqCommand {
 }
 
 /// The job's topics the other way round: dead letters in, the job's inputs out. `step` names the group that keeps how far its letters are put
-/// back; of a revision that is `revision.` and its name.
+/// back; of a revision that is `revision.` and its name, of a template likewise.
 fn topics(loaded: &Loaded, step: &str) -> JobTopics {
     JobTopics {
         uid: format!("{}.dlq", loaded.uid()),

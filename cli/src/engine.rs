@@ -30,6 +30,8 @@ pub struct Means {
     pub memory: Option<ByteSize>,
     /// Threads that process records; by default one per processor.
     pub threads: Option<u16>,
+    /// What it was made from besides the manifest, as its operator calls it: written on its dead letters.
+    pub template: Option<String>,
     /// Whether a job without state starts at the offsets of its consumer group, whatever the manifest says.
     pub from_group: bool,
 }
@@ -65,7 +67,7 @@ pub fn open<L: Log>(
     }
     let identity = loaded.intended_identity(&*root, loaded.job.shards.unwrap_or_else(|| default_shards(partitions)))?;
     let log = Arc::new(if known == Some(identity.shards) { log } else { open_log(loaded.topics(identity.shards))? });
-    let compiled = loaded.compile(job::tables(&identity), partitions, log.timestamp_limits()?)?;
+    let compiled = loaded.compile(means.template.as_deref(), job::tables(&identity), partitions, log.timestamp_limits()?)?;
     let engine = Engine { log, store, pipeline: Arc::new(move |_shard| PipelineInstance::new(compiled.clone())) };
     Ok((engine, identity))
 }

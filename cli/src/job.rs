@@ -233,9 +233,10 @@ impl Loaded {
         Revision::new(revision(&self.job))
     }
 
-    /// Compiles the pipeline; errors point at the manifest.
+    /// Compiles the pipeline; errors point at the manifest. `template`: what the process was made from, for dead letters.
     pub fn compile(
         &self,
+        template: Option<&str>,
         tables: BTreeMap<String, TableId>,
         partitions: u32,
         timestamp_limits: Vec<TimestampLimits>,
@@ -250,6 +251,7 @@ impl Loaded {
             timestamp_limits,
             job: format!("{}/{}", self.job.namespace, self.job.name),
             revision: self.revision().to_string(),
+            template: template.map(str::to_owned),
             inputs: self.job.inputs.iter().map(|input| InputContext { topic: input.topic.clone(), partitions }).collect(),
         };
         self.compile_in(context)
@@ -347,7 +349,7 @@ impl Validate {
         // Ids only have to differ here.
         let names: BTreeSet<_> = loaded.job.tables.iter().cloned().collect();
         let tables = names.into_iter().zip((0..).map(TableId::new)).collect();
-        loaded.compile(tables, 1, Vec::new())?;
+        loaded.compile(None, tables, 1, Vec::new())?;
         Ok(loaded)
     }
 }

@@ -68,6 +68,10 @@ pub struct Run {
     #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER", value_parser = engine::worker_name)]
     worker: Option<String>,
 
+    /// What this process was made from, a build's version, say: written on its dead letters, so that those of one can be put back
+    #[arg(long, value_name = "NAME", env = "FOREBAY_TEMPLATE")]
+    template: Option<String>,
+
     /// Serve /metrics, /healthz and /readyz here, such as 127.0.0.1:9090
     #[arg(long, value_name = "ADDRESS", env = "FOREBAY_METRICS")]
     metrics: Option<std::net::SocketAddr>,
@@ -128,7 +132,8 @@ impl Run {
     }
 
     fn means(&self) -> Means {
-        Means { worker: self.worker.clone(), memory: self.memory, threads: self.threads, from_group: self.from_group }
+        let (worker, template) = (self.worker.clone(), self.template.clone());
+        Means { worker, memory: self.memory, threads: self.threads, template, from_group: self.from_group }
     }
 }
 

@@ -55,6 +55,10 @@ pub struct Worker {
     #[arg(long, value_name = "N", env = "FOREBAY_THREADS", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
 
+    /// What this process was made from, as its operator calls it: written on its dead letters, so that those of one image can be put back
+    #[arg(long, value_name = "NAME", env = "FOREBAY_TEMPLATE")]
+    template: Option<String>,
+
     /// Log as JSON lines instead of text; RUST_LOG says how much (default: info)
     #[arg(long, env = "FOREBAY_LOG_JSON", value_parser = BoolishValueParser::new())]
     pub log_json: bool,
@@ -71,7 +75,8 @@ impl Worker {
         timelines::stay(&*root, loaded.timeline)?;
         let cluster = self.places.cluster(&loaded.job)?;
         let cluster = cluster.ok_or_else(|| Unusable("workers need Kafka: name the brokers as spec.kafka.bootstrapServers".into()))?;
-        let means = Means { worker: self.worker.clone(), memory: self.memory, threads: self.threads, from_group: false };
+        let (worker, template) = (self.worker.clone(), self.template.clone());
+        let means = Means { worker, memory: self.memory, threads: self.threads, template, from_group: false };
         let memory = means.memory_bytes(&loaded);
         adopt::begin(&loaded, &self.places, |topics| open_kafka(&cluster, topics, memory))?;
         savepoint::begin(&loaded, &self.places, |topics| open_kafka(&cluster, topics, memory))?;

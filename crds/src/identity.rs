@@ -3,14 +3,14 @@
 //! Table ids stand in every state key and input ids in every journal record. Both are given out once per name, in order, and never used
 //! again for another name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, nearest};
 use crate::job::InputPartitioner;
 use crate::path::Path;
-use crate::pipeline::{Step, TableKind};
+use crate::pipeline::{Step, TableKind, Upsert};
 use crate::validate::{Input, ValidatedJob};
 
 /// The format that this version writes, and the only one that it reads.
@@ -199,6 +199,68 @@ pub fn changed(old: &JobIdentity, new: &ValidatedJob) -> Vec<Finding> {
     changed_inputs(old, new, NEW_JOB, &mut findings);
     changed_tables(old, new, &mut findings);
     findings
+}
+
+/// What of `new` contradicts the state that a job has by its manifest `old`: what [`changed`] finds, and besides the keys of entities, which are an expression
+/// in the pipeline and no part of the identity. `shards`: how many it has, if that is known.
+pub fn contradictions(old: &ValidatedJob, new: &ValidatedJob, shards: Option<u32>) -> Vec<Finding> {
+    let shards = old.shards.or(shards).or(new.shards).unwrap_or(1);
+    let identity = JobIdentity::new(old.uid.as_deref().unwrap_or_default(), shards, old);
+    let mut findings = identity.map_or_else(|_| Vec::new(), |identity| changed(&identity, new));
+    changed_keys(old, new, &mut findings);
+    findings
+}
+
+/// An `upsert` by another key than all that wrote its table before, where one of these is gone. One that joins them, or goes, changes no key.
+fn changed_keys(old: &ValidatedJob, new: &ValidatedJob, findings: &mut Vec<Finding>) {
+    const WAY_OUT: &str = "set it back, or give it a table that has never been used, which begins empty; or make a job of another name, which reads the \
+                           inputs from the start and makes the entities anew";
+    let (were, are) = (keys(old), keys(new));
+    for (index, upsert) in upserts(new) {
+        let Some(were) = were.get(upsert.table.as_str()) else { continue };
+        let key = key(upsert);
+        let gone: Vec<String> = were.difference(&are[upsert.table.as_str()]).map(words).collect();
+        if were.contains(&key) || gone.is_empty() {
+            continue;
+        }
+        let at = Path::spec().key("pipeline").index(index).key("upsert").key("key");
+        let (was, is) = (gone.join(" and "), words(&key));
+        let message =
+            format!("was {was}, is {is}: table {:?} holds entities under the old key, which none of its records would find", upsert.table);
+        findings.push(Finding::new(&at, message, WAY_OUT));
+    }
+}
+
+/// By what keys each table's entities are written; `None` is the record's own.
+fn keys(job: &ValidatedJob) -> BTreeMap<&str, BTreeSet<Option<String>>> {
+    let mut keys: BTreeMap<&str, BTreeSet<Option<String>>> = BTreeMap::new();
+    for (_, upsert) in upserts(job) {
+        keys.entry(&upsert.table).or_default().insert(key(upsert));
+    }
+    keys
+}
+
+fn upserts(job: &ValidatedJob) -> impl Iterator<Item = (usize, &Upsert)> {
+    job.pipeline.iter().enumerate().filter_map(|(index, step)| match step {
+        Step::Upsert(upsert) => Some((index, &**upsert)),
+        Step::Parse(_)
+        | Step::Validate(_)
+        | Step::Dedup(_)
+        | Step::Remove(_)
+        | Step::Enrich(_)
+        | Step::Remap(_)
+        | Step::Filter(_)
+        | Step::Route(_)
+        | Step::Emit(_) => None,
+    })
+}
+
+fn key(upsert: &Upsert) -> Option<String> {
+    upsert.key.as_ref().map(|key| key.text().trim().to_owned())
+}
+
+fn words(key: &Option<String>) -> String {
+    key.as_ref().map_or_else(|| "the record's key".to_owned(), |key| format!("`{key}`"))
 }
 
 /// A table whose entries the step could not read.

@@ -26,14 +26,20 @@ fn the_definitions_are_small_enough_for_the_api_server() {
 
 #[test]
 fn every_field_says_what_it_is_and_the_schemas_are_structural() {
-    // Walks the whole schema of the spec.
-    for ((file, text), fields_min) in forebay_crds::crd::files().into_iter().zip([60, 2]) {
+    // Walks the whole schemas of all versions, from what the kinds themselves say to the last field of spec and status.
+    for ((file, text), [spec_min, status_min]) in forebay_crds::crd::files().into_iter().zip([[60, 15], [2, 6]]) {
         let crd: Value = serde_saphyr::from_str(&text).unwrap();
-        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-        let mut faults = Vec::new();
-        let fields = walk(spec, "spec", &mut faults);
-        assert!(fields >= fields_min, "{file}: only {fields} fields were seen");
-        assert_eq!(faults, Vec::<String>::new(), "{file}");
+        for version in crd["spec"]["versions"].as_array().unwrap() {
+            let schema = &version["schema"]["openAPIV3Schema"];
+            let mut faults = Vec::new();
+            walk(schema, "", &mut faults);
+            assert!(schema["description"].is_string(), "{file} does not say what it is");
+            for (part, fields_min) in [("spec", spec_min), ("status", status_min)] {
+                let fields = walk(&schema["properties"][part], part, &mut Vec::new());
+                assert!(fields >= fields_min, "{file}: only {fields} fields of {part} were seen");
+            }
+            assert_eq!(faults, Vec::<String>::new(), "{file}");
+        }
     }
 }
 

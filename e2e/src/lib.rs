@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail};
 /// that compiles at the same time, and a transaction's time-out (30 s) on top of it.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
-/// Says of a test that it was skipped, and why. Not by `eprintln!`: the harness hides what a passing test prints.
+/// Says of a test, or of what several of them need, that it was skipped, and why. Not by `eprintln!`: the harness hides what a passing test prints.
 pub fn not_tested(test: &str, why: &str) -> Result<()> {
     Ok(std::io::stderr().write_all(format!("NOT TESTED: {test}: {why}\n").as_bytes())?)
 }

@@ -8,10 +8,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, credentials, written};
-use forebay_e2e::flights::{PARTITIONS, replaced};
+use forebay_e2e::flights::{PARTITIONS, records, replaced};
 use forebay_e2e::s3::{BUCKET, S3};
 use forebay_e2e::{PATIENCE, in_folder, unique, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[path = "../../crds/tests/bad_manifests/mistakes.rs"]
 mod mistakes;
@@ -268,6 +268,43 @@ fn what_the_state_is_bound_up_with_cannot_change() -> Result<()> {
         ensure!(said.is_none(), "a pipeline may change, and the number of shards may be left out: {said:?}");
     }
     cluster.ask(&["delete", "ij", &name]).map(drop)
+}
+
+/// Method: the aircraft are to lie under another key, while records come in. The condition says so, with both keys and the way out, and the job goes on with the
+/// pods that it has. Set back beside another change, it goes into force by itself, and the oracle judges all outputs.
+#[test]
+fn another_key_of_a_table_is_refused_and_the_job_goes_on_by_the_revision_before() -> Result<()> {
+    let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
+    in_folder("kubernetes-key", |folder| {
+        cluster.install()?;
+        let job = FlightsInCluster::start(&cluster, folder, 1)?;
+        let records = records(336_776)?;
+        let good = fs::read_to_string(&job.flights.manifest)?;
+        let table = "        table: aircraft\n        set:";
+        let other_key = replaced(good.clone(), table, "        table: aircraft\n        key: .dest\n        set:")?;
+        let (whole, pods) = (job.until_whole(1)?, job.pods()?);
+        let was = whole["status"]["revision"].clone();
+        let all = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 5000).then_some(())))?;
+            cluster.apply(&other_key)?;
+            let refused = job.until_status("the key is refused", |status| FlightsInCluster::said(status).0 == "ChangeRefused")?;
+            let (_, message) = FlightsInCluster::said(&refused["status"]);
+            println!("{message}");
+            let words = ["spec.pipeline[3].upsert.key", "the record's key", "`.dest`", "\"aircraft\"", "set it back, or give it a table"];
+            ensure!(words.iter().all(|word| message.contains(word)), "{message}");
+            ensure!(refused["status"]["phase"] == "Stalled" && refused["status"]["revision"] == was, "{}", refused["status"]);
+            let so_far = job.flights.processed()?;
+            until("the job goes on", PATIENCE, || Ok((job.flights.processed()? > so_far + 5000).then_some(())))?;
+            ensure!(job.pods()? == pods, "the pods were {pods:?} and are {:?}", job.pods()?);
+            cluster.apply(&replaced(good.clone(), "max: 3000}", "max: 3001}")?)?;
+            let is_in_force = |status: &Value| status["phase"] == "Running" && status["revision"] != was;
+            job.until_status("the repaired change is in force", is_in_force).map(drop)
+        })?;
+        job.until_processed(all)?;
+        ensure!(!job.events()?.contains("RevisionTakenBack"), "the key was tried:\n{}", job.events()?);
+        job.until_whole(1)?;
+        job.delete_and_check(all)
+    })
 }
 
 /// A job that cannot work as it is applied.

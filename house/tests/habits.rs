@@ -161,9 +161,10 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist_and_each_alert_has_its_runboo
 }
 
 #[test]
-fn the_image_is_built_by_an_exact_version_of_the_rust_that_is_asked_for() {
+fn the_image_and_all_else_is_built_by_one_exact_version_of_the_rust_that_is_asked_for() {
     let files = text_files(&root());
-    check(&toolchain::check(&text_of(&files, "Dockerfile").text, &text_of(&files, "Cargo.toml").text));
+    let [dockerfile, manifest, toolchain] = ["Dockerfile", "Cargo.toml", "rust-toolchain.toml"].map(|path| &text_of(&files, path).text);
+    check(&toolchain::check(dockerfile, manifest, toolchain));
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub fn holding(conditions: &[Condition]) -> Option<&Condition> {
 pub fn advice(reason: &str, job: &str) -> Option<String> {
     let text = match reason {
         "InvalidSpec" => "correct the fields that the message names, and apply the manifest; what runs goes on running meanwhile",
+        "ChangeRefused" => {
+            "set the fields that the message names back, or go another way that it names, and apply the manifest; what runs goes on running meanwhile"
+        }
         "ShardStalled" => {
             "do what the message says (docs/operations.md tells what happens when); the shard is tried again by itself. \
              `kubectl forebay logs JOB --shard N` shows what its worker says"

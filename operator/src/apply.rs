@@ -101,9 +101,8 @@ impl Applier {
                 let labels = serde_json::json!({ LETTERS_LABEL: word(*letters) });
                 self.label(blueprint, seen, template, labels, serde_json::Value::Null).await
             }
-            Action::PutBack(template) => {
-                let results = seen.fleet.configs.get(template).and_then(|config| config.results.as_deref()).unwrap_or_default();
-                self.apply(&task::postman(blueprint, (template, revision_of(blueprint, seen, template)?), results)).await
+            Action::PutBack { template, told_by } => {
+                self.apply(&task::postman(blueprint, (template, revision_of(blueprint, seen, template)?), told_by)).await
             }
             Action::DeletePostman(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
             Action::Prefetch { pod, shards } => {

@@ -1,5 +1,6 @@
 //! Everything that is read: the cluster, from watches that keep themselves up to date, and the workers, which are dialled. Changes nothing.
 
+mod configs;
 mod connection;
 mod kept;
 pub mod lags;
@@ -28,7 +29,6 @@ use kube::{Client, Resource, ResourceExt};
 use crate::credentials::Credentials;
 use crate::plan::letters::Letters;
 use crate::plan::rewind::{self, Asked};
-use crate::plan::rollout::Standing;
 use crate::plan::schedule::{Calendar, Taken};
 use crate::plan::{Answer, Config, Fleet, Saved, Task};
 use crate::report::stops_for;
@@ -36,9 +36,9 @@ use crate::resources::revision::Revision;
 use crate::resources::secrets::since_made;
 use crate::resources::task::CLEANUP_LABEL;
 use crate::resources::{
-    Blueprint, DUE_LABEL, JOB_UID_LABEL, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION, SLOT_LABEL, STANDING_LABEL, TEMPLATE_LABEL,
-    certificate, config_map, network_policy,
+    Blueprint, DUE_LABEL, JOB_UID_LABEL, SLOT_LABEL, TEMPLATE_LABEL, certificate, network_policy,
 };
+use configs::{config, results};
 use connection::Connection;
 use kept::Kept;
 use lags::Lags;
@@ -197,18 +197,6 @@ impl Observer {
     pub fn pod_is_made(&self, mut pod: Pod) {
         slim(&mut pod);
         self.pods.add_made(pod);
-    }
-
-    /// A job whose manifest cannot work, by the revision that was in force last; `None`: none has ever been.
-    pub fn in_force(&self, resource: &IngestionJob) -> Option<Blueprint> {
-        let uid = resource.uid()?;
-        let good = |map: &Arc<ConfigMap>| match config(map).standing {
-            Standing::Good(number) => Some((number, map.clone())),
-            Standing::Untried | Standing::Proven | Standing::Bad(_) => None,
-        };
-        let maps = self.configs.of(&uid);
-        let (_, newest) = maps.iter().filter(|map| is_owned_by(&***map, &uid)).filter_map(good).max_by_key(|(number, _)| *number)?;
-        Blueprint::of_config(resource.clone(), &newest)
     }
 
     /// Whether the workers of a job need a new certificate.
@@ -372,29 +360,4 @@ fn taken(savepoint: &IngestionSavepoint) -> Option<Taken> {
     let due = Timestamp::from_second(label(savepoint, DUE_LABEL)?.parse().ok()?).ok()?;
     let Saved { name, phase, path, takes_all, .. } = saved(savepoint);
     Some(Taken { name, due, phase, path, takes_all, ends: savepoint.metadata.deletion_timestamp.is_some() })
-}
-
-fn config(map: &ConfigMap) -> Config {
-    let number = label(map, NUMBER_LABEL).and_then(|number| number.parse().ok());
-    let standing = match label(map, STANDING_LABEL).as_deref() {
-        Some("good") => Standing::Good(number.unwrap_or(1)),
-        Some("proven") => Standing::Proven,
-        Some("bad") => Standing::Bad(map.annotations().get(REASON_ANNOTATION).cloned().unwrap_or_default()),
-        // Another word is of another version, or a user's: it is tried again.
-        Some(_) | None => Standing::Untried,
-    };
-    let letters = match label(map, LETTERS_LABEL).as_deref() {
-        Some("possible") => Letters::Possible,
-        Some("due") => Letters::Due,
-        Some("put-back") => Letters::PutBack,
-        Some("left") => Letters::Left,
-        Some(_) | None => Letters::None,
-    };
-    Config { standing, version: map.resource_version(), results: None, letters }
-}
-
-/// The hash of what decides results, as workers compute it from this manifest.
-fn results(map: &ConfigMap) -> Option<String> {
-    let job: IngestionJob = serde_json::from_str(map.data.as_ref()?.get(config_map::FILE)?).ok()?;
-    Some(forebay_crds::revision(&forebay_crds::validate(&job).ok()?))
 }

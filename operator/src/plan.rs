@@ -23,7 +23,7 @@ use forebay_crds::savepoint::SavepointPhase;
 use forebay_crds::validate::Upgrade;
 use k8s_openapi::jiff::Timestamp;
 
-use letters::{Letters, Postman};
+use letters::{Letters, Postman, ToldBy};
 use rollout::{Rollout, Standing};
 use schedule::Calendar;
 
@@ -158,8 +158,13 @@ pub enum Action {
         /// What has.
         letters: Letters,
     },
-    /// Make the pod that puts back the dead letters of this revision.
-    PutBack(String),
+    /// Make the pod that puts back the dead letters of a revision.
+    PutBack {
+        /// The revision.
+        template: String,
+        /// By what they are told from others.
+        told_by: ToldBy,
+    },
     /// Delete a pod that did that.
     DeletePostman(String),
     /// Have a savepoint taken before the change to the manifest's revision.

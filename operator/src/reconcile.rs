@@ -82,6 +82,10 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
         return Ok(controller::Action::await_change());
     }
     let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
+    let contradictions = context.observer.contradictions(&blueprint);
+    if !contradictions.is_empty() {
+        return Box::pin(look_after(&resource, &context, &Verdict::contradicts_state(&contradictions))).await;
+    }
     let (seen, actions, outcome) = look_and_act(&blueprint, &context).await;
     let mut verdict = Verdict::of(&seen);
     if blueprint.is_paused() {
@@ -131,7 +135,7 @@ async fn is_ours(resource: &IngestionJob, context: &Context) -> Result<bool, App
     }
 }
 
-/// A manifest that cannot work changes nothing: what is in force goes on, and whoever is lost is replaced.
+/// A manifest that cannot work, or not with the job's state, changes nothing: what is in force goes on, and whoever is lost is replaced.
 async fn look_after(resource: &IngestionJob, context: &Context, verdict: &Verdict) -> Result<controller::Action, ApplyError> {
     let Some(blueprint) = context.observer.in_force(resource) else {
         context.looks.keep(resource, verdict, None, &[], Instant::now());

@@ -45,8 +45,13 @@ impl Verdict {
 
     /// Of a spec that cannot work.
     pub fn invalid(findings: &[Finding]) -> Self {
-        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        Self::new(Phase::Stalled, "InvalidSpec", lines.join("; "))
+        Self::new(Phase::Stalled, "InvalidSpec", lines(findings))
+    }
+
+    /// Of a spec that would work, but not with the state that the job has.
+    pub fn contradicts_state(findings: &[Finding]) -> Self {
+        let message = format!("{}. The change is not tried; the revision before it goes on", lines(findings));
+        Self::new(Phase::Stalled, "ChangeRefused", message)
     }
 
     /// Of what is seen of a job.
@@ -176,6 +181,11 @@ fn letters(fleet: &Fleet) -> &'static str {
         Some(Letters::Left) => " What the other one has made dead letters of is left to `forebay dlq replay`.",
         Some(Letters::None | Letters::Possible) | None => "",
     }
+}
+
+fn lines(findings: &[Finding]) -> String {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    lines.join("; ")
 }
 
 /// What a change waits for.

@@ -13,7 +13,7 @@ pub mod task;
 
 use std::collections::BTreeMap;
 
-use forebay_crds::{IngestionJob, ValidatedJob};
+use forebay_crds::{Finding, IngestionJob, ValidatedJob, identity};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -95,6 +95,17 @@ impl Blueprint {
         job.suspend = resource.spec.suspend;
         job.workers.replicas = resource.spec.workers.replicas.unwrap_or(1);
         Some(Self { revision: Revision::read(config)?, resource, job, manifest, template })
+    }
+
+    /// What of the manifest contradicts the state that the job has by this config map, of the revision that was in force last. Of one that is in force nothing is
+    /// read: that is so at nearly every look.
+    pub fn contradictions(&self, good: &ConfigMap) -> Vec<Finding> {
+        if good.metadata.labels.as_ref().and_then(|labels| labels.get(TEMPLATE_LABEL)) == Some(&self.template) {
+            return Vec::new();
+        }
+        let Some(before) = Self::of_config(self.resource.clone(), good) else { return Vec::new() };
+        let shards = self.resource.status.as_ref().and_then(|status| status.shards);
+        identity::contradictions(&before.job, &self.job, shards)
     }
 
     /// The uid that the API server gave the job.

@@ -1,8 +1,8 @@
 //! Putting dead letters back, each once.
 //!
-//! The letters of one step, or of one revision of the job, are a [`Lane`]: they are put back in one pass over the dead-letter topic. In the transaction that
+//! The letters of one step, of one revision of the job, or of the processes that were made from the same, are a [`Lane`]: they are put back in one pass over the dead-letter topic. In the transaction that
 //! puts letters back it commits how far it has come, under a consumer group of that lane. So its letters are never put back twice, and never passed over
-//! because another lane was asked for. A letter is in two lanes, that of its step and that of its revision, and is left alone if either has passed it. Whoever replays first bars the replay before it: one that was killed has its open transaction aborted, one that still runs ends.
+//! because another lane was asked for. A letter is in several lanes, that of its step and those of its revision and its process, and is left alone if any has passed it. Whoever replays first bars the replay before it: one that was killed has its open transaction aborted, one that still runs ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,6 +34,9 @@ pub struct Replay {
     /// Only those of this revision of the job, as the header forebay.revision names it
     #[arg(long, value_name = "REVISION", conflicts_with = "step")]
     revision: Option<String>,
+    /// Only those of processes that were made from this, as the header forebay.template names it: the label forebay.dev/template of their pods
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["step", "revision"])]
+    template: Option<String>,
     /// Say what would be put back, and put nothing back
     #[arg(long)]
     dry_run: bool,
@@ -47,6 +50,8 @@ enum Lane {
     Step(String),
     /// Those of a revision.
     Revision(String),
+    /// Those of processes that were made from the same.
+    Template(String),
 }
 
 impl Lane {
@@ -54,7 +59,8 @@ impl Lane {
     fn of(record: &InputRecord<'_>) -> Vec<Self> {
         let Some(step) = step_of(record) else { return Vec::new() };
         let revision = header(record, "forebay.revision").map(|revision| Self::Revision(revision.to_owned()));
-        [Self::Step(step.to_owned())].into_iter().chain(revision).collect()
+        let template = header(record, "forebay.template").map(|template| Self::Template(template.to_owned()));
+        [Self::Step(step.to_owned())].into_iter().chain(revision).chain(template).collect()
     }
 
     /// The end of its group's name.
@@ -62,6 +68,7 @@ impl Lane {
         match self {
             Self::Step(step) => step.clone(),
             Self::Revision(revision) => format!("revision.{revision}"),
+            Self::Template(template) => format!("template.{template}"),
         }
     }
 }
@@ -71,6 +78,7 @@ impl fmt::Display for Lane {
         match self {
             Self::Step(step) => f.write_str(step),
             Self::Revision(revision) => write!(f, "revision {revision}"),
+            Self::Template(template) => write!(f, "template {template}"),
         }
     }
 }
@@ -129,10 +137,11 @@ impl Replay {
         };
         self.check_revision(loaded, &all)?;
         let passed = passed(loaded, &all, &open)?;
-        let lanes = match (&self.common.step, &self.revision) {
-            (Some(step), _) => BTreeSet::from([Lane::Step(step.clone())]),
-            (None, Some(revision)) => BTreeSet::from([Lane::Revision(revision.clone())]),
-            (None, None) => all.into_iter().filter(|lane| matches!(lane, Lane::Step(_))).collect(),
+        let lanes = match (&self.common.step, &self.revision, &self.template) {
+            (Some(step), ..) => BTreeSet::from([Lane::Step(step.clone())]),
+            (None, Some(revision), _) => BTreeSet::from([Lane::Revision(revision.clone())]),
+            (None, None, Some(template)) => BTreeSet::from([Lane::Template(template.clone())]),
+            (None, None, None) => all.into_iter().filter(|lane| matches!(lane, Lane::Step(_))).collect(),
         };
         let mut printer = output.printer();
         let mut total = Total { letters: 0, dry_run: self.dry_run };
@@ -153,7 +162,7 @@ impl Replay {
         let its_own = loaded.revision().to_string();
         let known = lanes.iter().filter_map(|lane| match lane {
             Lane::Revision(revision) => Some(revision.as_str()),
-            Lane::Step(_) => None,
+            Lane::Step(_) | Lane::Template(_) => None,
         });
         let known: Vec<&str> = known.collect();
         match self.revision.as_deref() {

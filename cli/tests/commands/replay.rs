@@ -122,6 +122,30 @@ fn a_letter_that_its_revision_has_put_back_is_not_put_back_by_its_step() {
     assert_eq!(both.code, Some(2), "{both:?}");
 }
 
+/// Method: one revision of a job, run by what goes by two names, and by what has none. The letters of one name are put back, then all by their step.
+#[test]
+fn letters_of_one_revision_are_told_apart_by_what_their_process_was_made_from() {
+    let world = World::new();
+    for (template, amounts) in [("one", [-1, -2].as_slice()), ("other", &[-3, -4, -5]), ("", &[-6])] {
+        world.produce("orders", amounts.iter().flat_map(|amount| orders("c", [*amount])));
+        let named = ["run", "--until-end", "--template", template];
+        world.ask(if template.is_empty() { &named[..2] } else { &named });
+    }
+    let of = |template: &str, arguments: &[&str]| -> Vec<u64> {
+        let rows = world.ask_json(&[&["dlq", "replay", "--template", template], arguments].concat());
+        rows.iter().filter(|row| row["template"] == template).filter_map(|row| row["letters"].as_u64()).collect()
+    };
+    assert_eq!(of("other", &["--dry-run"]), [3]);
+    assert_eq!(of("other", &[]), [3]);
+    assert_eq!(of("other", &[]), [0_u64; 0]);
+    assert_eq!(replayed(&world, &[]), counts([("validate", 3)]));
+    assert_eq!(of("one", &[]), [0_u64; 0]);
+    let found = occurrences(&world);
+    assert!(found.values().all(|count| *count == 2) && found.len() == 6, "{found:?}");
+    let both = world.call(&["dlq", "replay", "--template", "one", "--step", "validate"]);
+    assert_eq!(both.code, Some(2), "{both:?}");
+}
+
 /// Method: a revision that no letter is of and that is not the manifest's, then one that is.
 #[test]
 fn a_revision_that_nobody_knows_is_refused_and_the_manifests_own_is_not() {

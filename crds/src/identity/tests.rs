@@ -207,3 +207,44 @@ fn an_identity_survives_its_file_and_no_other_file_passes_for_one() {
     check("\"shards\": 4", "\"shards\": \"4\"", "invalid type");
     check("{", "", "restore the file");
 }
+
+/// Method: the keys of a table's upserts before and after a change. One that is replaced is refused; one that joins, goes, or belongs to another table is not.
+#[test]
+fn the_key_of_a_tables_entities_may_not_change() {
+    let with = |steps: &[&str]| {
+        let steps: String =
+            steps.iter().map(|step| format!("    - upsert: {{{step}, increment: {rides}}}\n", rides = "{rides: 1}")).collect();
+        job(|yaml| format!("{}{steps}", yaml.split("    - upsert: {table: riders").next().unwrap()))
+    };
+    let check = |old: &[&str], new: &[&str], expected: &[&str]| {
+        let findings = contradictions(&with(old), &with(new), None);
+        let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
+        let way_out = "holds entities under the old key, which none of its records would find; set it back, or give it a table that has never been used, \
+                       which begins empty; or make a job of another name, which reads the inputs from the start and makes the entities anew";
+        let expected: Vec<_> = expected.iter().map(|finding| format!("spec.pipeline[{finding} {way_out}")).collect();
+        assert_eq!(findings, expected, "{old:?} -> {new:?}");
+    };
+    let (plain, by_rider, by_driver) = ("table: riders", "table: riders, key: .rider", "table: riders, key: .driver");
+    check(&[by_rider], &[by_rider], &[]);
+    check(&[by_rider], &["table: riders, key: ' .rider '"], &[]);
+    check(&[by_rider], &[by_driver], &["1].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
+    check(&[plain], &[by_driver], &["1].upsert.key: was the record's key, is `.driver`: table \"riders\""]);
+    check(&[by_driver], &[plain], &["1].upsert.key: was `.driver`, is the record's key: table \"riders\""]);
+    check(&["table: others", plain], &[plain, by_driver], &[]);
+    check(&[plain, by_driver], &[by_driver], &[]);
+    check(&[plain, by_rider], &[by_driver, plain], &["1].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
+    check(&[by_rider], &["table: drivers, key: .driver"], &[]);
+}
+
+#[test]
+fn what_contradicts_the_manifest_before_is_found_without_the_state() {
+    let check = |from: &str, to: &str, shards, expected: usize| {
+        let old = job(|yaml| yaml.replace("  shards: 4\n", ""));
+        assert_eq!(contradictions(&old, &job(|yaml| yaml.replace(from, to)), shards).len(), expected, "{from} -> {to}");
+    };
+    check("", "", None, 0);
+    check("", "", Some(4), 0);
+    check("", "", Some(8), 1);
+    check("topic: fares", "topic: fares2", None, 1);
+    check("upsert: {table: riders", "upsert: {table: riders, key: .rider", None, 1);
+}

@@ -163,6 +163,11 @@ impl Flights {
 
     /// The dead letters, by the revision that refused them.
     pub fn letters(&self) -> Result<BTreeMap<String, Vec<Refused>>> {
+        self.letters_by("forebay.revision")
+    }
+
+    /// The same, by another of their headers.
+    pub fn letters_by(&self, name: &str) -> Result<BTreeMap<String, Vec<Refused>>> {
         let mut all: BTreeMap<String, Vec<Refused>> = BTreeMap::new();
         self.broker.read(&self.output("dead"), |letter| {
             let header = |key: &str| -> Result<String> {
@@ -172,7 +177,7 @@ impl Flights {
             let record = (header("forebay.partition")?.parse()?, header("forebay.offset")?.parse()?);
             let place = (u32::try_from(letter.partition())?, u64::try_from(letter.offset())?);
             let value = letter.payload().unwrap_or_default().to_vec();
-            all.entry(header("forebay.revision")?).or_default().push(Refused { value, record, place });
+            all.entry(header(name)?).or_default().push(Refused { value, record, place });
             Ok(())
         })?;
         Ok(all)

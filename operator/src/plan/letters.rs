@@ -1,5 +1,5 @@
 //! What a revision that was taken back has made dead letters of is put back, once, when none of its workers is left: by a pod, which ends. The letters name
-//! their revision, so those of others stay; and how far the pod has come is committed with what it puts back, so that it may be made as often as one likes.
+//! their revision, and what their worker was made from, so those of others stay; and how far the pod has come is committed with what it puts back, so that it may be made as often as one likes.
 
 use super::{Action, Fleet, Task, Worker};
 use crate::plan::rollout::{Rollout, Standing};
@@ -18,8 +18,17 @@ pub enum Letters {
     Due,
     /// They are put back.
     PutBack,
-    /// They are left to people: they cannot be told from those of the revision in force, the job is rewound, or putting them back has failed.
+    /// They are left to people: its config map does not tell them from others, the job is rewound, or putting them back has failed.
     Left,
+}
+
+/// What letters bear by which those of a revision are told from others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToldBy {
+    /// This hash of what decides results, which those of the revision in force do not bear.
+    Results(String),
+    /// The template itself: results are decided by the same, and the image differs, say.
+    Template,
 }
 
 /// A pod that puts letters back.
@@ -76,10 +85,9 @@ fn next(fleet: &Fleet, template: &str) -> Option<Action> {
     if fleet.is_rewinding() {
         return mark(Letters::Left);
     }
-    // A job whose results are the same writes the same revision on its letters.
-    if results(template).is_none_or(|its| results(Rollout::of(fleet).in_force()) == Some(its)) {
-        return mark(Letters::Left);
-    }
+    let Some(its) = results(template) else { return mark(Letters::Left) };
+    let is_same = results(Rollout::of(fleet).in_force()) == Some(its);
+    let told_by = if is_same { ToldBy::Template } else { ToldBy::Results(its.clone()) };
     match fleet.postmen.iter().find(|postman| postman.template == template).map(|postman| &postman.task) {
         Some(Task::Done) => mark(Letters::PutBack),
         Some(Task::Refused(_)) => mark(Letters::Left),
@@ -92,7 +100,7 @@ fn next(fleet: &Fleet, template: &str) -> Option<Action> {
             // One that still answers may refuse more.
             let is_at_work = |worker: &Worker| worker.template == template && (worker.is_live() || worker.heard().is_some());
             let may_begin = fleet.replicas > 0 && fleet.all_run() && !fleet.workers.iter().any(is_at_work);
-            may_begin.then(|| Action::PutBack(template.to_owned()))
+            may_begin.then(|| Action::PutBack { template: template.to_owned(), told_by })
         }
     }
 }

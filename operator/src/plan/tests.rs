@@ -419,7 +419,9 @@ fn obey(toy: &mut Fleet, actions: Vec<Action>) {
                 }
                 marked.standing = standing;
             }
-            Action::PutBack(template) => toy.postmen.push(Postman { pod: format!("letters-{template}"), template, task: Task::Done }),
+            Action::PutBack { template, .. } => {
+                toy.postmen.push(Postman { pod: format!("letters-{template}"), template, task: Task::Done })
+            }
             Action::MarkLetters { template, letters } => {
                 toy.configs.get_mut(&template).expect("only what is there is marked").letters = letters
             }

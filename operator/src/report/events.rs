@@ -70,7 +70,7 @@ pub fn news(old: Option<&IngestionJobStatus>, verdict: &Verdict, seen: Option<&S
             | Action::DoomSavepoint(_)
             | Action::DeleteSavepoint(_)
             | Action::Rewind
-            | Action::PutBack(_)
+            | Action::PutBack { .. }
             | Action::DeletePostman(_)
             | Action::DeleteRewinder(_)
             | Action::DropLost(_)
@@ -103,14 +103,14 @@ pub fn words(action: &Action) -> String {
         Action::DeletePod { pod, reason, .. } => format!("{pod} is deleted: {reason}"),
         Action::DeleteConfig(template) => format!("the config map of revision {template} is deleted: no pod needs it"),
         Action::MarkLetters { template, letters: Letters::Left } => format!(
-            "what revision {template} has made dead letters of is left to `forebay dlq replay`: they cannot be told from those of the revision in force, the \
+            "what revision {template} has made dead letters of is left to `forebay dlq replay`: its config map does not tell them from others, the \
              job is rewound and may read the same records again, or the pod that should have put them back has failed"
         ),
         Action::MarkLetters { template, letters: Letters::Possible } => {
             format!("revision {template} processes now, and what it makes dead letters of is put back if it is taken back")
         }
         Action::MarkLetters { template, .. } => format!("what revision {template} has made dead letters of is put back"),
-        Action::PutBack(template) => format!("a pod is made that puts back what revision {template} has made dead letters of"),
+        Action::PutBack { template, .. } => format!("a pod is made that puts back what revision {template} has made dead letters of"),
         Action::DeletePostman(pod) => format!("{pod} is deleted: it has put all letters back, or is not to"),
         Action::Mark { template, standing, .. } => match standing {
             Standing::Untried => format!("revision {template} is tried anew"),

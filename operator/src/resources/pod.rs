@@ -71,7 +71,7 @@ fn own(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32
     Pod {
         metadata: blueprint.metadata(format!("{}-{slot}", blueprint.prefix()), &labels),
         spec: Some(PodSpec {
-            containers: vec![container(revision)],
+            containers: vec![container(template, revision)],
             // Not by the API server's address either: the workers have no business there.
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
@@ -108,7 +108,7 @@ fn own(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32
     }
 }
 
-fn container(revision: &Revision) -> Container {
+fn container(template: &str, revision: &Revision) -> Container {
     let port =
         |name: &str, port: u16| ContainerPort { name: Some(name.to_owned()), container_port: port.into(), ..ContainerPort::default() };
     let file = format!("/etc/forebay/{FILE}");
@@ -123,7 +123,7 @@ fn container(revision: &Revision) -> Container {
         image_pull_policy: Some("IfNotPresent".to_owned()),
         command: Some(vec!["forebay".to_owned()]),
         args: Some(arguments.concat().into_iter().map(str::to_owned).collect()),
-        env: Some(environment(revision)),
+        env: Some(environment(template, revision)),
         env_from: Some(revision.env_from_secrets.iter().map(|secret| secret_environment(secret)).collect()),
         ports: Some(vec![port("control", PORT), port("metrics", METRICS_PORT)]),
         resources: Some(resources(revision)),
@@ -150,7 +150,7 @@ fn container(revision: &Revision) -> Container {
     }
 }
 
-fn environment(revision: &Revision) -> Vec<EnvVar> {
+fn environment(template: &str, revision: &Revision) -> Vec<EnvVar> {
     let field = |path: &str| EnvVarSource {
         field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() }),
         ..EnvVarSource::default()
@@ -161,6 +161,8 @@ fn environment(revision: &Revision) -> Vec<EnvVar> {
         from("POD_UID", field("metadata.uid")),
         // With the uid, because a pod of this name may still run on a lost node.
         EnvVar { name: "FOREBAY_WORKER".to_owned(), value: Some("$(POD_NAME).$(POD_UID)".to_owned()), ..EnvVar::default() },
+        // By the environment: an earlier image knows no such flag.
+        EnvVar { name: "FOREBAY_TEMPLATE".to_owned(), value: Some(template.to_owned()), ..EnvVar::default() },
     ];
     for (variable, secret) in &revision.secrets {
         let key = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), ..SecretKeySelector::default() };

@@ -13,6 +13,7 @@ use kube::{Resource, ResourceExt};
 use super::config_map::FILE;
 use super::revision::Revision;
 use super::{Blueprint, JOB_UID_LABEL, MANAGED_BY, pod};
+use crate::plan::letters::ToldBy;
 
 /// On a pod that cleans up behind a job or a savepoint, and on its config map: the uid of that.
 pub const CLEANUP_LABEL: &str = "forebay.dev/cleanup";
@@ -77,8 +78,8 @@ pub fn rewinder(blueprint: &Blueprint, (template, revision): (&str, &Revision), 
     build(metadata, revision, pod::build(blueprint, (template, revision), 0), &arguments)
 }
 
-/// The pod that puts back the dead letters of the revision with this template, which bear this hash. It belongs to the job.
-pub fn postman(blueprint: &Blueprint, (template, revision): (&str, &Revision), results: &str) -> Pod {
+/// The pod that puts back the dead letters of the revision with this template. It belongs to the job.
+pub fn postman(blueprint: &Blueprint, (template, revision): (&str, &Revision), told_by: &ToldBy) -> Pod {
     let metadata = ObjectMeta {
         name: Some(format!("{}-letters", blueprint.config_name(template))),
         namespace: blueprint.resource.metadata.namespace.clone(),
@@ -86,7 +87,12 @@ pub fn postman(blueprint: &Blueprint, (template, revision): (&str, &Revision), r
         owner_references: blueprint.resource.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()
     };
-    build(metadata, revision, pod::build(blueprint, (template, revision), 0), &["dlq", "replay", "--revision", results])
+    let which = match told_by {
+        ToldBy::Results(results) => ["--revision", results],
+        ToldBy::Template => ["--template", template],
+    };
+    let arguments = [["dlq", "replay"].as_slice(), &which].concat();
+    build(metadata, revision, pod::build(blueprint, (template, revision), 0), &arguments)
 }
 
 /// The name of the pod that deletes what a savepoint holds.

@@ -3,6 +3,7 @@
 use forebay_crds::Manifest;
 
 use super::*;
+use crate::plan::letters::ToldBy;
 
 const ADDED: &str = r#"
   kafka:
@@ -54,6 +55,24 @@ fn a_job_whose_manifest_cannot_work_has_the_pods_that_it_had() {
     resource.spec.suspend = true;
     assert_eq!(Blueprint::of_config(resource.clone(), &config_map::build(&before)).unwrap().replicas(), 0);
     assert!(Blueprint::of_config(resource, &ConfigMap::default()).is_none());
+}
+
+/// Method: a change of the key is compared with the config map of what is in force; then it is what is in force.
+#[test]
+fn what_contradicts_the_revision_in_force_is_found_and_nothing_else() {
+    let good = config_map::build(&blueprint(|manifest| manifest));
+    let contradictions = |from: &str, to: &str| {
+        let changed = blueprint(|manifest| manifest.replace(from, to));
+        let itself = changed.contradictions(&config_map::build(&changed));
+        assert!(itself.is_empty(), "{itself:?}");
+        changed.contradictions(&good).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(contradictions("", ""), Vec::<String>::new());
+    assert_eq!(contradictions(".dep_delay > 60", ".dep_delay > 90"), Vec::<String>::new());
+    let table = "        table: aircraft\n        set:";
+    let found = contradictions(table, "        table: aircraft\n        key: .id\n        set:");
+    assert!(found.len() == 1 && found[0].contains("upsert.key: was the record's key, is `.id`"), "{found:?}");
+    assert_eq!(contradictions(table, "        table: planes\n        key: .id\n        set:"), Vec::<String>::new());
 }
 
 #[test]
@@ -194,7 +213,10 @@ fn what_a_user_adds_is_merged_and_takes_nothing_away() {
     let (worker, before) = (&spec["containers"][0], &plain["spec"]["containers"][0]);
     assert_eq!((&worker["args"], &worker["ports"], &worker["image"]), (&before["args"], &before["ports"], &before["image"]));
     assert_eq!(worker["envFrom"], serde_json::json!([{"secretRef": {"name": "s3"}}, {"configMapRef": {"name": "settings"}}]));
-    assert_eq!(names(&worker["env"], "name"), ["POD_NAME", "POD_UID", "FOREBAY_WORKER", "FOREBAY_KAFKA_SECRET_0", "RUST_LOG"]);
+    assert_eq!(
+        names(&worker["env"], "name"),
+        ["POD_NAME", "POD_UID", "FOREBAY_WORKER", "FOREBAY_TEMPLATE", "FOREBAY_KAFKA_SECRET_0", "RUST_LOG"]
+    );
     assert_eq!(names(&worker["volumeMounts"], "name"), ["job", "certificates", "state", "tmp", "keys"]);
 }
 
@@ -209,6 +231,21 @@ fn pods_that_do_one_thing_inherit_as_whom_and_where_and_nothing_that_runs_beside
     assert_eq!((containers.len(), &containers[0]["livenessProbe"]), (1, &serde_json::Value::Null));
     assert!(containers[0]["env"].as_array().unwrap().iter().any(|variable| variable["name"] == "RUST_LOG"), "{spec:#}");
     assert!(containers[0]["volumeMounts"].as_array().unwrap().iter().any(|mount| mount["name"] == "keys"), "{spec:#}");
+}
+
+#[test]
+fn the_pod_that_puts_letters_back_names_whose_and_workers_write_it_on_them() {
+    let blueprint = blueprint(|manifest| manifest);
+    let told_by = |told_by: &ToldBy| {
+        let pod = serde_json::to_value(task::postman(&blueprint, ("3f2a9c1e5a", &blueprint.revision), told_by)).unwrap();
+        pod["spec"]["containers"][0]["args"].clone()
+    };
+    let arguments = |which, name| serde_json::json!(["dlq", "replay", which, name, "-f", "/etc/forebay/job.json"]);
+    assert_eq!(told_by(&ToldBy::Results("8c2f0a31b9de".into())), arguments("--revision", "8c2f0a31b9de"));
+    assert_eq!(told_by(&ToldBy::Template), arguments("--template", "3f2a9c1e5a"));
+    let worker = serde_json::to_value(pod_of(&blueprint, 0)).unwrap();
+    let variables = worker["spec"]["containers"][0]["env"].as_array().unwrap();
+    assert!(variables.contains(&serde_json::json!({"name": "FOREBAY_TEMPLATE", "value": blueprint.template})), "{variables:?}");
 }
 
 #[test]

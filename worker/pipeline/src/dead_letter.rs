@@ -9,6 +9,7 @@
 //! | `forebay.step`, `forebay.step_index` | the step that refused it, by name and by place in `spec.pipeline`, from 0 |
 //! | `forebay.error` | why, with field and value, at most 512 bytes |
 //! | `forebay.revision` | under which revision of the job |
+//! | `forebay.template` | only under an operator: in a pod made from what, image and all, as its label `forebay.dev/template` has it |
 //! | `forebay.value_bytes` | only when the value was cut because the topic would not have taken it whole: how long it was |
 //! | `forebay.headers_bytes` | only when key and headers alone were too large for the topic: the headers are left out, and were so long |
 //! | `forebay.key_bytes` | only when the key alone was: it is cut, and was so long |
@@ -47,7 +48,7 @@ pub(crate) fn push<'r>(
     let timestamp = record.timestamp.as_millis().to_string();
     let index = index.to_string();
     let own = |name: &'static str, value| Header { name, value: Some(str::as_bytes(value)) };
-    let about = [
+    let mut about = vec![
         own("forebay.job", &context.job),
         own("forebay.topic", &context.inputs[usize::from(record.input.get())].topic),
         own("forebay.partition", &partition),
@@ -58,6 +59,7 @@ pub(crate) fn push<'r>(
         own("forebay.error", cut(reason, ERROR_BYTES_MAX)),
         own("forebay.revision", &context.revision),
     ];
+    about.extend(context.template.as_deref().map(|template| own("forebay.template", template)));
     let mut headers: Vec<_> = record.headers.iter().copied().filter(|header| !header.name.starts_with(HEADER_PREFIX)).collect();
     let mut room = context.record_bytes_max.saturating_sub(FRAMING_BYTES + headers_bytes(&about));
     // What was too long, and how long it was.

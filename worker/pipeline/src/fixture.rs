@@ -95,7 +95,8 @@ pub fn fixture_context(steps: &[Step], inputs: Vec<InputContext>, dead_letter: &
     let id = OutputId::new(number(outputs.len()));
     let dead_letter = *outputs.entry(dead_letter.to_owned()).or_insert(id);
     let (job, revision) = ("fixture".to_owned(), "fixture".to_owned());
-    CompileContext { outputs, tables, dead_letter, inputs, job, revision, record_bytes_max: RECORD_BYTES_MAX, timestamp_limits: Vec::new() }
+    let (record_bytes_max, timestamp_limits) = (RECORD_BYTES_MAX, Vec::new());
+    CompileContext { outputs, tables, dead_letter, inputs, job, revision, template: None, record_bytes_max, timestamp_limits }
 }
 
 /// Runs the records in order, each in an epoch of its own. Offsets count from 0 in each partition. `Err` is a bug: the state is in memory.

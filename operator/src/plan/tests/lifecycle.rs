@@ -309,7 +309,7 @@ impl Life {
             }
             Action::Mark { standing: Standing::Good(2..), .. } => self.meet("a change is in force"),
             Action::Mark { standing: Standing::Bad(_), .. } => self.meet("a change is taken back"),
-            Action::PutBack(_) => self.meet("dead letters are put back"),
+            Action::PutBack { .. } => self.meet("dead letters are put back"),
             Action::Prefetch { shards, .. } if !shards.is_empty() => self.meet("a move is prepared"),
             _ => {}
         }

@@ -38,6 +38,15 @@ fn a_dead_letter_is_the_record_with_its_place_and_the_reason() {
 }
 
 #[test]
+fn a_dead_letter_names_what_its_process_was_made_from_where_that_is_known() {
+    let steps = steps("[{parse: {format: json}}, {emit: {topic: out}}]");
+    let job = Job::with(&steps, |context| CompileContext { template: Some("3f2a9c1e5a".into()), ..context });
+    let run = job.run(&[record("k", "no JSON", 1)]);
+    let dead = run.records(DEAD)[0];
+    assert_eq!((header(dead, "forebay.template"), header(dead, "forebay.revision")), ("3f2a9c1e5a", "rev7"));
+}
+
+#[test]
 fn a_record_that_a_later_step_refuses_leaves_nothing_behind() {
     let job = Job::new(
         "

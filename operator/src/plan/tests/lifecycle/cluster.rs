@@ -294,7 +294,7 @@ impl Cluster {
                 doomed.into_iter().for_each(|(saved, ..)| saved.takes_all = true);
             }
             Action::DeleteSavepoint(name) => self.objects.savepoints.retain(|_, (saved, ..)| saved.name != *name),
-            Action::PutBack(template) => self.put_back(template),
+            Action::PutBack { template, .. } => self.put_back(template),
             Action::DeletePostman(pod) => self.objects.postmen.retain(|(postman, _)| postman.pod != *pod),
             Action::Prefetch { pod, shards } => self.tell(seen, pod, |process| {
                 process.prefetched.retain(|shard, _| shards.contains(shard));
