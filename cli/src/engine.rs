@@ -19,8 +19,8 @@ use forebay_worker::{Engine, Runtime, RuntimeOptions};
 
 use crate::Unusable;
 use crate::job::{self, Loaded};
-use crate::memory;
 use crate::places::Places;
+use crate::{allocator, memory};
 
 /// What a process is given besides the manifest and its places.
 pub struct Means {
@@ -91,7 +91,7 @@ pub fn options(loaded: &Loaded, places: &Places, identity: &JobIdentity, means: 
     let job = &loaded.job;
     RuntimeOptions {
         memory_bytes_max: means.memory_bytes(loaded),
-        give_back: memory::give_back,
+        give_back: allocator::give_back,
         start_from: job.inputs.iter().map(|input| means.start_from(&input.start_from)).collect(),
         executors: means.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from),
         worker: WorkerOptions {

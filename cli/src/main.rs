@@ -4,6 +4,7 @@
 //! is stalled; 75 a server was away, or the disk of an embedded log is full. Results go to standard output, as text or JSON ([`output`]), everything else to standard error.
 
 mod adopt;
+mod allocator;
 mod cause;
 mod cleanup;
 mod databases;

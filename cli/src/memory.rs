@@ -1,18 +1,9 @@
-//! How much memory the process may use by the system's word, and what is given back to it.
+//! How much memory the process may use by the system's word.
 
 use std::path::Path;
 
 /// Where neither the limit nor the machine's memory can be read.
 const UNKNOWN_BYTES: u64 = 1 << 30;
-
-/// Returns what is free to the system. Of the other threads' memory that is what they are done with as a whole: most of it.
-pub fn give_back() {
-    // SAFETY: the allocator of this process is mimalloc, and this may be called at any time by any thread.
-    #[allow(unsafe_code)]
-    unsafe {
-        libmimalloc_sys::mi_collect(true);
-    }
-}
 
 /// The memory limit of the container or service that this process is in (cgroup v2, then v1), or the machine's memory where that is less. `root` is `/`.
 pub fn limit(root: &Path) -> u64 {

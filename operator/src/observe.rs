@@ -35,9 +35,7 @@ use crate::report::stops_for;
 use crate::resources::revision::Revision;
 use crate::resources::secrets::since_made;
 use crate::resources::task::CLEANUP_LABEL;
-use crate::resources::{
-    Blueprint, DUE_LABEL, JOB_UID_LABEL, SLOT_LABEL, TEMPLATE_LABEL, certificate, network_policy,
-};
+use crate::resources::{Blueprint, DUE_LABEL, JOB_UID_LABEL, SLOT_LABEL, TEMPLATE_LABEL, certificate, network_policy};
 use configs::{config, results};
 use connection::Connection;
 use kept::Kept;
