@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn epochs_get_shorter_as_the_bound_comes_near_and_longer_again() {
         let pressure = Pressure::new(1600, 800);
-        let mut seen = |resident| (pressure.felt(resident), pressure.epoch_bytes());
+        let seen = |resident| (pressure.felt(resident), pressure.epoch_bytes());
         assert_eq!(seen(1499), (false, 800));
         assert_eq!(seen(1550), (true, 500));
         assert_eq!(seen(1600), (true, 200));
