@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
 use forebay_e2e::cluster::nodes::Nodes;
-use forebay_e2e::flights::{Refused, records, replaced};
+use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::kafka::{Broker, Record};
 use forebay_e2e::s3::S3;
 use forebay_e2e::stack::Instance;
