@@ -75,6 +75,7 @@ mod tests {
         let pressure = Pressure::new(1600, 800);
         let seen = |resident| (pressure.felt(resident), pressure.epoch_bytes());
         assert_eq!(seen(1499), (false, 800));
+        assert_eq!(seen(1500), (true, 800));
         assert_eq!(seen(1550), (true, 500));
         assert_eq!(seen(1600), (true, 200));
         assert_eq!(seen(9999), (true, 200));
