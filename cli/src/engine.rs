@@ -23,6 +23,7 @@ use crate::places::Places;
 use crate::{allocator, memory};
 
 /// What a process is given besides the manifest and its places.
+#[derive(Default)]
 pub struct Means {
     /// Its name in claims; the host's by default.
     pub worker: Option<String>,
@@ -30,7 +31,7 @@ pub struct Means {
     pub memory: Option<ByteSize>,
     /// Threads that process records; by default one per processor.
     pub threads: Option<u16>,
-    /// What it was made from besides the manifest, as its operator calls it: written on its dead letters.
+    /// What it was made from, as whoever started it calls that: written on its dead letters.
     pub template: Option<String>,
     /// Whether a job without state starts at the offsets of its consumer group, whatever the manifest says.
     pub from_group: bool,

@@ -86,8 +86,7 @@ impl Rewind {
         let target = self.target(&loaded, &identity)?;
         let rewound = match self.places.cluster(&loaded.job)? {
             Some(cluster) => {
-                let memory =
-                    engine::Means { worker: None, memory: None, threads: None, template: None, from_group: false }.memory_bytes(&loaded);
+                let memory = engine::Means::default().memory_bytes(&loaded);
                 self.rewind(&loaded, &identity, &target, |topics| open_kafka(&cluster, topics, memory))
             }
             None => self.rewind(&loaded, &identity, &target, |topics| open_local(&self.places, topics)),

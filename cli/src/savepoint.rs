@@ -112,8 +112,7 @@ impl Take {
             let topics = loaded.topics(identity.shards);
             match self.places.cluster(&loaded.job)? {
                 Some(cluster) => {
-                    let memory =
-                        Means { worker: None, memory: None, threads: None, template: None, from_group: false }.memory_bytes(&loaded);
+                    let memory = Means::default().memory_bytes(&loaded);
                     self.take_at_rest(&loaded, &*to, open_kafka(&cluster, topics, memory)?)?
                 }
                 None => self.take_at_rest(&loaded, &*to, open_local(&self.places, topics)?)?,

@@ -24,7 +24,7 @@ const EXCEPTIONS: &[Exception] = &[
     },
 ];
 
-/// The files that may be unsafe: they call what librdkafka offers and rdkafka does not. The second is part of no product.
+/// The files that may be unsafe: they call what the allocator and librdkafka offer and no safe crate does. The last is part of no product.
 const UNSAFE: [&str; 3] = ["cli/src/allocator.rs", "worker/connect/kafka/src/native.rs", "bench/load/src/librdkafka.rs"];
 
 fn check(findings: &[String]) {

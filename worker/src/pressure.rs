@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often the system is asked, which takes some ten microseconds. In the meantime a backlog brings some megabytes.
+/// How often the system is asked once three quarters of the bound are held: a backlog brings some megabytes in the meantime.
 const TICK: Duration = Duration::from_millis(20);
+
+/// How often otherwise. A backlog brings some twenty megabytes in the meantime, a third of the quarter that is left of the least bound that can be kept to.
+const TICK_FAR: Duration = Duration::from_millis(100);
 
 /// Of the bound, in sixteenths: from here on free memory is given back. Below, it is better kept: to take it anew costs page faults.
 const GIVE_BACK_SIXTEENTHS: usize = 15;
@@ -33,6 +36,11 @@ impl Pressure {
         self.epoch_bytes.load(Ordering::Relaxed)
     }
 
+    /// When to look again at a process that holds so many bytes.
+    fn tick(&self, resident_bytes: usize) -> Duration {
+        if resident_bytes < self.bytes_max / 4 * 3 { TICK_FAR } else { TICK }
+    }
+
     /// The process holds so many bytes. Returns whether free memory is to be given back.
     fn felt(&self, resident_bytes: usize) -> bool {
         let from = self.bytes_max / 16 * GIVE_BACK_SIXTEENTHS;
@@ -48,11 +56,13 @@ impl Pressure {
         let pressure = Arc::downgrade(self);
         let watch = move || {
             while let Some(pressure) = pressure.upgrade() {
-                if resident_bytes().is_some_and(|bytes| pressure.felt(bytes)) {
+                let resident = resident_bytes().unwrap_or(0);
+                if pressure.felt(resident) {
                     give_back();
                 }
+                let tick = pressure.tick(resident);
                 drop(pressure);
-                std::thread::sleep(TICK);
+                std::thread::sleep(tick);
             }
         };
         std::thread::Builder::new().name("pressure".into()).spawn(watch).expect("the system refuses a thread at the start")
@@ -74,6 +84,7 @@ mod tests {
     fn epochs_get_shorter_as_the_bound_comes_near_and_longer_again() {
         let pressure = Pressure::new(1600, 800);
         let seen = |resident| (pressure.felt(resident), pressure.epoch_bytes());
+        assert_eq!((pressure.tick(1199), pressure.tick(1200)), (TICK_FAR, TICK));
         assert_eq!(seen(1499), (false, 800));
         assert_eq!(seen(1500), (true, 800));
         assert_eq!(seen(1550), (true, 500));

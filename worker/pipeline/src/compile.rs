@@ -29,7 +29,7 @@ pub struct CompileContext {
     pub job: String,
     /// The revision, for dead letters.
     pub revision: String,
-    /// What the process was made from besides the manifest (its image above all), as its operator calls it; for dead letters. None without an operator.
+    /// What the process was made from besides the manifest (its image above all), as its operator calls it; for dead letters. `None` where nobody told it.
     pub template: Option<String>,
     /// The most bytes that an output record may have (key, value and headers): what the topics take. A record that would make a larger one is
     /// a dead letter, whose own value is cut to this.

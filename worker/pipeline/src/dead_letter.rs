@@ -9,7 +9,7 @@
 //! | `forebay.step`, `forebay.step_index` | the step that refused it, by name and by place in `spec.pipeline`, from 0 |
 //! | `forebay.error` | why, with field and value, at most 512 bytes |
 //! | `forebay.revision` | under which revision of the job |
-//! | `forebay.template` | only under an operator: in a pod made from what, image and all, as its label `forebay.dev/template` has it |
+//! | `forebay.template` | only where the process was told: what it was made from, image and all; of a pod its label `forebay.dev/template` |
 //! | `forebay.value_bytes` | only when the value was cut because the topic would not have taken it whole: how long it was |
 //! | `forebay.headers_bytes` | only when key and headers alone were too large for the topic: the headers are left out, and were so long |
 //! | `forebay.key_bytes` | only when the key alone was: it is cut, and was so long |
