@@ -78,6 +78,8 @@ pub(crate) fn resident_bytes() -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -100,7 +102,9 @@ mod tests {
         let thread = pressure.watch(|| {
             GIVEN_BACK.fetch_add(1, Ordering::Relaxed);
         });
+        let begin = Instant::now();
         while GIVEN_BACK.load(Ordering::Relaxed) == 0 {
+            assert!(begin.elapsed() < Duration::from_secs(60), "nothing is given back");
             std::thread::yield_now();
         }
         assert_eq!(pressure.epoch_bytes(), 200);
