@@ -120,6 +120,35 @@ class Cluster(unittest.TestCase):
         self.assertEqual(scale.difference(before, after), {"leases PUT": 4, "events POST": 2})
         self.assertEqual(scale.of_jobs(scale.difference(before, after)), {"events POST": 2})
 
+    def run_of(self, jobs=200, **changed):
+        memory = dict.fromkeys(scale.MEMORY, 49_900_000)
+        times = dict.fromkeys(["deciding_p99_ms_at_most", "again_deciding_p99_ms_at_most", "quiet_deciding_p99_ms_at_most", "quiet_look_p99_ms_at_most"], 20.0)
+        counts = dict.fromkeys(["pods", "errors", "quiet_cpu_share_of_core", "quiet_looks_per_second", "seconds_until_all_run", "seconds_to_make_jobs", "again_seconds"], 1)
+        return {"jobs": jobs, "workers_per_job": 2, "memory_bytes_without_jobs": 1, "quiet_writes": {}, "quiet_changes": [], "quiet_writes_of_the_cluster": {},
+                **memory, **times, **counts, **changed}
+
+    def test_what_an_operator_must_reach_is_judged_by_the_worst_of_its_figures(self):
+        self.assertEqual(scale.missed(self.run_of()), [])
+        self.assertNotIn("**no**", scale.table({"result": self.run_of()}))
+        for name in scale.MEMORY:
+            run = self.run_of(**{name: 50_000_000})
+            self.assertEqual(len(scale.missed(run)), 1, name)
+            self.assertIn("| resident memory of the operator, at its worst | 50.0 MB | < 50 MB | **no** |", scale.table({"result": run}), name)
+            self.assertEqual(scale.missed({**run, "jobs": 1000}), [], "so many jobs may take more")
+        for name in ("deciding_p99_ms_at_most", "again_deciding_p99_ms_at_most"):
+            run = self.run_of(**{name: 50.0})
+            self.assertEqual(len(scale.missed(run)), 1, name)
+            self.assertIn("| ≤ 50 ms | < 50 ms | **no** |", scale.table({"result": run}), name)
+        for jobs in (200, 1000):
+            run = self.run_of(jobs, quiet_writes={"pods PATCH": 1.0}, quiet_changes=["flights-0001: phase a -> b"])
+            self.assertIn("flights-0001: phase a -> b", scale.missed(run)[0])
+            self.assertIn("0 | **no** |" if jobs == 200 else "flights-0001", scale.table({"result": run}))
+
+    def test_a_run_of_former_days_still_has_a_table(self):
+        run = self.run_of(memory_peak_bytes=49_000_000)
+        del run["again_memory_peak_bytes"], run["again_deciding_p99_ms_at_most"]
+        self.assertIn("| resident memory of the operator, at its worst | 49.9 MB | < 50 MB | yes |", scale.table({"result": run}))
+
     def test_jobs_get_names_and_servers(self):
         text = scale.manifest(7, 2)
         self.assertIn("  name: flights-0007\n  namespace: default\nspec:\n  kafka: {", text)

@@ -33,9 +33,18 @@ CALM_SECONDS = 15
 QUIET_SECONDS = 60
 PATIENCE_SECONDS = 900
 
-# What it must reach (issue 5), with 200 jobs.
+# What it must reach (issue 5), with so many jobs.
+HELD_JOBS = 200
 MEMORY_MB_MAX = 50
 DECIDING_MS_MAX = 50
+
+# The operator's resident memory: where it stands in a result, and when it was so.
+MEMORY = {
+    "memory_bytes": "after the quiet minute",
+    "memory_peak_bytes": "at its peak, the start of all jobs included",
+    "again_memory_bytes": "after it was started again",
+    "again_memory_peak_bytes": "at its peak since it was started again",
+}
 
 
 def measure(jobs, workers):
@@ -66,13 +75,39 @@ def measure(jobs, workers):
 
 
 def check(jobs, workers):
-    """Whatever comes of it at any speed, in words: all jobs run, nothing is written while nothing happens, an operator that is started again replaces no pod."""
+    """The same as a test, in words: all jobs run, an operator that is started again replaces no pod, and nothing is missed that must be reached."""
     result = measure(jobs, workers)
     if result["pods"] != jobs * workers:
         raise BenchError(f"{jobs} jobs of {workers} workers run, with {result['pods']} pods")
+    if found := missed(result):
+        raise BenchError("; ".join(found))
+    return (f"{jobs} jobs run in {result['pods']} pods; in {QUIET_SECONDS} s nothing was written; an operator that was started again found all as it was; "
+            f"it takes {worst_memory(result) / 1e6:.1f} MB at its worst ({places.PROFILE}), and decides in {deciding_ms(result):g} ms at p99")
+
+
+def missed(result):
+    """What must be reached and is not, in words. Memory and time are held for so many jobs at most; they are those of the program that was run."""
+    found = []
     if result["quiet_writes"]:
-        raise BenchError(f"in {QUIET_SECONDS} s in which nothing happens was written: {result['quiet_writes']}; {'; '.join(result['quiet_changes'])}")
-    return f"{jobs} jobs run in {result['pods']} pods; in {QUIET_SECONDS} s nothing was written; an operator that was started again found all as it was"
+        found.append(f"in {QUIET_SECONDS} s in which nothing happens was written: {result['quiet_writes']}; {'; '.join(result['quiet_changes'])}")
+    if result["jobs"] > HELD_JOBS:
+        return found
+    for name, what in MEMORY.items():
+        if result.get(name, 0) >= MEMORY_MB_MAX * 1e6:
+            found.append(f"the operator takes {result[name] / 1e6:.1f} MB {what}; it must be less than {MEMORY_MB_MAX}")
+    if deciding_ms(result) >= DECIDING_MS_MAX:
+        found.append(f"99 of 100 looks decide in {deciding_ms(result):g} ms or less; it must be less than {DECIDING_MS_MAX}")
+    return found
+
+
+def worst_memory(result):
+    """Bytes; runs of former days do not know all of it."""
+    return max(result.get(name, 0) for name in MEMORY)
+
+
+def deciding_ms(result):
+    """The p99 of either of the two operators, from its start on."""
+    return max(result["deciding_p99_ms_at_most"], result.get("again_deciding_p99_ms_at_most", 0))
 
 
 def start(jobs, workers, processes):
@@ -139,28 +174,26 @@ def again(jobs, processes, folder):
     took = time.monotonic() - begun
     if kubectl("get", "pods", "-A", "-o", "jsonpath={.items[*].metadata.uid}") != pods:
         raise BenchError("an operator that was started again has replaced pods")
-    return {"again_seconds": round(took, 1), "again_memory_bytes": memory_bytes(operator.pid, "VmRSS")}
+    return {"again_seconds": round(took, 1), "again_memory_bytes": memory_bytes(operator.pid, "VmRSS"), "again_memory_peak_bytes": memory_bytes(operator.pid),
+            "again_deciding_p99_ms_at_most": p99_ms(metrics(), "forebay_operator_deciding_seconds")}
 
 
 def table(cell):
     """A run as a table."""
     result = cell["result"]
-    is_held = result["jobs"] == 200
+    is_held = result["jobs"] == HELD_JOBS
 
     def row(what, value, must="", kept=True):
         verdict = "" if not (must and is_held) else "yes" if kept else "**no**"
         return f"| {what} | {value} | {must if is_held else ''} | {verdict} |"
 
-    megabytes = {name: result[name] / 1e6 for name in ("memory_bytes", "memory_peak_bytes", "memory_bytes_without_jobs", "again_memory_bytes")}
-    unasked = sum(result["quiet_writes"].values())
-    deciding = result["deciding_p99_ms_at_most"]
+    worst, deciding, unasked = worst_memory(result) / 1e6, deciding_ms(result), sum(result["quiet_writes"].values())
     lines = [
         f"## {result['jobs']} jobs of {result['workers_per_job']} workers in one operator", "",
         "| | measured | must | |", "|---|---|---|---|",
-        row("resident memory of the operator, after the quiet minute", f"{megabytes['memory_bytes']:.1f} MB", f"< {MEMORY_MB_MAX} MB",
-            megabytes["memory_bytes"] < MEMORY_MB_MAX),
-        row("… at its peak, the start of all jobs included", f"{megabytes['memory_peak_bytes']:.1f} MB"),
-        row("… before the first job", f"{megabytes['memory_bytes_without_jobs']:.1f} MB"),
+        row("resident memory of the operator, at its worst", f"{worst:.1f} MB", f"< {MEMORY_MB_MAX} MB", worst < MEMORY_MB_MAX),
+        *(row(f"… {what}", f"{result[name] / 1e6:.1f} MB") for name, what in MEMORY.items() if name in result),
+        row("… before the first job", f"{result['memory_bytes_without_jobs'] / 1e6:.1f} MB"),
         row("p99 of deciding, from the operator's start on", f"≤ {deciding:g} ms", f"< {DECIDING_MS_MAX} ms", deciding < DECIDING_MS_MAX),
         row("… in the quiet minute", f"≤ {result['quiet_deciding_p99_ms_at_most']:g} ms"),
         row("… with the workers' answers", f"≤ {result['quiet_look_p99_ms_at_most']:g} ms"),
@@ -171,7 +204,6 @@ def table(cell):
         row("of which making the manifests, one after another", f"{result['seconds_to_make_jobs']} s"),
         row("looks that ended with an error", f"{result['errors']:.0f}"),
         row("killed and started again, until all jobs are seen twice; no pod was replaced", f"{result['again_seconds']} s"),
-        row("… its memory then", f"{megabytes['again_memory_bytes']:.1f} MB"),
     ]
     lines += ["", "Writes in the quiet minute that are the cluster's own: "
               + (", ".join(f"{key} {count:.0f}" for key, count in sorted(result["quiet_writes_of_the_cluster"].items())) or "none")

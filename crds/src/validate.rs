@@ -156,9 +156,9 @@ pub struct Workers {
     /// What each of them may use.
     pub limits: BTreeMap<String, String>,
     /// What is merged into each pod. It names nothing that the operator relies on.
-    pub pod_template: Option<PodTemplateSpec>,
+    pub pod_template: Option<Box<PodTemplateSpec>>,
     /// The claim for the state's volume; `None`: it is on the node's own disk.
-    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
+    pub volume_claim_template: Option<Box<PersistentVolumeClaimTemplate>>,
     /// Another value has all of them replaced.
     pub restarted_at: Option<String>,
 }
@@ -330,11 +330,16 @@ fn check_workers(spec: &WorkersSpec, at: &Path, findings: &mut Vec<Finding>) -> 
         env_from_secrets: spec.env_from.iter().map(|source| source.secret_ref.name.clone()).collect(),
         requests: spec.resources.requests.clone(),
         limits: spec.resources.limits.clone(),
-        pod_template: spec.pod_template.as_ref().and_then(|template| pods::check_template(template, &at.key("podTemplate"), findings)),
+        pod_template: spec
+            .pod_template
+            .as_ref()
+            .and_then(|template| pods::check_template(template, &at.key("podTemplate"), findings))
+            .map(Box::new),
         volume_claim_template: spec
             .volume_claim_template
             .as_ref()
-            .and_then(|claim| pods::check_claim(claim, &at.key("volumeClaimTemplate"), findings)),
+            .and_then(|claim| pods::check_claim(claim, &at.key("volumeClaimTemplate"), findings))
+            .map(Box::new),
         restarted_at: spec.restarted_at.clone(),
     }
 }

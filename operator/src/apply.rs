@@ -15,7 +15,7 @@ use forebay_crds::savepoint::SavepointDeletionPolicy;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::core::NamespaceResourceScope;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
@@ -303,15 +303,17 @@ impl Applier {
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
     {
-        self.apply_and_get(object).await.map(drop)
+        self.apply_and_get::<K, PartialObjectMeta<K>>(object).await.map(drop)
     }
 
-    async fn apply_and_get<K>(&self, object: &K) -> Result<K, ApplyError>
+    /// Gives what is asked of the object as it is now.
+    async fn apply_and_get<K, S>(&self, object: &K) -> Result<S, ApplyError>
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Serialize + DeserializeOwned + std::fmt::Debug,
+        K: Resource<DynamicType = ()> + Serialize + std::fmt::Debug,
+        S: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     {
         let name = object.name_any();
-        let (api, _turn) = self.api::<K>(&object.namespace().unwrap_or_default()).await?;
+        let (api, _turn) = self.api::<S>(&object.namespace().unwrap_or_default()).await?;
         let done = api.patch(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(object)).await;
         done.map_err(|source| cluster(format!("apply {} {name}", K::kind(&())), source))
     }

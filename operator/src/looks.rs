@@ -58,6 +58,11 @@ impl Looks {
         self.kept().remove(&key(job));
     }
 
+    /// Whether a job was looked at before, and that is remembered.
+    pub fn has(&self, job: &IngestionJob) -> bool {
+        self.kept().get(&key(job)).is_some_and(|kept| Some(&kept.look.uid) == job.metadata.uid.as_ref())
+    }
+
     /// The last look at a job with this uid.
     pub fn of(&self, namespace: &str, name: &str, uid: &str, now: Instant) -> Option<Look> {
         let kept = self.kept();

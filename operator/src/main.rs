@@ -19,6 +19,7 @@ mod resources;
 mod savepoint;
 mod stopwatch;
 mod teardown;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -32,7 +33,6 @@ use clap::Parser;
 use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::future::join;
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Client;
 use kube::runtime::controller::Error;
 use kube::runtime::watcher;
@@ -43,9 +43,10 @@ use crate::http::Metrics;
 use crate::installation::Installation;
 use crate::leader::Leadership;
 use crate::looks::Looks;
-use crate::observe::{Observer, START_TIMEOUT, all_seen, api, controller, own_objects, seen};
+use crate::observe::{Observer, START_TIMEOUT, all_seen, controller, own_pods, seen};
 use crate::reconcile::{Context, reconcile, retry};
 use crate::stopwatch::timed;
+use crate::turns::Turns;
 
 /// With thousands of connections and objects that come and go, the system's keeps much that nobody uses any more.
 #[global_allocator]
@@ -125,16 +126,23 @@ async fn look_after_jobs(
         looks,
     });
     tracing::info!(namespace = namespace.unwrap_or("all"), "jobs are looked after");
-    let counted = move |job, context| {
-        let (metrics, begin) = (metrics.clone(), Instant::now());
-        timed(reconcile(job, context)).map(move |(outcome, busy)| {
-            metrics.count((begin.elapsed(), busy), outcome.is_err());
-            outcome
-        })
+    let turns = Arc::new(Turns::default());
+    let counted = move |job: Arc<IngestionJob>, context: Arc<Context>| {
+        let (metrics, turns) = (metrics.clone(), turns.clone());
+        async move {
+            let is_first = !context.looks.has(&job);
+            // Boxed once it begins: it is large, and one that waits for its turn takes nothing.
+            let look = async {
+                let begin = Instant::now();
+                let (outcome, busy) = timed(Box::pin(reconcile(job, context))).await;
+                metrics.count((begin.elapsed(), busy), outcome.is_err());
+                outcome
+            };
+            if is_first { turns.take(look).await } else { look.await }
+        }
     };
-    let pods = || api::<Pod>(client, namespace);
-    let jobs = jobs.owns(pods(), own_objects()).graceful_shutdown_on(stop.clone()).run(counted, retry, context.clone());
-    let savepoints = savepoints.owns(pods(), own_objects()).graceful_shutdown_on(stop).run(
+    let jobs = jobs.owns_stream(own_pods(client, namespace)).graceful_shutdown_on(stop.clone()).run(counted, retry, context.clone());
+    let savepoints = savepoints.owns_stream(own_pods(client, namespace)).graceful_shutdown_on(stop).run(
         savepoint::reconcile::reconcile,
         savepoint::reconcile::retry,
         context,

@@ -7,6 +7,7 @@ pub mod lags;
 mod pods;
 pub mod refusals;
 mod secrets;
+mod seen_pod;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use forebay_api::v1::worker_client::WorkerClient;
 use forebay_crds::validate::Rewind;
 use forebay_crds::{IngestionJob, IngestionSavepoint};
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
@@ -40,11 +41,12 @@ use configs::{config, results};
 use connection::Connection;
 use kept::Kept;
 use lags::Lags;
-use pods::{age, postman, rewinder, slim, task_of, worker};
+use pods::{age, postman, rewinder, task_of, worker};
 use refusals::Refusals;
 use secrets::Secrets;
-pub use watches::{START_TIMEOUT, all_seen, api, controller, own_objects, seen};
-use watches::{all, watch};
+pub use seen_pod::SeenPod;
+use watches::watch;
+pub use watches::{START_TIMEOUT, all_seen, controller, own_pods, seen};
 
 /// How often workers whose pods are gone are forgotten: all pods are gone through for it, whichever job is looked at.
 const FORGET_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,7 +74,7 @@ pub struct Owned {
 
 /// The eyes of the operator.
 pub struct Observer {
-    pods: Kept<Pod>,
+    pods: Kept<SeenPod>,
     configs: Kept<ConfigMap>,
     services: Kept<PartialObjectMeta<Service>>,
     budgets: Kept<PartialObjectMeta<PodDisruptionBudget>>,
@@ -106,9 +108,9 @@ impl Observer {
     /// Starts the watches, and waits until each of them has seen all there is. `Err` when one does not come up.
     pub async fn start(client: &Client, namespace: Option<&str>, credentials: Credentials) -> anyhow::Result<Self> {
         let secrets = Secrets::watch(client, namespace);
-        let pods = watch(client, namespace, slim);
-        let (configs, services, budgets) = (watch(client, namespace, all), watch(client, namespace, all), watch(client, namespace, all));
-        let (savepoints, policies) = (watch(client, namespace, all), watch(client, namespace, all));
+        let pods = watch(client, namespace);
+        let (configs, services, budgets) = (watch(client, namespace), watch(client, namespace), watch(client, namespace));
+        let (savepoints, policies) = (watch(client, namespace), watch(client, namespace));
         let own = [seen(pods.store()), seen(configs.store()), seen(services.store()), seen(budgets.store())];
         let more = [seen(savepoints.store()), seen(policies.store()), secrets.seen()];
         all_seen(own.into_iter().chain(more), START_TIMEOUT).await?;
@@ -134,8 +136,8 @@ impl Observer {
 
     /// Looks at a job: its objects as the watches have them, its workers by asking each of them now.
     pub async fn look(&self, blueprint: &Blueprint) -> Seen {
-        let own: Vec<Arc<Pod>> = of(&self.pods, blueprint).collect();
-        let pods: Vec<&Arc<Pod>> = own.iter().filter(|pod| pod.labels().contains_key(SLOT_LABEL)).collect();
+        let own: Vec<Arc<SeenPod>> = of(&self.pods, blueprint).collect();
+        let pods: Vec<&Arc<SeenPod>> = own.iter().filter(|pod| pod.labels().contains_key(SLOT_LABEL)).collect();
         let answers = join_all(pods.iter().map(|pod| self.ask(pod, blueprint.uid()))).await;
         let (now, version) = (Timestamp::now(), |name: &str| self.secret_version(&blueprint.job.namespace, name));
         let workers = pods.iter().zip(answers).map(|(pod, answer)| worker(pod, answer, since_made(pod, version), now)).collect();
@@ -192,8 +194,7 @@ impl Observer {
     }
 
     /// The API server has taken a pod, and the watch may not have told of it yet.
-    pub fn pod_is_made(&self, mut pod: Pod) {
-        slim(&mut pod);
+    pub fn pod_is_made(&self, pod: SeenPod) {
         self.pods.add_made(pod);
     }
 
@@ -232,7 +233,7 @@ impl Observer {
 
     /// All pods that belong to the job or savepoint with this uid.
     pub fn pods_of(&self, owner: &str) -> Vec<Owned> {
-        let owned = |pod: Arc<Pod>| Owned {
+        let owned = |pod: Arc<SeenPod>| Owned {
             name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
             ends: pod.metadata.deletion_timestamp.is_some(),
@@ -242,13 +243,13 @@ impl Observer {
 
     /// Whether a savepoint of the job with this uid is being copied.
     pub fn is_copied(&self, job: &str) -> bool {
-        let copies = |pod: &&Arc<Pod>| label(&***pod, JOB_UID_LABEL).is_some_and(|uid| uid == job);
+        let copies = |pod: &&Arc<SeenPod>| label(&***pod, JOB_UID_LABEL).is_some_and(|uid| uid == job);
         self.pods.of(job).iter().filter(copies).any(|pod| matches!(task_of(pod, Timestamp::now()), Task::Working(..)))
     }
 
     /// The pod that cleans up behind the job or savepoint with this uid.
     pub fn cleaner(&self, of: &str) -> Option<Task> {
-        let is_it = |pod: &&Arc<Pod>| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of);
+        let is_it = |pod: &&Arc<SeenPod>| pod.labels().get(CLEANUP_LABEL).is_some_and(|uid| uid == of);
         self.pods.of(of).iter().find(is_it).map(|pod| task_of(pod, Timestamp::now()))
     }
 
@@ -265,9 +266,9 @@ impl Observer {
         self.lags.retain(&there);
     }
 
-    async fn ask(&self, pod: &Pod, job: &str) -> Answer {
+    async fn ask(&self, pod: &SeenPod, job: &str) -> Answer {
         let Some(uid) = pod.uid() else { return Answer::Unheard(Duration::ZERO) };
-        let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_ref()?.parse::<IpAddr>().ok());
+        let address = pod.status.pod_ip.as_ref().and_then(|address| address.parse::<IpAddr>().ok());
         let Some(connection) = self.contact(&uid, address, job) else { return Answer::Unheard(Duration::ZERO) };
         let silent = self.contacts().get(&uid).and_then(|contact| Some(contact.last.as_ref()?.0.elapsed()));
         let answer = connection::describe(connection, silent).await;

@@ -71,17 +71,16 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     if resource.metadata.deletion_timestamp.is_some() {
         return Box::pin(teardown::reconcile::reconcile(resource, context)).await;
     }
-    let job = match validate(&resource).and_then(check_for_cluster) {
-        Ok(job) => job,
-        Err(findings) => return Box::pin(look_after(&resource, &context, &Verdict::invalid(&findings))).await,
+    let blueprint = match blueprint(&resource, &context) {
+        Ok(blueprint) => blueprint,
+        Err(verdict) => return Box::pin(look_after(&resource, &context, &verdict)).await,
     };
-    let is_cleaned_up = job.deletion_policy == DeletionPolicy::Delete;
+    let is_cleaned_up = blueprint.job.deletion_policy == DeletionPolicy::Delete;
     if is_cleaned_up != resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        context.applier.finalizer(&*resource, FINALIZER, is_cleaned_up).await?;
+        Box::pin(context.applier.finalizer(&*resource, FINALIZER, is_cleaned_up)).await?;
         // The job is another version now, and what is written about it names the one that was seen.
         return Ok(controller::Action::await_change());
     }
-    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     let contradictions = context.observer.contradictions(&blueprint);
     if !contradictions.is_empty() {
         return Box::pin(look_after(&resource, &context, &Verdict::contradicts_state(&contradictions))).await;
@@ -102,6 +101,13 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     // From one look's begin to the next one's: one that waits in vain for a silent worker does not put off what follows from that.
     let again = interval.saturating_sub(begin.elapsed());
     outcome.map(|()| if rests { controller::Action::await_change() } else { controller::Action::requeue(again) })
+}
+
+/// What the manifest means, or why it cannot work. Boxed, and made in a function of its own: a look waits for its workers, and what it needs no more until then
+/// would be kept.
+pub fn blueprint(resource: &Arc<IngestionJob>, context: &Context) -> Result<Box<Blueprint>, Verdict> {
+    let job = validate(resource).and_then(check_for_cluster).map_err(|findings| Verdict::invalid(&findings))?;
+    Ok(Box::new(Blueprint::new(resource.clone(), job, &context.worker_image)))
 }
 
 /// Whether this installation looks after a job. One that nobody looks after is claimed, and looked at once that is seen: whoever has claimed it before is seen
@@ -136,7 +142,7 @@ async fn is_ours(resource: &IngestionJob, context: &Context) -> Result<bool, App
 }
 
 /// A manifest that cannot work, or not with the job's state, changes nothing: what is in force goes on, and whoever is lost is replaced.
-async fn look_after(resource: &IngestionJob, context: &Context, verdict: &Verdict) -> Result<controller::Action, ApplyError> {
+async fn look_after(resource: &Arc<IngestionJob>, context: &Context, verdict: &Verdict) -> Result<controller::Action, ApplyError> {
     let Some(blueprint) = context.observer.in_force(resource) else {
         context.looks.keep(resource, verdict, None, &[], Instant::now());
         write(context, resource, verdict, None, &[]).await?;
@@ -188,7 +194,7 @@ pub fn retry(resource: Arc<IngestionJob>, error: &ApplyError, context: Arc<Conte
 }
 
 /// What `forebay run` takes from its command line must stand in the manifest of a job in a cluster.
-pub fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
+fn check_for_cluster(job: ValidatedJob) -> Result<ValidatedJob, Vec<Finding>> {
     let mut findings = Vec::new();
     if job.kafka.is_none() {
         findings.push(Finding::new(&Path::spec(), "the field `kafka` is missing", "name the brokers as spec.kafka.bootstrapServers"));

@@ -12,6 +12,7 @@ pub mod service;
 pub mod task;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use forebay_crds::{Finding, IngestionJob, ValidatedJob, identity};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -48,8 +49,8 @@ pub const SLOT_LABEL: &str = "forebay.dev/slot";
 /// A job, and all that the objects made for it have in common.
 #[derive(Debug)]
 pub struct Blueprint {
-    /// The job as it is in the cluster.
-    pub resource: IngestionJob,
+    /// The job as it is in the cluster: the watch's own copy.
+    pub resource: Arc<IngestionJob>,
     /// What it means.
     pub job: ValidatedJob,
     /// The manifest that workers read, without what is of no interest to them.
@@ -62,7 +63,7 @@ pub struct Blueprint {
 
 impl Blueprint {
     /// From a job that makes sense, and the image that its workers run if it names none.
-    pub fn new(resource: IngestionJob, job: ValidatedJob, default_image: &str) -> Self {
+    pub fn new(resource: Arc<IngestionJob>, job: ValidatedJob, default_image: &str) -> Self {
         let (manifest, secrets) = config_map::worker_manifest(&resource);
         let revision = Revision {
             image: job.workers.image.clone().unwrap_or_else(|| default_image.to_owned()),
@@ -88,7 +89,7 @@ impl Blueprint {
 
     /// What its revision's config map says of a job whose manifest cannot work. How many workers there should be is the manifest's: the
     /// API server has seen to that. `None`: it is no such config map, or this version cannot work by it.
-    pub fn of_config(resource: IngestionJob, config: &ConfigMap) -> Option<Self> {
+    pub fn of_config(resource: Arc<IngestionJob>, config: &ConfigMap) -> Option<Self> {
         let template = config.metadata.labels.as_ref()?.get(TEMPLATE_LABEL)?.clone();
         let manifest = config.data.as_ref()?.get(config_map::FILE)?.clone();
         let mut job = forebay_crds::validate(&serde_json::from_str(&manifest).ok()?).ok()?;

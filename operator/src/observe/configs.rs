@@ -14,7 +14,7 @@ use crate::resources::{Blueprint, LETTERS_LABEL, NUMBER_LABEL, REASON_ANNOTATION
 
 impl Observer {
     /// A job whose manifest cannot work, by the revision that was in force last; `None`: none has ever been.
-    pub fn in_force(&self, resource: &IngestionJob) -> Option<Blueprint> {
+    pub fn in_force(&self, resource: &Arc<IngestionJob>) -> Option<Blueprint> {
         Blueprint::of_config(resource.clone(), &*self.newest_good(resource)?)
     }
 

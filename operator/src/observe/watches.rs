@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::ensure;
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, Stream, StreamExt};
-use kube::core::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
@@ -20,6 +21,10 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Long enough for thousands of objects on a busy API server.
 pub const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How many objects of a kind are read at once: until they are made smaller, each takes several times what is kept of it. With 500, as is usual, an operator that
+/// was started again would need twice the memory for a moment.
+pub(super) const PAGE_OBJECTS: u32 = 25;
 
 /// A kind, and when all that there is of it has been seen.
 pub type Seen = (String, BoxFuture<'static, bool>);
@@ -35,8 +40,13 @@ where
     }
 }
 
+/// Whatever happens to the operator's own pods, by what stands on them: whose they are is all that is asked, and the rest of a pod is most of it.
+pub fn own_pods(client: &Client, namespace: Option<&str>) -> impl Stream<Item = watcher::Result<PartialObjectMeta<Pod>>> + Send + 'static {
+    watcher(api(client, namespace), own_objects().page_size(PAGE_OBJECTS)).touched_objects()
+}
+
 /// The operator's own objects.
-pub fn own_objects() -> Config {
+fn own_objects() -> Config {
     Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1))
 }
 
@@ -49,13 +59,13 @@ where
     Controller::for_stream(reflector(writer, lean(api(client, namespace), Config::default())).applied_objects(), store)
 }
 
-/// Keeps a copy of the operator's own objects of a kind, after `slim` has let go of what is of no interest.
-pub fn watch<K>(client: &Client, namespace: Option<&str>, slim: fn(&mut K)) -> Kept<K>
+/// Keeps a copy of the operator's own objects of a kind.
+pub fn watch<K>(client: &Client, namespace: Option<&str>) -> Kept<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let stream = reflector(writer, lean(api(client, namespace), own_objects()).modify(slim).default_backoff());
+    let stream = reflector(writer, lean(api(client, namespace), own_objects()).default_backoff());
     let kept = Kept::new(store);
     let follower = kept.clone();
     tokio::spawn(stream.for_each(move |event| {
@@ -93,16 +103,13 @@ pub async fn all_seen(watches: impl IntoIterator<Item = Seen>, limit: Duration) 
     Ok(())
 }
 
-/// Nothing is let go of.
-pub fn all<K>(_: &mut K) {}
-
 /// Without who wrote which field, which is most of an object, as a tree of maps in memory; and without all of it once more, which kubectl writes on what it
 /// applies.
 fn lean<K>(api: Api<K>, config: Config) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    watcher(api, config).modify(|object: &mut K| {
+    watcher(api, config.page_size(PAGE_OBJECTS)).modify(|object: &mut K| {
         object.meta_mut().managed_fields = None;
         if let Some(annotations) = &mut object.meta_mut().annotations {
             annotations.remove(LAST_APPLIED);
@@ -112,7 +119,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use k8s_openapi::api::core::v1::ConfigMap;
 
     use super::*;
 

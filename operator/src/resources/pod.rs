@@ -37,7 +37,7 @@ const CERTIFICATES_FOLDER: &str = "/etc/forebay-tls";
 pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32) -> Pod {
     let mut pod = own(blueprint, (template, revision), slot);
     if let Some(added) = revision.pod_template.clone() {
-        add(&mut pod, added, blueprint);
+        add(&mut pod, *added, blueprint);
     }
     pod
 }
@@ -202,7 +202,7 @@ fn certificates(blueprint: &Blueprint) -> Volume {
 
 fn state(revision: &Revision) -> Volume {
     let Some(claim) = &revision.volume_claim_template else { return empty(STATE) };
-    let ephemeral = EphemeralVolumeSource { volume_claim_template: Some(claim.clone()) };
+    let ephemeral = EphemeralVolumeSource { volume_claim_template: Some((**claim).clone()) };
     Volume { name: STATE.to_owned(), ephemeral: Some(ephemeral), ..Volume::default() }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The file in the config map.
 pub const FILE: &str = "pod.json";
 
-/// What decides what a worker's pod is.
+/// What decides what a worker's pod is. A look has one of each revision: what most jobs have not got is boxed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revision {
@@ -26,10 +26,10 @@ pub struct Revision {
     pub secrets: BTreeMap<String, SecretKey>,
     /// What the user adds to the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_template: Option<PodTemplateSpec>,
+    pub pod_template: Option<Box<PodTemplateSpec>>,
     /// The claim for the state's volume, which is on the node's disk without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_claim_template: Option<PersistentVolumeClaimTemplate>,
+    pub volume_claim_template: Option<Box<PersistentVolumeClaimTemplate>>,
 }
 
 impl Revision {

@@ -6,47 +6,33 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
+use crate::observe::SeenPod;
 use crate::plan::Secrets;
 
 /// On a worker's pod: the versions of its secrets when it was made, by name. One that was missing then is not among them.
-const ANNOTATION: &str = "forebay.dev/secrets";
+pub const ANNOTATION: &str = "forebay.dev/secrets";
 
 /// Writes down on a pod that is to be made which versions its secrets have now.
 pub fn note(pod: &mut Pod, version: impl Fn(&str) -> Option<String>) {
-    let versions: BTreeMap<String, String> =
-        named(pod).into_keys().filter_map(|name| version(&name).map(|version| (name, version))).collect();
+    let names = SeenPod::from(&*pod).spec.secrets.into_iter();
+    let versions: BTreeMap<String, String> = names.filter_map(|(name, _)| version(&name).map(|version| (name, version))).collect();
     let text = serde_json::to_string(&versions).expect("text by text is JSON");
     pod.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), text);
 }
 
 /// What has become of a pod's secrets since it was made.
-pub fn since_made(pod: &Pod, version: impl Fn(&str) -> Option<String>) -> Secrets {
+pub fn since_made(pod: &SeenPod, version: impl Fn(&str) -> Option<String>) -> Secrets {
     // One that does not tell was made by an operator that knew nothing of this: it is let alone.
     let noted: Option<BTreeMap<String, String>> = pod.annotations().get(ANNOTATION).and_then(|text| serde_json::from_str(text).ok());
     let mut secrets = Secrets::default();
-    for (name, is_needed) in named(pod) {
-        match (version(&name), &noted) {
-            (Some(now), Some(noted)) if noted.get(&name) != Some(&now) => drop(secrets.changed.insert(name)),
-            (None, _) if is_needed => drop(secrets.missing.insert(name)),
+    for (name, is_needed) in &pod.spec.secrets {
+        match (version(name), &noted) {
+            (Some(now), Some(noted)) if noted.get(name) != Some(&now) => drop(secrets.changed.insert(name.clone())),
+            (None, _) if *is_needed => drop(secrets.missing.insert(name.clone())),
             (Some(_) | None, _) => {}
         }
     }
     secrets
-}
-
-/// By name, and whether the pod cannot start without.
-fn named(pod: &Pod) -> BTreeMap<String, bool> {
-    let containers = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    let mut all = BTreeMap::new();
-    for container in containers {
-        let variables = container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()?.secret_key_ref.as_ref());
-        let whole = container.env_from.iter().flatten().filter_map(|source| source.secret_ref.as_ref());
-        let names = variables.map(|key| (&key.name, key.optional)).chain(whole.map(|secret| (&secret.name, secret.optional)));
-        for (name, optional) in names {
-            *all.entry(name.clone()).or_default() |= !optional.unwrap_or(false);
-        }
-    }
-    all
 }
 
 #[cfg(test)]
@@ -78,7 +64,7 @@ mod tests {
     fn check(noted: &str, now: &str, changed: &[&str], missing: &[&str]) {
         let mut pod = pod();
         note(&mut pod, versions(noted));
-        let secrets = since_made(&pod, versions(now));
+        let secrets = since_made(&SeenPod::from(&pod), versions(now));
         let names = |names: &std::collections::BTreeSet<String>| names.iter().cloned().collect::<Vec<_>>();
         assert_eq!((names(&secrets.changed), names(&secrets.missing)), (owned(changed), owned(missing)), "{noted} then {now}");
     }
@@ -100,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_does_not_tell_is_let_alone() {
-        assert_eq!(since_made(&pod(), versions("kafka=1 store=2 of-first=3")), Secrets::default());
-        assert_eq!(since_made(&pod(), versions("kafka=1 store=2")).missing.len(), 1);
+        assert_eq!(since_made(&SeenPod::from(&pod()), versions("kafka=1 store=2 of-first=3")), Secrets::default());
+        assert_eq!(since_made(&SeenPod::from(&pod()), versions("kafka=1 store=2")).missing.len(), 1);
     }
 }

@@ -26,7 +26,7 @@ fn blueprint(change: impl Fn(String) -> String) -> Blueprint {
     let mut resource = Manifest::parse(&manifest, "job.yaml").unwrap().job;
     resource.metadata.uid = Some("0f3a9c1e-5a34-4b7e-9d7e-000000000000".into());
     let job = forebay_crds::validate(&resource).unwrap();
-    Blueprint::new(resource, job, "forebay:1")
+    Blueprint::new(Arc::new(resource), job, "forebay:1")
 }
 
 fn pod_of(blueprint: &Blueprint, slot: u32) -> k8s_openapi::api::core::v1::Pod {
@@ -46,15 +46,15 @@ fn a_revision_can_be_made_again_from_its_config_map_alone() {
 #[test]
 fn a_job_whose_manifest_cannot_work_has_the_pods_that_it_had() {
     let before = blueprint(|manifest| manifest);
-    let mut resource = before.resource.clone();
+    let mut resource = (*before.resource).clone();
     (resource.spec.inputs, resource.spec.workers.replicas) = (Vec::new(), Some(3));
     assert!(forebay_crds::validate(&resource).is_err());
-    let kept = Blueprint::of_config(resource.clone(), &config_map::build(&before)).unwrap();
+    let kept = Blueprint::of_config(Arc::new(resource.clone()), &config_map::build(&before)).unwrap();
     assert_eq!((&kept.template, &kept.manifest, &kept.revision), (&before.template, &before.manifest, &before.revision));
     assert_eq!((pod_of(&kept, 1), kept.replicas()), (pod_of(&before, 1), 3));
     resource.spec.suspend = true;
-    assert_eq!(Blueprint::of_config(resource.clone(), &config_map::build(&before)).unwrap().replicas(), 0);
-    assert!(Blueprint::of_config(resource, &ConfigMap::default()).is_none());
+    assert_eq!(Blueprint::of_config(Arc::new(resource.clone()), &config_map::build(&before)).unwrap().replicas(), 0);
+    assert!(Blueprint::of_config(Arc::new(resource), &ConfigMap::default()).is_none());
 }
 
 /// Method: a change of the key is compared with the config map of what is in force; then it is what is in force.
@@ -80,7 +80,7 @@ fn a_job_is_paused_by_an_annotation_and_is_made_from_the_same_meanwhile() {
     let mut blueprint = blueprint(|manifest| manifest);
     let template = blueprint.template.clone();
     for (value, expected) in [("true", true), ("false", false), ("", false)] {
-        blueprint.resource.metadata.annotations = Some([(PAUSED_ANNOTATION.to_owned(), value.to_owned())].into());
+        Arc::make_mut(&mut blueprint.resource).metadata.annotations = Some([(PAUSED_ANNOTATION.to_owned(), value.to_owned())].into());
         assert_eq!(blueprint.is_paused(), expected, "{value}");
         assert_eq!(Blueprint::new(blueprint.resource.clone(), blueprint.job.clone(), "forebay:1").template, template);
     }

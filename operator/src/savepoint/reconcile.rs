@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forebay_crds::IngestionJob;
 use forebay_crds::savepoint::{IngestionSavepoint, IngestionSavepointStatus, SavepointDeletionPolicy, SavepointPhase};
-use forebay_crds::{IngestionJob, validate};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -16,7 +16,7 @@ use crate::apply::ApplyError;
 use crate::installation::Whose;
 use crate::observe::Seen;
 use crate::plan::rollout::Rollout;
-use crate::reconcile::{Context, check_for_cluster};
+use crate::reconcile::{Context, blueprint};
 use crate::report::{News, condition};
 use crate::resources::{Blueprint, TEMPLATE_LABEL, task};
 use crate::teardown;
@@ -157,10 +157,9 @@ fn resource_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<Arc<
     context.jobs.get(&ObjectRef::<IngestionJob>::new(&savepoint.spec.job).within(&savepoint.namespace()?))
 }
 
-async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Blueprint, Seen)> {
+async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Box<Blueprint>, Seen)> {
     let resource = resource_of(savepoint, context)?;
-    let job = validate(&resource).and_then(check_for_cluster).ok()?;
-    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
+    let blueprint = blueprint(&resource, context).ok()?;
     let seen = context.observer.look(&blueprint).await;
     Some((blueprint, seen))
 }

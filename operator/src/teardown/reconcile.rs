@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_crds::{IngestionJob, validate};
+use forebay_crds::IngestionJob;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
@@ -11,9 +11,8 @@ use kube::runtime::controller::Action;
 use super::{Sight, Step, step};
 use crate::apply::ApplyError;
 use crate::plan;
-use crate::reconcile::{Context, check_for_cluster};
+use crate::reconcile::{Context, blueprint};
 use crate::report::News;
-use crate::resources::Blueprint;
 
 /// What a job or a savepoint has whose `deletionPolicy` is `Delete`.
 pub const FINALIZER: &str = "forebay.dev/cleanup";
@@ -25,10 +24,9 @@ pub async fn reconcile(resource: Arc<IngestionJob>, context: Arc<Context>) -> Re
     if !resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
         return Ok(Action::await_change());
     }
-    let Ok(job) = validate(&resource).and_then(check_for_cluster) else {
+    let Ok(blueprint) = blueprint(&resource, &context) else {
         return release(&resource, &context, Some("its manifest cannot work, and so does not say where that is".to_owned())).await;
     };
-    let blueprint = Blueprint::new((*resource).clone(), job, &context.worker_image);
     let seen = context.observer.look(&blueprint).await;
     let since = resource.metadata.deletion_timestamp.as_ref().map(|time| Timestamp::now().duration_since(time.0));
     // The workers, and whoever rewinds it or puts letters back.
