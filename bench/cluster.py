@@ -2,7 +2,7 @@
 """What Forebay costs and takes in a Kubernetes cluster. `make bench-operator`, `make e2e-many-jobs` and `make bench-moves` call this in the cluster's own network.
 
   cluster.py scale [--jobs N] [--workers N] [--results NAME]    one operator with so many jobs, nodes and pods played by kwok, workers by a stub
-  cluster.py check [--jobs N] [--workers N]                     the same as a test: they all run, nothing is written while nothing happens, memory and p99 as they must be
+  cluster.py check [--jobs N] [--workers N]                     the same as a test: they all run, nothing is written while nothing happens, and memory is as it must be
   cluster.py moves [--users N] [--rate N] [--results NAME]      how late records become when shards change hands; nothing is played
   cluster.py report [--results NAME]                            the tables anew, from the cells that are there
 

@@ -3,6 +3,8 @@
 //! has one is what the job is in. Both are create-only. A worker that goes on puts a void in the latter's place for each attempt that has not come to its
 //! end: one that was given up, and runs on where nobody reaches it, never does any more.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context;
 use forebay_engine::ids::Timeline;
 use forebay_engine::store::{Body, ObjectStore, Put};
@@ -85,20 +87,33 @@ pub fn current(root: &dyn ObjectStore) -> anyhow::Result<Option<Beginning>> {
 
 /// A number that no attempt has had. An error if the job has gone on since an earlier attempt at the same rewind.
 pub fn reserve(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Timeline> {
+    let timeline = take_number(root, rewind)?;
+    // Looked at behind it: a worker that had not seen this number has given up the ones before.
+    if voids(root)?.iter().any(|void| void == rewind) {
+        return Err(given_up(rewind));
+    }
+    Ok(timeline)
+}
+
+fn take_number(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Timeline> {
     for _ in 0..ATTEMPTS {
         let taken = root.list(FOLDER)?.into_iter().filter_map(|object| number(&object.key)).max().unwrap_or(0);
         let timeline = Timeline::new(taken + 1);
         let text = serde_json::to_vec(&Reservation { format: FORMAT, rewind: rewind.to_owned() }).expect("it has string keys only");
-        if root.put(&key(timeline, RESERVED), &Body::Bytes(text))? == Put::AlreadyThere {
-            continue;
+        if root.put(&key(timeline, RESERVED), &Body::Bytes(text))? == Put::Created {
+            return Ok(timeline);
         }
-        // Looked at behind it: a worker that had not seen this number has given up the ones before.
-        if entries(root)?.iter().any(|entry| matches!(entry, Entry::Void(Void { void, .. }) if void == rewind)) {
-            return Err(given_up(rewind));
-        }
-        return Ok(timeline);
     }
     anyhow::bail!("reserve a timeline: other rewinds keep being faster; ask for one after another")
+}
+
+/// The rewinds that were given up.
+fn voids(root: &dyn ObjectStore) -> anyhow::Result<BTreeSet<String>> {
+    let void = |entry| match entry {
+        Entry::Begun(_) => None,
+        Entry::Void(Void { void, .. }) => Some(void),
+    };
+    Ok(entries(root)?.into_iter().filter_map(void).collect())
 }
 
 /// From now on the job is in it, unless another one with a higher number has begun.
@@ -116,8 +131,15 @@ pub fn begin(root: &dyn ObjectStore, beginning: &Beginning) -> anyhow::Result<()
 }
 
 /// Sees to it that the job stays in the timeline `current`, in which it goes on now: no attempt at a rewind that has reserved a number until now comes to its
-/// end later. An error if one has.
-pub fn stay(root: &dyn ObjectStore, current: Timeline) -> anyhow::Result<()> {
+/// end later, nor any at the rewind `failed`, which may never have come so far. Returns the rewinds that are given up. An error if one has come to its end.
+pub fn stay(root: &dyn ObjectStore, current: Timeline, failed: Option<&str>) -> anyhow::Result<Vec<String>> {
+    let is_decided =
+        |id: &str| -> anyhow::Result<bool> { Ok(voids(root)?.contains(id) || all(root)?.iter().any(|beginning| beginning.rewind == id)) };
+    if let Some(rewind) = failed
+        && !is_decided(rewind)?
+    {
+        take_number(root, rewind)?;
+    }
     let mut open = open_attempts(root)?;
     // Until none is left that was reserved meanwhile: of those that are reserved later, each finds the void of the one before.
     for _ in 0..ATTEMPTS {
@@ -136,7 +158,9 @@ pub fn stay(root: &dyn ObjectStore, current: Timeline) -> anyhow::Result<()> {
     anyhow::ensure!(open.is_empty(), "go on in timeline {current}: rewinds keep being begun; delete spec.state.rewind");
     let now = self::current(root)?.map_or(Timeline::default(), |beginning| beginning.timeline);
     anyhow::ensure!(now == current, "go on in timeline {current}: a rewind has begun timeline {now} meanwhile; start again, in that one");
-    Ok(())
+    // Of one that is done an attempt may have been left over.
+    let done: Vec<String> = all(root)?.into_iter().map(|beginning| beginning.rewind).collect();
+    Ok(voids(root)?.into_iter().filter(|void| !done.contains(void)).collect())
 }
 
 /// Numbers that are reserved, and of which nothing else is known.
@@ -202,22 +226,39 @@ mod tests {
         let root = FolderStore::open(folder.path()).unwrap();
         let (first, begun) =
             (Timeline::new(0), |timeline, id| begin(&root, &Beginning::new(timeline, Timeline::new(0), id, "then".to_owned())));
-        stay(&root, first).unwrap();
+        assert_eq!(stay(&root, first, None).unwrap(), Vec::<String>::new());
         let given_up = reserve(&root, "a").unwrap();
-        stay(&root, first).unwrap();
-        stay(&root, first).unwrap();
+        stay(&root, first, None).unwrap();
+        assert_eq!(stay(&root, first, None).unwrap(), ["a"]);
         for error in [begun(given_up, "a").unwrap_err(), reserve(&root, "a").unwrap_err()] {
             assert!(error.to_string().contains("rewind a: it was given up"), "{error}");
         }
         assert_eq!(current(&root).unwrap(), None);
         // What was reserved in vain is closed, too, and another rewind has a number above.
-        stay(&root, first).unwrap();
+        stay(&root, first, None).unwrap();
         let next = reserve(&root, "b").unwrap();
         assert_eq!(next, Timeline::new(3));
         begun(next, "b").unwrap();
-        let late = stay(&root, first).unwrap_err().to_string();
+        let late = stay(&root, first, None).unwrap_err().to_string();
         assert!(late.contains("a rewind has begun timeline 3 meanwhile"), "{late}");
-        stay(&root, next).unwrap();
+        stay(&root, next, None).unwrap();
+    }
+
+    /// Method: the operator says of a rewind that it has failed, of which nothing is known here; then of one that came to its end after all.
+    #[test]
+    fn what_has_failed_is_given_up_though_no_attempt_has_come_so_far() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = FolderStore::open(folder.path()).unwrap();
+        let first = Timeline::new(0);
+        for _ in 0..2 {
+            assert_eq!(stay(&root, first, Some("a")).unwrap(), ["a"]);
+        }
+        assert!(reserve(&root, "a").unwrap_err().to_string().contains("rewind a: it was given up"));
+        let next = [(); 2].map(|()| reserve(&root, "b").unwrap())[1];
+        assert_eq!(next, Timeline::new(4), "it is given up once");
+        begin(&root, &Beginning::new(next, first, "b", "then".to_owned())).unwrap();
+        assert_eq!(stay(&root, next, Some("b")).unwrap(), ["a"]);
+        assert_eq!(current(&root).unwrap().map(|beginning| beginning.rewind), Some("b".to_owned()));
     }
 
     /// What format 1 looked like when it was made.
@@ -231,7 +272,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = FolderStore::open(folder.path()).unwrap();
         let timeline = reserve(&root, "before-the-bug").unwrap();
-        stay(&root, Timeline::new(0)).unwrap();
+        stay(&root, Timeline::new(0), None).unwrap();
         assert_eq!(root.get(&key(timeline, BEGUN)).unwrap(), GOLDEN_VOID.as_bytes());
         assert!(matches!(read(&root, &key(timeline, BEGUN)).unwrap(), Entry::Void(Void { void, .. }) if void == "before-the-bug"));
     }

@@ -47,6 +47,10 @@ pub struct Worker {
     #[arg(long, value_name = "NAME", env = "FOREBAY_WORKER", value_parser = engine::worker_name)]
     worker: Option<String>,
 
+    /// A rewind that the operator says has failed, by its id: it is given up, and never done later
+    #[arg(long, value_name = "ID", env = "FOREBAY_REWIND_FAILED")]
+    rewind_failed: Option<String>,
+
     /// The memory that the process may hold, from 16Mi to 1Ti; kept to from 256Mi on [default: spec.state.memory, else half of the container's or machine's memory]
     #[arg(long, value_name = "SIZE", env = "FOREBAY_MEMORY", value_parser = engine::memory_size)]
     memory: Option<forebay_crds::ByteSize>,
@@ -72,7 +76,8 @@ impl Worker {
         let mut loaded = job::open(&self.places)?;
         let root = loaded.root(&self.places)?;
         adopt::check(&*root)?;
-        timelines::stay(&*root, loaded.timeline)?;
+        let failed = self.rewind_failed.as_deref().filter(|id| !id.is_empty());
+        let rewinds_given_up = timelines::stay(&*root, loaded.timeline, failed)?;
         let cluster = self.places.cluster(&loaded.job)?;
         let cluster = cluster.ok_or_else(|| Unusable("workers need Kafka: name the brokers as spec.kafka.bootstrapServers".into()))?;
         let (worker, template) = (self.worker.clone(), self.template.clone());
@@ -91,6 +96,7 @@ impl Worker {
             shards: identity.shards,
             timeline: loaded.timeline,
             rewind: loaded.rewind.clone().unwrap_or_default(),
+            rewinds_given_up,
         };
         let runtime = engine::start(&loaded, &self.places, &identity, engine, options)?;
         let file = AssignmentFile::in_folder(&self.places.state_dir());

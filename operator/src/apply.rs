@@ -74,7 +74,8 @@ impl Applier {
                 let revision = revision_of(blueprint, seen, template)?;
                 let mut pod = pod::build(blueprint, (template, revision), *slot);
                 secrets::note(&mut pod, |name| observer.secret_version(namespace, name));
-                self.apply_and_get(&pod).await.map(|made| observer.pod_is_made(made))
+                seen.fleet.failed_rewind().into_iter().for_each(|rewind| pod::note_failed(&mut pod, rewind));
+                self.make(observer, &pod).await
             }
             Action::DeletePod { pod, uid, reason: _ } => {
                 let only_this = Preconditions { uid: Some(uid.clone()), ..Preconditions::default() };
@@ -88,7 +89,7 @@ impl Applier {
             Action::TakeSavepoint(due) => self.apply(&savepoint::scheduled(blueprint, *due)).await,
             Action::DoomSavepoint(name) => self.doom(namespace, name).await,
             Action::DeleteSavepoint(name) => self.delete::<IngestionSavepoint>(namespace, name, &DeleteParams::default()).await,
-            Action::Rewind => self.rewind(blueprint, seen).await,
+            Action::Rewind => self.rewind(blueprint, observer, seen).await,
             Action::DeleteRewinder(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
             Action::DropLost(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default().grace_period(0)).await,
             Action::Checkpoint(pods) => {
@@ -102,7 +103,7 @@ impl Applier {
                 self.label(blueprint, seen, template, labels, serde_json::Value::Null).await
             }
             Action::PutBack { template, told_by } => {
-                self.apply(&task::postman(blueprint, (template, revision_of(blueprint, seen, template)?), told_by)).await
+                self.make(observer, &task::postman(blueprint, (template, revision_of(blueprint, seen, template)?), told_by)).await
             }
             Action::DeletePostman(pod) => self.delete::<Pod>(namespace, pod, &DeleteParams::default()).await,
             Action::Prefetch { pod, shards } => {
@@ -195,24 +196,24 @@ impl Applier {
         }
     }
 
-    async fn rewind(&self, blueprint: &Blueprint, seen: &Seen) -> Result<(), ApplyError> {
+    async fn rewind(&self, blueprint: &Blueprint, observer: &Observer, seen: &Seen) -> Result<(), ApplyError> {
         let Some(rewind) = &blueprint.job.rewind else { return Ok(()) };
         let template = Rollout::of(&seen.fleet).in_force();
         let revision = revision_of(blueprint, seen, template)?;
-        self.apply(&task::rewinder(blueprint, (template, revision), rewind)).await
+        self.make(observer, &task::rewinder(blueprint, (template, revision), rewind)).await
     }
 
     /// Makes the pod that copies a savepoint to `place`, by the job's revision of this template. `more`: what it is told besides.
     pub async fn copy(
         &self,
         blueprint: &Blueprint,
-        seen: &Seen,
+        (observer, seen): (&Observer, &Seen),
         template: &str,
         savepoint: &IngestionSavepoint,
         (place, more): (&str, &[String]),
     ) -> Result<(), ApplyError> {
         let revision = revision_of(blueprint, seen, template)?;
-        self.apply(&task::copier(blueprint, (template, revision), savepoint, place, more)).await
+        self.make(observer, &task::copier(blueprint, (template, revision), savepoint, place, more)).await
     }
 
     /// Makes the pod that deletes what a savepoint holds. `NamespaceEnds`: nothing can be made in there any more.
@@ -297,6 +298,11 @@ impl Applier {
 
     fn check_lead(&self) -> Result<(), ApplyError> {
         if self.leadership.is_certain() { Ok(()) } else { Err(ApplyError::NotLeading) }
+    }
+
+    /// Makes a pod. It is seen from now on, whenever the watch tells of it: what follows must not be done beside it.
+    async fn make(&self, observer: &Observer, pod: &Pod) -> Result<(), ApplyError> {
+        self.apply_and_get(pod).await.map(|made| observer.pod_is_made(made))
     }
 
     async fn apply<K>(&self, object: &K) -> Result<(), ApplyError>

@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use forebay_api::v1::Description;
 use forebay_api::v1::worker_client::WorkerClient;
-use forebay_crds::validate::Rewind;
-use forebay_crds::{IngestionJob, IngestionSavepoint};
+use forebay_crds::IngestionSavepoint;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -36,7 +35,7 @@ use crate::report::stops_for;
 use crate::resources::revision::Revision;
 use crate::resources::secrets::since_made;
 use crate::resources::task::CLEANUP_LABEL;
-use crate::resources::{Blueprint, DUE_LABEL, JOB_UID_LABEL, SLOT_LABEL, TEMPLATE_LABEL, certificate, network_policy};
+use crate::resources::{Blueprint, DUE_LABEL, JOB_UID_LABEL, SLOT_LABEL, TEMPLATE_LABEL, certificate, network_policy, savepoint};
 use configs::{config, results};
 use connection::Connection;
 use kept::Kept;
@@ -165,7 +164,7 @@ impl Observer {
         let savepoints = savepoints.iter().filter_map(|savepoint| Some((label(&**savepoint, TEMPLATE_LABEL)?, saved(savepoint)))).collect();
         let stops_for = stops_for(&blueprint.resource, now);
         let rewind = rewind::Sight {
-            asked: blueprint.job.rewind.as_ref().map(|rewind| asked(rewind, &blueprint.resource, now)),
+            asked: blueprint.job.rewind.as_ref().map(|rewind| Asked::of(rewind, &blueprint.resource, now)),
             pods: own.iter().filter_map(|pod| rewinder(pod, now)).collect(),
         };
         let postmen = own.iter().filter_map(|pod| postman(pod, now)).collect();
@@ -338,18 +337,8 @@ fn label<K: Resource>(object: &K, name: &str) -> Option<String> {
     object.meta().labels.as_ref()?.get(name).cloned()
 }
 
-fn asked(rewind: &Rewind, resource: &IngestionJob, now: Timestamp) -> Asked {
-    let said = resource.status.as_ref().and_then(|status| status.rewind.as_ref()).filter(|said| said.id == rewind.id);
-    let started = said.and_then(|said| said.started.as_ref());
-    Asked {
-        rewind: rewind.clone(),
-        said: said.map(|said| (said.phase, said.message.clone())),
-        age: started.and_then(|started| now.duration_since(started.0).try_into().ok()).unwrap_or_default(),
-    }
-}
-
 fn saved(savepoint: &IngestionSavepoint) -> Saved {
-    let (phase, path) = savepoint.status.as_ref().map_or((None, None), |status| (status.phase, status.path.clone()));
+    let (phase, path) = (savepoint.status.as_ref().and_then(|status| status.phase), savepoint::path(savepoint));
     let made = savepoint.metadata.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |made| made.0);
     Saved { name: savepoint.name_any(), phase, path, made, takes_all: !savepoint.finalizers().is_empty() }
 }

@@ -92,8 +92,8 @@ pub struct Saved {
     pub name: String,
     /// How far it has come.
     pub phase: Option<SavepointPhase>,
-    /// Where the copy is, once it is complete.
-    pub path: Option<String>,
+    /// Where the copy is, once it is complete, whether or not that is known.
+    pub path: String,
     /// When it was asked for.
     pub made: Timestamp,
     /// Whether what was copied goes when the object is deleted.
@@ -261,18 +261,20 @@ fn last_checkpoints(fleet: &Fleet) -> BTreeSet<String> {
     if fleet.replicas > 0 || fleet.stops_for > LAST_CHECKPOINT_TIMEOUT || fleet.is_rewinding() {
         return BTreeSet::new();
     }
-    fleet.stale(fleet.stops_for)
+    let is_live = |pod: &String| fleet.workers.iter().any(|worker| worker.pod == *pod && worker.is_live());
+    fleet.stale(fleet.stops_for).into_iter().filter(is_live).collect()
 }
 
 impl Fleet {
-    /// The pods of which a shard runs whose newest checkpoint holds it as it was longer ago than this, and does not hold everything either.
+    /// The pods of which a shard runs whose newest checkpoint holds it as it was longer ago than this, and does not hold everything either: those that are on their
+    /// way out, too.
     pub fn stale(&self, age: Duration) -> BTreeSet<String> {
         let is_fresh = |shard: &Shard| {
             let is_young = shard.checkpoint_taken_millis.is_some_and(|millis| Duration::from_millis(millis) < age);
             // At epoch 0 both are 0: it has never had a record.
             is_young || shard.checkpoint_epoch == shard.epoch || shard.phase != "running"
         };
-        let is_stale = |worker: &&Worker| worker.is_live() && worker.heard().is_some_and(|said| !said.owned.iter().all(is_fresh));
+        let is_stale = |worker: &&Worker| worker.heard().is_some_and(|said| !said.owned.iter().all(is_fresh));
         self.workers.iter().filter(is_stale).map(|worker| worker.pod.clone()).collect()
     }
 

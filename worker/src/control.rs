@@ -62,6 +62,8 @@ pub struct Facts {
     pub timeline: Timeline,
     /// The rewind that began that; empty for the first one.
     pub rewind: String,
+    /// The rewinds that had been given up when it started.
+    pub rewinds_given_up: Vec<String>,
 }
 
 /// A worker's answers.
@@ -161,6 +163,7 @@ impl Control {
             can_prefetch: true,
             prefetched: self.prefetcher.all().into_iter().map(prefetched).collect(),
             memory_bytes: resident_bytes().map(|bytes| bytes as u64),
+            rewinds_given_up: self.facts.rewinds_given_up.clone(),
         }
     }
 
@@ -378,6 +381,7 @@ mod tests {
             shards: 4,
             timeline: Timeline::new(0),
             rewind: String::new(),
+            rewinds_given_up: vec!["r0".into()],
         };
         let handed = handed.clone();
         let assign: Assigner = Box::new(move |version, shards| {

@@ -108,7 +108,7 @@ fn a_change_tells_its_stage_and_what_it_waits_for() {
     assert_eq!(change(&changed), Change { stage: "savepoint".into(), from: "t".into(), to: "u".into() });
     check(&changed, &["revision u: the savepoint before it is not begun"]);
     let (phase, made) = (Some(SavepointPhase::Completed), k8s_openapi::jiff::Timestamp::UNIX_EPOCH);
-    changed.savepoints.insert("u".into(), Saved { name: "s".into(), phase, path: None, made, takes_all: false });
+    changed.savepoints.insert("u".into(), Saved { name: "s".into(), phase, path: String::new(), made, takes_all: false });
     assert_eq!(change(&changed).stage, "canary");
     check(&changed, &["revision u: its worker has no shard yet"]);
 }

@@ -130,7 +130,8 @@ impl Resource for SeenPod {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Containers {
-    containers: Vec<Container>,
+    /// Some servers write `null` for none.
+    containers: Option<Vec<Container>>,
     init_containers: Vec<Container>,
 }
 
@@ -144,7 +145,7 @@ struct Container {
 impl From<Containers> for SeenSpec {
     fn from(spec: Containers) -> Self {
         let mut all = BTreeMap::<String, bool>::new();
-        for container in spec.containers.into_iter().chain(spec.init_containers) {
+        for container in spec.containers.into_iter().flatten().chain(spec.init_containers) {
             let variables = container.env.into_iter().filter_map(|variable| variable.value_from?.secret_key_ref);
             let whole = container.env_from.into_iter().filter_map(|source| source.secret_ref);
             let names = variables.map(|key| (key.name, key.optional)).chain(whole.map(|secret| (secret.name, secret.optional)));

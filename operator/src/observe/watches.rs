@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use futures::future::{BoxFuture, join_all};
 use futures::{FutureExt, Stream, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
-use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::{Config, Event};
 use kube::runtime::{Controller, WatchStreamExt, reflector, watcher};
@@ -15,6 +14,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
 use super::kept::Kept;
+use super::seen_pod::SeenPod;
 use crate::resources::MANAGED_BY;
 
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -40,8 +40,8 @@ where
     }
 }
 
-/// Whatever happens to the operator's own pods, by what stands on them: whose they are is all that is asked, and the rest of a pod is most of it.
-pub fn own_pods(client: &Client, namespace: Option<&str>) -> impl Stream<Item = watcher::Result<PartialObjectMeta<Pod>>> + Send + 'static {
+/// Whatever happens to the operator's own pods.
+pub fn own_pods(client: &Client, namespace: Option<&str>) -> impl Stream<Item = watcher::Result<SeenPod>> + Send + 'static {
     watcher(api(client, namespace), own_objects().page_size(PAGE_OBJECTS)).touched_objects()
 }
 
@@ -119,7 +119,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
     use super::*;
 

@@ -103,9 +103,17 @@ fn canary<'a>(fleet: &Fleet, from: &'a str, to: &'a str, stay: Vec<&'a Worker>, 
 /// One pod more than wanted, until all are of `to` and have the secrets of now: one comes, then one of the others goes.
 fn switch<'a>(fleet: &Fleet, to: &'a str, stay: Vec<&'a Worker>, pods: &mut Pods<'a>) -> Vec<&'a str> {
     let wanted = fleet.replicas as usize;
-    let (mut news, others): (Vec<&Worker>, Vec<&Worker>) = stay.into_iter().partition(|worker| worker.template == to && !worker.is_stale());
+    let (mut news, mut others): (Vec<&Worker>, Vec<&Worker>) =
+        stay.into_iter().partition(|worker| worker.template == to && !worker.is_stale());
     trim(fleet, to, &mut news, pods);
     let there = news.len() + others.len();
+    // Fewer are wanted than before: that does not wait for one that may never come up.
+    let surplus = there.saturating_sub(wanted + 1).min(others.len());
+    if surplus > 0 {
+        let going = others.split_off(others.len() - surplus);
+        pods.leaving.extend(going.into_iter().map(|worker| (worker, unwanted(wanted))));
+        return Vec::new();
+    }
     let all_answer = news.iter().chain(&others).all(|worker| worker.heard().is_some());
     let may_go = all_answer && there > wanted;
     let ailing = others.iter().find(|worker| worker.ails());
@@ -124,7 +132,7 @@ fn trim<'a>(fleet: &Fleet, template: &str, stay: &mut Vec<&'a Worker>, pods: &mu
     let wanted = fleet.replicas as usize;
     stay.sort_by_key(|worker| (worker.template != template, worker.slot));
     let surplus = stay.drain(wanted.min(stay.len())..);
-    pods.leaving.extend(surplus.map(|worker| (worker, format!("{wanted} workers are wanted"))));
+    pods.leaving.extend(surplus.map(|worker| (worker, unwanted(wanted))));
 }
 
 /// One at a time, and only when nothing is being restored; one that has nothing to lose at once.
@@ -137,6 +145,10 @@ fn next_outdated<'a>(fleet: &Fleet, template: &str, stay: &[&'a Worker]) -> Opti
     let failing = outdated.clone().find(|worker| worker.fails());
     let next = failing.or_else(|| outdated.next().filter(|_| fleet.all_run())).filter(|_| all_answer);
     ailing.or(next).copied()
+}
+
+fn unwanted(wanted: usize) -> String {
+    format!("{wanted} workers are wanted")
 }
 
 fn why_outdated(worker: &Worker, template: &str) -> String {

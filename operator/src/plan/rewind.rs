@@ -1,14 +1,20 @@
 //! Rewinds: how far the one has come that the manifest asks for, and what is to be done about it. A pod does it, while there are no workers. That it was done
-//! is in the object store: the pod finds out, and workers of the new timeline say so. What is remembered in the status is that it has failed.
+//! is in the object store: the pod finds out, and workers of the new timeline say so. That it has failed stands in the status first, and in the object store as
+//! soon as a worker has started since: that one gives it up there, and says so.
 
 use std::time::Duration;
 
+use forebay_crds::IngestionJob;
 use forebay_crds::job::RewindPhase;
 use forebay_crds::validate::{Rewind, RewindTarget};
+use k8s_openapi::jiff::Timestamp;
 
 use super::letters;
 use super::rollout::Rollout;
 use super::{Action, Fleet, PodState, REPLACE_TIMEOUT, Task, Worker};
+
+/// What is said of a rewind of which nothing but that is known any more.
+const GIVEN_UP: &str = "it had failed, and the job has gone on since";
 
 /// What is seen of rewinds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -84,6 +90,9 @@ impl Fleet {
         if let Some((RewindPhase::Failed, message)) = &asked.said {
             return Some(Progress::Failed(message.clone()));
         }
+        if self.workers.iter().filter_map(Worker::last).any(|said| said.rewinds_given_up.contains(id)) {
+            return Some(Progress::Failed(GIVEN_UP.to_owned()));
+        }
         if said != Some(RewindPhase::Rewinding) && pod.is_none() {
             match Rollout::of(self) {
                 Rollout::Steady { .. } | Rollout::RolledBack { .. } => {}
@@ -94,6 +103,12 @@ impl Fleet {
             }
         }
         Some(asked.under_way(self, pod))
+    }
+
+    /// The id of the rewind that the manifest asks for, if it has failed: the workers that start now give it up for good.
+    pub fn failed_rewind(&self) -> Option<&str> {
+        let is_failed = matches!(self.rewind(), Some(Progress::Failed(_)));
+        self.rewind.asked.as_ref().filter(|_| is_failed).map(|asked| asked.rewind.id.as_str())
     }
 
     /// The path of the savepoint that the manifest wants the job to go back to, or has wanted it to.
@@ -112,6 +127,17 @@ impl Fleet {
 }
 
 impl Asked {
+    /// What the job's manifest asks for, with what its status says of that.
+    pub fn of(rewind: &Rewind, job: &IngestionJob, now: Timestamp) -> Self {
+        let said = job.status.as_ref().and_then(|status| status.rewind.as_ref()).filter(|said| said.id == rewind.id);
+        let started = said.and_then(|said| said.started.as_ref());
+        Self {
+            rewind: rewind.clone(),
+            said: said.map(|said| (said.phase, said.message.clone())),
+            age: started.and_then(|started| now.duration_since(started.0).try_into().ok()).unwrap_or_default(),
+        }
+    }
+
     /// Where to, for people.
     pub fn to(&self) -> String {
         match &self.rewind.target {

@@ -205,7 +205,9 @@ pub(super) fn outlived_savepoints(fleet: &Fleet, rollout: &Rollout<'_>) -> Vec<A
     let mut earlier: Vec<&Saved> = fleet.savepoints.iter().filter(|(of, _)| **of != fleet.template).map(|(_, saved)| saved).collect();
     earlier.sort_by_key(|saved| (is_complete(saved), saved.made));
     earlier.pop_if(|newest| is_complete(newest));
-    earlier.retain(|saved| saved.path.is_none() || saved.path.as_deref() != fleet.goes_back_to());
+    // Of one whose status was lost nothing is known yet.
+    let is_over = |saved: &Saved| matches!(saved.phase, Some(SavepointPhase::Completed | SavepointPhase::Failed));
+    earlier.retain(|saved| is_over(saved) && Some(saved.path.as_str()) != fleet.goes_back_to());
     let end = |saved: &Saved| match saved.takes_all {
         true => Action::DeleteSavepoint(saved.name.clone()),
         false => Action::DoomSavepoint(saved.name.clone()),

@@ -32,8 +32,8 @@ pub struct Taken {
     pub due: Timestamp,
     /// How far it has come.
     pub phase: Option<SavepointPhase>,
-    /// Where the copy is, once it is complete.
-    pub path: Option<String>,
+    /// Where the copy is, once it is complete, whether or not that is known.
+    pub path: String,
     /// Whether what was copied goes when the object is deleted.
     pub takes_all: bool,
     /// Whether it is being deleted.
@@ -60,7 +60,7 @@ fn next_to_go(calendar: &Calendar, retain: usize, spared: Option<&str>) -> Optio
         return None;
     }
     let outlived = |phase, kept: usize| {
-        let is_spared = |taken: &Taken| taken.path.is_some() && taken.path.as_deref() == spared;
+        let is_spared = |taken: &Taken| Some(taken.path.as_str()) == spared;
         let mut all: Vec<&Taken> = calendar.taken.iter().filter(|taken| taken.phase == Some(phase) && !is_spared(taken)).collect();
         all.sort_by_key(|taken| (taken.due <= calendar.now, taken.due));
         all.first().copied().filter(|_| all.len() > kept)

@@ -90,7 +90,7 @@ fn configs(all: &[(&str, Standing)]) -> BTreeMap<String, Config> {
 }
 
 fn saved(template: &str, phase: SavepointPhase) -> Saved {
-    let (path, made) = (Some(format!("default/job/{template}")), Timestamp::UNIX_EPOCH);
+    let (path, made) = (format!("default/job/{template}"), Timestamp::UNIX_EPOCH);
     Saved { name: format!("job-{template}"), phase: Some(phase), path, made, takes_all: false }
 }
 

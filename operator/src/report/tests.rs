@@ -120,8 +120,13 @@ fn a_change_and_what_became_of_it_is_told() {
     changed.fleet.template = "u".into();
     changed.fleet.configs = [("t".to_owned(), config(Standing::Good(1)))].into();
     check(&changed, (Phase::Upgrading, "SavepointFirst", "revision u: a savepoint is taken before anything changes"));
-    let before =
-        Saved { name: "s".into(), phase: Some(SavepointPhase::Completed), path: None, made: Timestamp::UNIX_EPOCH, takes_all: false };
+    let before = Saved {
+        name: "s".into(),
+        phase: Some(SavepointPhase::Completed),
+        path: String::new(),
+        made: Timestamp::UNIX_EPOCH,
+        takes_all: false,
+    };
     changed.fleet.savepoints.insert("u".into(), before);
     check(&changed, (Phase::Upgrading, "CanaryObserved", "revision u: its worker has no shard yet"));
     changed.fleet.configs.insert("u".into(), config(Standing::Proven));

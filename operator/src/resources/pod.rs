@@ -33,6 +33,15 @@ pub const CERTIFICATES: &str = "certificates";
 /// Where they are; Kubernetes replaces them there when they are renewed.
 const CERTIFICATES_FOLDER: &str = "/etc/forebay-tls";
 
+/// On a worker's pod: the rewind that has failed, by its id. The worker gives it up for good in the bucket, where the next operator learns it, whatever
+/// becomes of the status.
+const REWIND_FAILED_ANNOTATION: &str = "forebay.dev/rewind-failed";
+
+/// Tells a worker's pod that is to be made which rewind has failed.
+pub fn note_failed(pod: &mut Pod, rewind: &str) {
+    pod.metadata.annotations.get_or_insert_default().insert(REWIND_FAILED_ANNOTATION.to_owned(), rewind.to_owned());
+}
+
 /// The pod of a slot, under the revision of this template.
 pub fn build(blueprint: &Blueprint, (template, revision): (&str, &Revision), slot: u32) -> Pod {
     let mut pod = own(blueprint, (template, revision), slot);
@@ -163,6 +172,8 @@ fn environment(template: &str, revision: &Revision) -> Vec<EnvVar> {
         EnvVar { name: "FOREBAY_WORKER".to_owned(), value: Some("$(POD_NAME).$(POD_UID)".to_owned()), ..EnvVar::default() },
         // By the environment: an earlier image knows no such flag.
         EnvVar { name: "FOREBAY_TEMPLATE".to_owned(), value: Some(template.to_owned()), ..EnvVar::default() },
+        // Not as it is: what is in force for a pod must not hang on what is asked for at the moment.
+        from("FOREBAY_REWIND_FAILED", field(&format!("metadata.annotations['{REWIND_FAILED_ANNOTATION}']"))),
     ];
     for (variable, secret) in &revision.secrets {
         let key = SecretKeySelector { name: secret.name.clone(), key: secret.key.clone(), ..SecretKeySelector::default() };

@@ -6,7 +6,9 @@ use std::time::Duration;
 use forebay_crds::savepoint::{IngestionSavepoint, IngestionSavepointSpec, SavepointDeletionPolicy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 
+use super::task::unique_name;
 use super::{Blueprint, DUE_LABEL, JOB_LABEL, JOB_UID_LABEL, MANAGED_BY, TEMPLATE_LABEL};
 
 /// The savepoint before the change to this template. A change waits for it, so it has half of that one's time.
@@ -19,6 +21,16 @@ pub fn before_change(blueprint: &Blueprint) -> IngestionSavepoint {
 pub fn scheduled(blueprint: &Blueprint, due: Timestamp) -> IngestionSavepoint {
     let name = format!("{}-{}", blueprint.prefix(), due.strftime("%y%m%d-%H%M"));
     build(blueprint, name, (DUE_LABEL, &due.as_second().to_string()), None)
+}
+
+/// Under which it lies in the bucket: what was copied outlives its object, and another one may come by the same name.
+pub fn place(savepoint: &IngestionSavepoint) -> String {
+    unique_name(savepoint, 56)
+}
+
+/// What another job, or a rewind, names it by.
+pub fn path(savepoint: &IngestionSavepoint) -> String {
+    format!("{}/{}/{}", savepoint.namespace().unwrap_or_default(), savepoint.spec.job, place(savepoint))
 }
 
 fn build(blueprint: &Blueprint, name: String, why: (&str, &str), deadline: Option<Duration>) -> IngestionSavepoint {

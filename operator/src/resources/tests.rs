@@ -103,6 +103,18 @@ fn what_workers_read_is_the_job_with_its_uid_and_without_secrets_in_it() {
 }
 
 #[test]
+fn a_worker_is_told_which_rewind_has_failed() {
+    let blueprint = blueprint(|manifest| manifest);
+    let mut made = pod_of(&blueprint, 0);
+    pod::note_failed(&mut made, "before-the-bug");
+    let made = serde_json::to_value(made).unwrap();
+    let annotation = "forebay.dev/rewind-failed";
+    assert_eq!(made["metadata"]["annotations"][annotation], "before-the-bug");
+    let told = made["spec"]["containers"][0]["env"].as_array().unwrap().iter().find(|variable| variable["name"] == "FOREBAY_REWIND_FAILED");
+    assert_eq!(told.unwrap()["valueFrom"]["fieldRef"]["fieldPath"], format!("metadata.annotations['{annotation}']"));
+}
+
+#[test]
 fn names_carry_the_uid_and_fit_into_dns_labels() {
     let first = blueprint(|manifest| manifest);
     assert_eq!(pod_of(&first, 3).metadata.name.as_deref(), Some("flights-0f3a9c-3"));
@@ -215,7 +227,7 @@ fn what_a_user_adds_is_merged_and_takes_nothing_away() {
     assert_eq!(worker["envFrom"], serde_json::json!([{"secretRef": {"name": "s3"}}, {"configMapRef": {"name": "settings"}}]));
     assert_eq!(
         names(&worker["env"], "name"),
-        ["POD_NAME", "POD_UID", "FOREBAY_WORKER", "FOREBAY_TEMPLATE", "FOREBAY_KAFKA_SECRET_0", "RUST_LOG"]
+        ["POD_NAME", "POD_UID", "FOREBAY_WORKER", "FOREBAY_TEMPLATE", "FOREBAY_REWIND_FAILED", "FOREBAY_KAFKA_SECRET_0", "RUST_LOG"]
     );
     assert_eq!(names(&worker["volumeMounts"], "name"), ["job", "certificates", "state", "tmp", "keys"]);
 }

@@ -18,7 +18,8 @@ use crate::observe::Seen;
 use crate::plan::rollout::Rollout;
 use crate::reconcile::{Context, blueprint};
 use crate::report::{News, condition};
-use crate::resources::{Blueprint, TEMPLATE_LABEL, task};
+use crate::resources::savepoint::{path, place};
+use crate::resources::{Blueprint, TEMPLATE_LABEL};
 use crate::teardown;
 use crate::teardown::reconcile::FINALIZER;
 
@@ -62,7 +63,8 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
         (Step::Checkpoint(pods), Some((_, seen))) => context.applier.checkpoint(&context.observer, seen, pods).await,
         (Step::Copy(_) | Step::CopyAtRest | Step::Find, Some((blueprint, seen))) => {
             let template = Rollout::of(&seen.fleet).in_force();
-            done = context.applier.copy(blueprint, seen, template, &savepoint, (&name(&savepoint), &arguments(&next))).await;
+            let place = place(&savepoint);
+            done = context.applier.copy(blueprint, (&context.observer, seen), template, &savepoint, (&place, &arguments(&next))).await;
             context.observer.refusals.note(&uid, "", done.as_ref().err().and_then(ApplyError::refusal), Instant::now());
         }
         (Step::CleanUp, _) => done = context.applier.delete_copier(&savepoint, false).await,
@@ -129,7 +131,7 @@ async fn end(savepoint: &IngestionSavepoint, context: &Context, now: Timestamp) 
         teardown::Step::DeletePods(_) => context.applier.delete_copier(savepoint, false).await?,
         teardown::Step::Clean => {
             let template = Rollout::of(&seen.fleet).in_force();
-            match context.applier.erase(&blueprint, &seen, template, savepoint, &name(savepoint)).await {
+            match context.applier.erase(&blueprint, &seen, template, savepoint, &place(savepoint)).await {
                 Err(ApplyError::NamespaceEnds) => {
                     return release(savepoint, context, Some("the whole namespace is being deleted".to_owned())).await;
                 }
@@ -164,11 +166,6 @@ async fn job_of(savepoint: &IngestionSavepoint, context: &Context) -> Option<(Bo
     Some((blueprint, seen))
 }
 
-/// Under which it lies in the bucket: what was copied outlives its object, and another one may come by the same name.
-fn name(savepoint: &IngestionSavepoint) -> String {
-    task::unique_name(savepoint, 56)
-}
-
 fn news(progress: &Progress) -> News {
     let (is_warning, reason) = match progress.phase {
         SavepointPhase::Pending => (false, "SavepointPending"),
@@ -184,7 +181,6 @@ fn status(savepoint: &IngestionSavepoint, progress: &Progress, now: Timestamp) -
     let generation = savepoint.meta().generation;
     let condition = |type_: &str, holds| condition(&old.conditions, generation, (type_, holds), (progress.reason, &progress.message), now);
     let is_complete = progress.phase == SavepointPhase::Completed;
-    let path = || format!("{}/{}/{}", savepoint.namespace().unwrap_or_default(), savepoint.spec.job, name(savepoint));
     IngestionSavepointStatus {
         observed_generation: generation,
         phase: Some(progress.phase),
@@ -193,7 +189,7 @@ fn status(savepoint: &IngestionSavepoint, progress: &Progress, now: Timestamp) -
             condition("Reconciling", matches!(progress.phase, SavepointPhase::Pending | SavepointPhase::Copying)),
             condition("Stalled", progress.phase == SavepointPhase::Failed),
         ],
-        path: is_complete.then(path),
+        path: is_complete.then(|| path(savepoint)),
         completed: is_complete.then(|| old.completed.unwrap_or(Time(now))),
     }
 }

@@ -156,6 +156,7 @@ mod tests {
             shards: 1,
             timeline: forebay_engine::ids::Timeline::new(0),
             rewind: String::new(),
+            rewinds_given_up: Vec::new(),
         };
         let parts = (Box::new(|_, _| {}) as Assigner, Box::new(|| ()) as Checkpoints, Prefetcher::start(|_, _, _| Ok(())));
         let control = Control::resume(facts, Arc::default(), parts, AssignmentFile::in_folder(folder)).unwrap();

@@ -21,7 +21,7 @@ fn nightly(now: &str, taken: Vec<Taken>) -> Calendar {
 }
 
 fn taken(due: &str, phase: SavepointPhase) -> Taken {
-    let (name, path) = (format!("s-{due}"), Some(format!("default/job/s-{due}")));
+    let (name, path) = (format!("s-{due}"), format!("default/job/s-{due}"));
     Taken { name, due: at(due), phase: Some(phase), path, takes_all: false, ends: false }
 }
 
@@ -127,7 +127,7 @@ fn whoever_comes_and_goes_and_however_clocks_jump() {
                         assert!(calendar.taken.iter().all(|taken| taken.name != name), "{name} is taken twice");
                         begun.push((name.clone(), step));
                         made += 1;
-                        calendar.taken.push(Taken { name, due, phase: None, path: None, takes_all: false, ends: false });
+                        calendar.taken.push(Taken { name, due, phase: None, path: String::new(), takes_all: false, ends: false });
                     }
                     Action::DoomSavepoint(name) => {
                         calendar.taken.iter_mut().filter(|taken| taken.name == name).for_each(|taken| taken.takes_all = true)

@@ -89,6 +89,25 @@ fn a_rewind_waits_for_workers_to_go_and_is_over_once() {
     check_rewind(&other, Rewinding, "0 workers release their shards", &[drop()]);
 }
 
+/// Method: nothing is known of it but what a worker has found in the bucket: that it, or another one, was given up.
+#[test]
+fn a_rewind_that_has_failed_is_not_tried_again_when_the_status_is_lost() {
+    let found = |id: &str| {
+        let Answer::Heard(said) = runs(1, &[0, 1, 2, 3]) else { panic!("it answers") };
+        vec![worker(0, PodState::Ready, Answer::Heard(Description { rewinds_given_up: vec![id.into()], ..said }))]
+    };
+    let lost = |id| seen(asked(None, 0), vec![], found(id));
+    check_rewind(&lost("r1"), RewindPhase::Failed, "it had failed, and the job has gone on since", &[]);
+    assert_eq!(lost("r1").failed_rewind(), Some("r1"));
+    let stop = delete(0, "0 workers are wanted");
+    check_rewind(&lost("r0"), RewindPhase::Rewinding, "1 workers release their shards", &[stop]);
+    assert_eq!(lost("r0").failed_rewind(), None);
+    // Who works in its timeline knows better than who found an attempt that was left over.
+    let Answer::Heard(said) = rewound(runs(1, &[0, 1, 2, 3])) else { panic!("it answers") };
+    let both = Answer::Heard(Description { rewinds_given_up: vec!["r1".into()], ..said });
+    check_rewind(&seen(asked(None, 0), vec![], vec![worker(0, PodState::Ready, both)]), RewindPhase::Completed, "", &[]);
+}
+
 /// Method: the request is deleted from the manifest while its pod is at work.
 #[test]
 fn a_rewind_that_is_no_longer_asked_for_ends_before_there_are_workers_again() {

@@ -30,6 +30,16 @@ fn workers_with_the_secrets_of_before_go_one_by_one_and_only_when_another_one_do
 }
 
 #[test]
+fn a_job_that_is_scaled_down_meanwhile_does_not_wait_for_one_that_may_never_come_up() {
+    let mut olds = vec![stale(worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3])))];
+    olds.extend([1, 2].map(|slot| stale(worker(slot, PodState::Ready, idle()))));
+    let trouble = Some(Trouble { reason: "Error".into(), message: "wrong password".into() });
+    let fails = Worker { restarts: 7, trouble, ..worker(3, PodState::Starting, Answer::Unheard(Duration::from_secs(9))) };
+    let scaled_down = fleet(1, [olds, vec![fails]].concat());
+    check(&scaled_down, &[delete(1, "1 workers are wanted"), delete(2, "1 workers are wanted")]);
+}
+
+#[test]
 fn nobody_is_replaced_while_a_secret_is_missing_or_the_job_is_to_rest() {
     let mut missing = fleet(1, vec![stale(worker(0, PodState::Ready, runs(1, &[0, 1, 2, 3])))]);
     missing.workers[0].secrets.missing.insert("store".into());

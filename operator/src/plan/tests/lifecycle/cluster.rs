@@ -1,87 +1,45 @@
 //! What there really is: objects in the API server, and processes in pods. It obeys like the real one: an object that is there already is not made again,
 //! a pod that is asked to end takes its time, and a claim of a shard under a higher version bars whoever had it.
 
-use forebay_api::v1::Books;
+use forebay_crds::IngestionJob;
 
+use super::history::{Attempting, Bucket, Shards, Truth};
+use super::pod::{Doing, GOES};
+use super::savepoints::{Copier, Kept};
 use super::*;
 
-/// Seconds until a pod is up, and until one that ends is gone.
-const COMES_UP: u64 = 4;
-const GOES: u64 = 3;
-/// Seconds from a claim until the shard runs, and until one is released.
-const CLAIMS: u64 = 2;
-
-/// What a revision does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Quality {
-    Good,
-    /// Its process ends as soon as it has begun.
-    Crashes,
-    /// Its shards cannot go on.
-    Stalls,
-    /// All records become dead letters.
-    Refuses,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Pod {
-    pub uid: u64,
-    pub slot: u32,
-    pub template: String,
-    born: u64,
-    /// When it was asked to end.
-    pub ends: Option<u64>,
-    /// Its node is not heard of, and nothing that is asked of it happens.
-    pub is_lost: bool,
-    /// Its kubelet is not at work: it cannot be ended, and works on.
-    pub is_frozen: bool,
-    /// It answers nobody until then.
-    pub deaf_until: u64,
-    process: Process,
-}
-
-/// A worker. Its assignment lies on its volume, and all else is gone when it is started again.
-#[derive(Clone, Debug, Default)]
-struct Process {
-    began: u64,
-    restarts: u32,
-    assignment: Option<Assignment>,
-    /// Since when it claims, runs or releases a shard.
-    owned: BTreeMap<u32, (Doing, u64)>,
-    given_up: BTreeMap<u32, u64>,
-    prefetched: BTreeMap<u32, u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Doing {
-    Claims,
-    Runs,
-    Releases,
-}
-
-/// Who has a shard, and what has become of its records.
-#[derive(Clone, Copy, Debug, Default)]
-struct Truth {
-    version: u64,
-    owner: u64,
-    records: u64,
-    rejected: u64,
-    /// The two when its owner began.
-    at_start: (u64, u64),
-}
-
 /// What lies in the API server, as anybody may see it who asks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Objects {
     pub template: String,
     pub replicas: u32,
     pub pods: Vec<Pod>,
     pub configs: BTreeMap<String, Config>,
-    /// With the time at which it is done, and whether it fails.
-    pub savepoints: BTreeMap<String, (Saved, u64, bool)>,
+    /// By name.
+    pub savepoints: BTreeMap<String, Kept>,
+    pub copiers: Vec<Copier>,
+    pub rewinders: Vec<Attempting>,
+    /// With its status, and the version that each change of it has anew.
+    pub job: IngestionJob,
+    pub version: u64,
+    pub rewind: Option<Rewind>,
+    pub schedule: Option<Schedule>,
+    /// The secret that pods start with, and whether it is there.
+    pub secret: u64,
+    pub has_secret: bool,
     pub postmen: Vec<(Postman, u64)>,
     pub has_all: [bool; 3],
     pub end: deletion::End,
+}
+
+/// Who sends a request, and what it knows.
+pub(super) struct Sender {
+    /// The version of the secret, as far as was seen.
+    pub secret: u64,
+    /// Whether it leads no more.
+    pub is_late: bool,
+    /// Whether it has seen the newest status.
+    pub is_informed: bool,
 }
 
 /// All that there is.
@@ -89,8 +47,16 @@ pub(super) struct Cluster {
     pub now: u64,
     pub objects: Objects,
     pub qualities: BTreeMap<String, Quality>,
-    shards: [Truth; SHARDS as usize],
+    pub bucket: Bucket,
+    /// Those who rewind on nodes that nobody reaches, and have no object any more.
+    pub ghosts: Vec<Attempting>,
+    /// The timelines in which shards have run, and the rewinds that began them.
+    pub worked: BTreeSet<(u32, String)>,
+    /// Versions of the secret that nobody can start with.
+    pub wrong_secrets: BTreeSet<u64>,
     next: u64,
+    /// Until then a pod may have been made of which the operator does not know.
+    pub unsure_until: u64,
     /// The most replicas that were wanted lately.
     pub replicas_lately: VecDeque<u32>,
     /// Since when a revision is known to be bad.
@@ -101,18 +67,34 @@ impl Cluster {
     pub fn new() -> Self {
         let replicas_lately = VecDeque::from([0; 60]);
         // A job with a past: dead letters of a minute are no large part of it.
-        let shards = [Truth { records: 1_000_000, ..Truth::default() }; SHARDS as usize];
-        let (objects, qualities) = (Objects::default(), BTreeMap::new());
-        Self { now: 1000, objects, qualities, shards, next: 1, replicas_lately, bad_since: BTreeMap::new() }
+        let shards: Shards = [Truth { records: 1_000_000, checkpoint: (1_000_000, 0), ..Truth::default() }; SHARDS as usize];
+        Self {
+            now: 1000,
+            objects: Objects::new(),
+            qualities: BTreeMap::new(),
+            bucket: Bucket::new(shards),
+            ghosts: Vec::new(),
+            worked: BTreeSet::new(),
+            wrong_secrets: BTreeSet::new(),
+            next: 1,
+            unsure_until: 0,
+            replicas_lately,
+            bad_since: BTreeMap::new(),
+        }
     }
 
-    fn number(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
     pub fn quality(&self, template: &str) -> Quality {
         self.qualities[template]
+    }
+
+    /// Of a pod: with a wrong secret none works.
+    pub fn quality_of(&self, pod: &Pod) -> Quality {
+        self.quality(&pod.template).with(&self.wrong_secrets, pod.secret)
     }
 
     /// A second passes.
@@ -127,116 +109,17 @@ impl Cluster {
                 self.live(number);
             }
         }
-        for (saved, done, fails) in self.objects.savepoints.values_mut().filter(|(saved, ..)| saved.phase.is_none()) {
-            if now >= *done {
-                saved.phase = Some(if *fails { SavepointPhase::Failed } else { SavepointPhase::Completed });
-            }
-        }
-        for (postman, _) in self.objects.postmen.iter_mut().filter(|(_, done)| now >= *done) {
+        self.rewind_on();
+        self.copy_on();
+        for (postman, _) in self.objects.postmen.iter_mut().filter(|(postman, done)| now >= *done && postman.task != Task::Lost) {
             postman.task = Task::Done;
         }
-    }
-
-    /// A second in a pod's life.
-    fn live(&mut self, number: usize) {
-        let now = self.now;
-        let pod = &mut self.objects.pods[number];
-        let (uid, quality) = (pod.uid, self.qualities[&pod.template]);
-        if quality == Quality::Crashes && pod.ends.is_none() && !pod.is_frozen && now >= pod.process.began + 10 {
-            (pod.process.began, pod.process.restarts) = (now, pod.process.restarts + 1);
-        }
-        if !pod.is_up(now, quality) {
-            return;
-        }
-        let process = &mut pod.process;
-        let assigned = |shard: u32| process.assignment.as_ref().is_some_and(|assignment| assignment.shards.contains(&shard));
-        let (is_ending, version) =
-            (pod.ends.is_some() && !pod.is_frozen, process.assignment.as_ref().map_or(0, |assignment| assignment.version));
-        let mut claimed = Vec::new();
-        for shard in 0..SHARDS {
-            let wants = assigned(shard) && !is_ending && !process.given_up.contains_key(&shard);
-            match process.owned.get(&shard).copied() {
-                None if wants => drop(process.owned.insert(shard, (Doing::Claims, now))),
-                Some((Doing::Claims, since)) if wants && now >= since + CLAIMS => claimed.push(shard),
-                Some((Doing::Runs | Doing::Claims, _)) if !wants => drop(process.owned.insert(shard, (Doing::Releases, now))),
-                Some((Doing::Releases, since)) if now > since => drop(process.owned.remove(&shard)),
-                Some((Doing::Runs, _)) if quality != Quality::Stalls => {
-                    let truth = &mut self.shards[shard as usize];
-                    truth.records += 100;
-                    truth.rejected += if quality == Quality::Refuses { 100 } else { 0 };
-                }
-                _ => {}
-            }
-        }
-        claimed.into_iter().for_each(|shard| self.claim(number, uid, shard, version));
-    }
-
-    /// The protocol in one step: the higher version wins, of equal ones neither.
-    fn claim(&mut self, number: usize, uid: u64, shard: u32, version: u64) {
-        let truth = self.shards[shard as usize];
-        let process = &mut self.objects.pods[number].process;
-        if truth.owner != uid && truth.version >= version {
-            process.owned.remove(&shard);
-            process.given_up.insert(shard, truth.version);
-            return;
-        }
-        process.owned.insert(shard, (Doing::Runs, self.now));
-        self.shards[shard as usize] = Truth { version, owner: uid, at_start: (truth.records, truth.rejected), ..truth };
-        for pod in self.objects.pods.iter_mut().filter(|pod| pod.uid != uid) {
-            if pod.process.owned.get(&shard).is_some_and(|(doing, _)| *doing != Doing::Claims) {
-                pod.process.owned.remove(&shard);
-                pod.process.given_up.insert(shard, version);
-            }
-        }
-    }
-
-    /// A container ends, and is started again.
-    pub fn restart(&mut self, number: usize) {
-        let now = self.now;
-        let process = &mut self.objects.pods[number].process;
-        *process = Process { began: now, restarts: process.restarts + 1, assignment: process.assignment.take(), ..Process::default() };
     }
 
     /// The lost nodes are given up by Kubernetes, and all that was on them is gone. Kubelets are at work again.
     pub fn remove_lost(&mut self) {
         self.objects.pods.retain(|pod| !pod.is_lost);
         self.objects.pods.iter_mut().for_each(|pod| pod.is_frozen = false);
-    }
-
-    /// What a worker answers that is asked now.
-    pub fn answer(&self, uid: u64) -> Option<Description> {
-        let pod = self.objects.pods.iter().find(|pod| pod.uid == uid && !pod.is_lost && self.now >= pod.deaf_until)?;
-        let quality = self.quality(&pod.template);
-        let process = pod.is_up(self.now, quality).then_some(&pod.process)?;
-        let owned = process.owned.iter().map(|(shard, (doing, since))| self.described(*shard, *doing, *since, quality)).collect();
-        let given_up = process.given_up.iter().map(|(shard, version)| GivenUp { shard: *shard, version: *version, ..GivenUp::default() });
-        let prefetched = process.prefetched.iter().map(|(shard, since)| prefetched(*shard, self.now > since + 1, "")).collect();
-        let (assignment, given_up) = (process.assignment.clone(), given_up.collect());
-        Some(Description {
-            job: "job".into(),
-            shards: SHARDS,
-            assignment,
-            owned,
-            given_up,
-            can_prefetch: true,
-            prefetched,
-            ..Description::default()
-        })
-    }
-
-    fn described(&self, shard: u32, doing: Doing, since: u64, quality: Quality) -> Shard {
-        let truth = self.shards[shard as usize];
-        let books = |(records_in, rejected)| Some(Books { records_in, rejected, ..Books::default() });
-        let all = Shard { shard, books: books((truth.records, truth.rejected)), ..Shard::default() };
-        match doing {
-            Doing::Claims => Shard { phase: "claiming".into(), ..all },
-            Doing::Releases => Shard { phase: "releasing".into(), ..all },
-            Doing::Runs if quality == Quality::Stalls => Shard { phase: "stalled".into(), stalled: true, failure: "a gap".into(), ..all },
-            Doing::Runs => {
-                let running_millis = Some((self.now - since) * 1000);
-                Shard { phase: "running".into(), running_millis, books_at_start: books(truth.at_start), ..all }
-            }
-        }
     }
 
     /// The shards that run, and by how many.
@@ -250,7 +133,7 @@ impl Cluster {
     }
 
     /// A request arrives, from an operator that had seen `seen`. What is not as it was then is refused, as by the API server.
-    pub fn carry_out(&mut self, action: &Action, seen: &Fleet, fails: bool) {
+    pub fn carry_out(&mut self, action: &Action, seen: &Fleet, by: &Sender) {
         let (now, number) = (self.now, self.number());
         let version_of = |template: &str| seen.configs.get(template).and_then(|config| config.version.clone());
         match action {
@@ -264,7 +147,7 @@ impl Cluster {
             Action::ApplyPod { slot, template } => {
                 let has_revision = *template == seen.template || seen.configs.contains_key(template);
                 if has_revision && self.objects.pods.iter().all(|pod| pod.slot != *slot) {
-                    self.make(number, *slot, template);
+                    self.make(number, *slot, template, (seen, by));
                 }
             }
             Action::DeletePod { uid, .. } => {
@@ -285,15 +168,17 @@ impl Cluster {
             Action::MarkLetters { template, letters } => {
                 self.change(template, version_of(template), |config| config.letters = *letters);
             }
-            Action::ApplySavepoint => {
-                let saved = Saved { phase: None, ..saved(&seen.template, SavepointPhase::Completed) };
-                self.objects.savepoints.entry(seen.template.clone()).or_insert((saved, now + 5, fails));
-            }
+            Action::ApplySavepoint => self.ask_for_savepoint(&format!("job-{}", seen.template), Some(&seen.template), None),
+            Action::TakeSavepoint(due) => self.ask_for_savepoint(&format!("job-{}", due.as_second()), None, Some(*due)),
             Action::DoomSavepoint(name) => {
-                let doomed = self.objects.savepoints.values_mut().find(|(saved, ..)| saved.name == *name);
-                doomed.into_iter().for_each(|(saved, ..)| saved.takes_all = true);
+                let doomed = self.objects.savepoints.get_mut(name);
+                doomed.into_iter().for_each(|kept| kept.takes_all = true);
             }
-            Action::DeleteSavepoint(name) => self.objects.savepoints.retain(|_, (saved, ..)| saved.name != *name),
+            Action::DeleteSavepoint(name) => self.delete_savepoint(name),
+            Action::Rewind => self.rewind(seen, by.is_late),
+            Action::DeleteRewinder(_) => self.delete_rewinder(now),
+            Action::DropLost(pod) if pod == "job-rewind" => self.drop_rewinder(),
+            Action::DropLost(pod) => self.objects.postmen.retain(|(postman, _)| postman.pod != *pod),
             Action::PutBack { template, .. } => self.put_back(template),
             Action::DeletePostman(pod) => self.objects.postmen.retain(|(postman, _)| postman.pod != *pod),
             Action::Prefetch { pod, shards } => self.tell(seen, pod, |process| {
@@ -310,17 +195,8 @@ impl Cluster {
                     process.prefetched.clear();
                 }
             }),
-            Action::Checkpoint(_) => {}
-            Action::TakeSavepoint(_) | Action::Rewind | Action::DropLost(_) | Action::DeleteRewinder(_) => {
-                panic!("{action:?} was not called for")
-            }
+            Action::Checkpoint(pods) => pods.iter().for_each(|pod| self.take_checkpoints(seen, pod)),
         }
-    }
-
-    fn make(&mut self, uid: u64, slot: u32, template: &str) {
-        let process = Process { began: self.now, ..Process::default() };
-        let (born, template) = (self.now, template.to_owned());
-        self.objects.pods.push(Pod { uid, slot, template, born, ends: None, is_lost: false, is_frozen: false, deaf_until: 0, process });
     }
 
     fn put_back(&mut self, template: &str) {
@@ -332,60 +208,58 @@ impl Cluster {
 
     fn change(&mut self, template: &str, version: Option<String>, change: impl FnOnce(&mut Config)) {
         let number = self.number();
+        let best = self.objects.configs.values().filter_map(|config| number_of(&config.standing)).max();
         if let Some(config) = self.objects.configs.get_mut(template).filter(|config| config.version == version) {
+            let was = config.standing.clone();
             change(config);
+            assert!(!matches!(was, Standing::Bad(_)) || config.standing == was, "{template} was {was:?}, and is {:?}", config.standing);
+            let is_newest = config.standing == was || number_of(&config.standing).is_none_or(|number| Some(number) > best);
+            assert!(is_newest, "{template} is {:?}, and another one is {best:?}", config.standing);
             config.version = Some(number.to_string());
             if matches!(config.standing, Standing::Bad(_)) {
                 self.bad_since.entry(template.to_owned()).or_insert(self.now);
             }
         }
     }
+}
 
-    /// By the uid of the pod that was seen under this name, and only if it hears.
-    fn tell(&mut self, seen: &Fleet, pod: &str, change: impl FnOnce(&mut Process)) {
-        let uid = seen.workers.iter().find(|worker| worker.pod == pod).map(|worker| worker.uid.clone());
-        let (now, qualities) = (self.now, &self.qualities);
-        let hears = |pod: &&mut Pod| !pod.is_lost && now >= pod.deaf_until && pod.is_up(now, qualities[&pod.template]);
-        let told = self.objects.pods.iter_mut().find(|pod| Some(pod.uid.to_string()) == uid).filter(hears);
-        if let Some(pod) = told {
-            change(&mut pod.process);
+impl Objects {
+    fn new() -> Self {
+        Self {
+            template: String::new(),
+            replicas: 0,
+            pods: Vec::new(),
+            configs: BTreeMap::new(),
+            savepoints: BTreeMap::new(),
+            copiers: Vec::new(),
+            rewinders: Vec::new(),
+            job: job(),
+            version: 1,
+            rewind: None,
+            schedule: None,
+            secret: 1,
+            has_secret: true,
+            postmen: Vec::new(),
+            has_all: [false; 3],
+            end: deletion::End::default(),
         }
+    }
+
+    /// What has become of the secret since a pod was made.
+    pub fn secrets(&self, pod: &Pod) -> Secrets {
+        let named = |is_so: bool| is_so.then(|| "kafka".to_owned()).into_iter().collect();
+        Secrets { changed: named(!self.has_secret || pod.secret != self.secret), missing: named(!self.has_secret) }
     }
 }
 
-impl Pod {
-    fn is_up(&self, now: u64, quality: Quality) -> bool {
-        quality != Quality::Crashes && now >= self.process.began + COMES_UP
-    }
+/// Its manifest says little: what plans are made from of it stands in [`Objects`].
+fn job() -> IngestionJob {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/job.yaml");
+    forebay_crds::Manifest::parse(&std::fs::read_to_string(path).unwrap(), "job.yaml").unwrap().job
+}
 
-    /// As Kubernetes has it and the worker answers.
-    pub fn seen(&self, now: u64, quality: Quality, answer: Answer) -> Worker {
-        let is_up = self.is_up(now, quality);
-        let state = match (self.ends, is_up && !self.is_lost) {
-            (Some(ends), _) if now > ends + GOES + 5 => PodState::Stuck,
-            (Some(_), _) => PodState::Ending,
-            (None, true) => PodState::Ready,
-            (None, false) => PodState::Starting,
-        };
-        let trouble = (quality == Quality::Crashes && self.process.restarts > 0)
-            .then(|| Trouble { reason: "Error".into(), message: "it ended with exit code 1".into() });
-        Worker {
-            uid: self.uid.to_string(),
-            age: Duration::from_secs(now - self.born),
-            was_ready: is_up,
-            restarts: self.process.restarts,
-            trouble,
-            ..of(&self.template, worker(self.slot, state, answer))
-        }
-    }
-
-    pub fn runs_something(&self) -> bool {
-        self.process.owned.values().any(|(doing, _)| *doing == Doing::Runs)
-    }
-
-    pub fn is_live(&self) -> bool {
-        self.ends.is_none() && !self.is_lost
-    }
+fn number_of(standing: &Standing) -> Option<u64> {
+    if let Standing::Good(number) = standing { Some(*number) } else { None }
 }
 
 /// What is newly written down of a revision.
