@@ -136,6 +136,16 @@ fn read(secret: &Secret) -> anyhow::Result<Pair> {
 mod tests {
     use super::*;
 
+    /// Method: the role that is installed, and the names in the code.
+    #[test]
+    fn in_its_own_namespace_the_operator_may_read_one_secret_and_one_lease() {
+        let role = include_str!("../../kustomize/base/own-role.yaml");
+        let names: Vec<&str> = role.lines().filter_map(|line| line.trim().strip_prefix("resourceNames: ")).collect();
+        assert_eq!(names, [format!("[{}]", forebay_api::look::LEASE), format!("[{NAME}]")]);
+        let reading = role.split("  - apiGroups:").filter(|rule| rule.contains("get") || rule.contains("update"));
+        assert!(reading.into_iter().all(|rule| rule.contains("resourceNames")), "{role}");
+    }
+
     #[test]
     fn the_operators_certificate_is_renewed_in_time() {
         let at = |day: i64| Timestamp::from_second(1_800_000_000 + day * 86_400).unwrap();
