@@ -97,14 +97,33 @@ pub fn reserve(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Timeline>
 
 fn take_number(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Timeline> {
     for _ in 0..ATTEMPTS {
-        let taken = root.list(FOLDER)?.into_iter().filter_map(|object| number(&object.key)).max().unwrap_or(0);
-        let timeline = Timeline::new(taken + 1);
-        let text = serde_json::to_vec(&Reservation { format: FORMAT, rewind: rewind.to_owned() }).expect("it has string keys only");
-        if root.put(&key(timeline, RESERVED), &Body::Bytes(text))? == Put::Created {
+        if let Some(timeline) = try_number(root, rewind)? {
             return Ok(timeline);
         }
     }
     anyhow::bail!("reserve a timeline: other rewinds keep being faster; ask for one after another")
+}
+
+/// `None`: somebody else was faster.
+fn try_number(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<Option<Timeline>> {
+    let taken = root.list(FOLDER)?.into_iter().filter_map(|object| number(&object.key)).max().unwrap_or(0);
+    let timeline = Timeline::new(taken + 1);
+    let text = serde_json::to_vec(&Reservation { format: FORMAT, rewind: rewind.to_owned() }).expect("it has string keys only");
+    Ok((root.put(&key(timeline, RESERVED), &Body::Bytes(text))? == Put::Created).then_some(timeline))
+}
+
+fn reservation(root: &dyn ObjectStore, timeline: Timeline) -> anyhow::Result<Reservation> {
+    let key = key(timeline, RESERVED);
+    serde_json::from_slice(&root.get(&key)?).with_context(|| format!("object {key}"))
+}
+
+/// Whether an attempt at a rewind has reserved a number, whatever has become of it.
+fn is_attempted(root: &dyn ObjectStore, rewind: &str) -> anyhow::Result<bool> {
+    if voids(root)?.contains(rewind) || all(root)?.iter().any(|beginning| beginning.rewind == rewind) {
+        return Ok(true);
+    }
+    let open = open_attempts(root)?.into_iter().map(|timeline| reservation(root, timeline));
+    Ok(open.collect::<anyhow::Result<Vec<_>>>()?.iter().any(|reservation| reservation.rewind == rewind))
 }
 
 /// The rewinds that were given up.
@@ -133,19 +152,15 @@ pub fn begin(root: &dyn ObjectStore, beginning: &Beginning) -> anyhow::Result<()
 /// Sees to it that the job stays in the timeline `current`, in which it goes on now: no attempt at a rewind that has reserved a number until now comes to its
 /// end later, nor any at the rewind `failed`, which may never have come so far. Returns the rewinds that are given up. An error if one has come to its end.
 pub fn stay(root: &dyn ObjectStore, current: Timeline, failed: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let is_decided =
-        |id: &str| -> anyhow::Result<bool> { Ok(voids(root)?.contains(id) || all(root)?.iter().any(|beginning| beginning.rewind == id)) };
-    if let Some(rewind) = failed
-        && !is_decided(rewind)?
-    {
-        take_number(root, rewind)?;
+    if let Some(rewind) = failed {
+        // All workers of a job start at the same time: the number of one of them is enough.
+        while !is_attempted(root, rewind)? && try_number(root, rewind)?.is_none() {}
     }
     let mut open = open_attempts(root)?;
     // Until none is left that was reserved meanwhile: of those that are reserved later, each finds the void of the one before.
     for _ in 0..ATTEMPTS {
         for timeline in std::mem::take(&mut open) {
-            let Reservation { rewind, .. } = serde_json::from_slice(&root.get(&key(timeline, RESERVED))?)
-                .with_context(|| format!("object {}", key(timeline, RESERVED)))?;
+            let Reservation { rewind, .. } = reservation(root, timeline)?;
             tracing::warn!(%timeline, rewind, "an attempt at a rewind has not come to its end, and is given up: the job goes on");
             let text = serde_json::to_vec_pretty(&Void { format: FORMAT, void: rewind }).expect("it has string keys only");
             let _ = root.put(&key(timeline, BEGUN), &Body::Bytes(text))?;
@@ -259,6 +274,10 @@ mod tests {
         begin(&root, &Beginning::new(next, first, "b", "then".to_owned())).unwrap();
         assert_eq!(stay(&root, next, Some("b")).unwrap(), ["a"]);
         assert_eq!(current(&root).unwrap().map(|beginning| beginning.rewind), Some("b".to_owned()));
+        // The number that another worker has reserved for it is enough.
+        try_number(&root, "c").unwrap().unwrap();
+        assert_eq!(stay(&root, next, Some("c")).unwrap(), ["a", "c"]);
+        assert_eq!(try_number(&root, "d").unwrap(), Some(Timeline::new(6)));
     }
 
     /// What format 1 looked like when it was made.

@@ -44,7 +44,7 @@ use crate::installation::Installation;
 use crate::leader::Leadership;
 use crate::looks::Looks;
 use crate::observe::{Observer, START_TIMEOUT, all_seen, controller, own_pods, seen};
-use crate::reconcile::{Context, reconcile, retry};
+use crate::reconcile::{Context, LOOK_MAX, in_time, reconcile, retry};
 use crate::stopwatch::timed;
 use crate::turns::Turns;
 
@@ -134,7 +134,7 @@ async fn look_after_jobs(
             // Boxed once it begins: it is large, and one that waits for its turn takes nothing.
             let look = async {
                 let begin = Instant::now();
-                let (outcome, busy) = timed(Box::pin(reconcile(job, context))).await;
+                let (outcome, busy) = timed(Box::pin(in_time(LOOK_MAX, reconcile(job, context)))).await;
                 metrics.count((begin.elapsed(), busy), outcome.is_err());
                 outcome
             };
@@ -143,7 +143,7 @@ async fn look_after_jobs(
     };
     let jobs = jobs.owns_stream(own_pods(client, namespace)).graceful_shutdown_on(stop.clone()).run(counted, retry, context.clone());
     let savepoints = savepoints.owns_stream(own_pods(client, namespace)).graceful_shutdown_on(stop).run(
-        savepoint::reconcile::reconcile,
+        |savepoint, context| in_time(LOOK_MAX, savepoint::reconcile::reconcile(savepoint, context)),
         savepoint::reconcile::retry,
         context,
     );

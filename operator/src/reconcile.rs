@@ -11,6 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::runtime::controller;
 use kube::runtime::reflector::{ObjectRef, Store};
+use tokio::time::timeout;
 
 use crate::apply::{Applier, ApplyError};
 use crate::installation::{Installation, Whose};
@@ -60,6 +61,15 @@ impl Context {
     fn is_taken(&self, job: &IngestionJob) -> bool {
         self.jobs.get(&ObjectRef::from_obj(job)).is_some_and(|job| self.installation.whose(&job) != Whose::Ours)
     }
+}
+
+/// A look that takes longer is given up, and begun anew: the API server answers within a minute or not at all, and one answer that never comes must not end the looks
+/// at a job.
+pub const LOOK_MAX: Duration = Duration::from_secs(180);
+
+/// Gives a look up when its time is over. What it has done by then is seen by the next one, as after the end of an operator.
+pub async fn in_time<T>(limit: Duration, look: impl Future<Output = Result<T, ApplyError>>) -> Result<T, ApplyError> {
+    timeout(limit, look).await.unwrap_or(Err(ApplyError::Unanswered))
 }
 
 /// One look at one job. One of another installation is left alone.
@@ -233,4 +243,17 @@ async fn write(
     written.retain(|_, at| at.elapsed() < FIGURES_INTERVAL);
     written.insert(uid, Instant::now());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: a look that waits for what never comes, and one that does not.
+    #[tokio::test]
+    async fn a_look_that_waits_in_vain_is_given_up() {
+        let vain = in_time(Duration::ZERO, futures::future::pending::<Result<(), ApplyError>>()).await.unwrap_err();
+        assert!(vain.to_string().starts_with("a look at it was given up"), "{vain}");
+        assert_eq!(in_time(LOOK_MAX, async { Ok(7) }).await.unwrap(), 7);
+    }
 }

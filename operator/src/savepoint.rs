@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use forebay_crds::savepoint::SavepointPhase;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::plan::{Fleet, Refused, Task, Trouble};
 
@@ -24,7 +25,7 @@ const AILING_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Sight {
     /// What was said of it before: one that is over stays over.
     pub phase: Option<SavepointPhase>,
-    /// Since when it has been asked for.
+    /// Since when it has been asked for, or up to a second less.
     pub age: Duration,
     /// After so long it has failed.
     pub deadline: Duration,
@@ -68,6 +69,13 @@ pub struct Progress {
     pub reason: &'static str,
     /// Why, for people.
     pub message: String,
+}
+
+/// For how long at least there has been what is told to have been made then. That is told in whole seconds, rounded down: taken as it stands, a checkpoint from
+/// the second before would pass for one from after, and what came in between would be missing from the savepoint.
+fn age_at_least(made: Timestamp, now: Timestamp) -> Duration {
+    let age: Duration = now.duration_since(made).try_into().unwrap_or(Duration::ZERO);
+    age.saturating_sub(Duration::from_secs(1))
 }
 
 /// How it is, and what to do. `None`: it is over, and was said to be.

@@ -1,6 +1,7 @@
 //! What may go wrong when something is written, and what the API server's answer means.
 
 use crate::plan::Refusal;
+use crate::reconcile::LOOK_MAX;
 use crate::resources::revision;
 
 /// What could not be done.
@@ -20,6 +21,9 @@ pub enum ApplyError {
     /// Another operator may lead by now.
     #[error("nothing is done: the lease was not renewed in time, and another operator may have it")]
     NotLeading,
+    /// The API server was not heard for so long.
+    #[error("a look at it was given up: there was no answer within {} s", LOOK_MAX.as_secs())]
+    Unanswered,
     /// The namespace is being deleted: nothing can be made in it.
     #[error("the namespace is being deleted, and nothing can be made in it")]
     NamespaceEnds,
@@ -47,7 +51,12 @@ impl ApplyError {
                 }
                 _ => None,
             },
-            Self::Certificate(_) | Self::NotLeading | Self::NamespaceEnds | Self::OldDefinition | Self::NoRevision { .. } => None,
+            Self::Certificate(_)
+            | Self::NotLeading
+            | Self::Unanswered
+            | Self::NamespaceEnds
+            | Self::OldDefinition
+            | Self::NoRevision { .. } => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Config;
 use kube::runtime::{WatchStreamExt, reflector, watcher};
 
-use super::watches::{PAGE_OBJECTS, Seen, api, seen};
+use super::watches::{Seen, api, seen};
 use crate::resources::MANAGED_BY;
 
 /// All secrets of the namespaces that are looked after.
@@ -21,9 +21,7 @@ impl Secrets {
     pub(super) fn watch(client: &Client, namespace: Option<&str>) -> Self {
         let (store, writer) = reflector::store();
         // Not only the operator's own: a job names its secrets, and whoever made them knows nothing of the operator.
-        let stream = watcher(api::<PartialObjectMeta<Secret>>(client, namespace), Config::default().page_size(PAGE_OBJECTS))
-            .default_backoff()
-            .modify(slim);
+        let stream = watcher(api::<PartialObjectMeta<Secret>>(client, namespace), Config::default()).default_backoff().modify(slim);
         tokio::spawn(reflector(writer, stream).for_each(|event| async move {
             if let Err(error) = event {
                 tracing::warn!(kind = "Secret", %error, "a watch is started again");

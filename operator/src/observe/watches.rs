@@ -4,8 +4,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use anyhow::ensure;
+use futures::channel::mpsc;
 use futures::future::{BoxFuture, join_all};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use kube::core::NamespaceResourceScope;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher::{Config, Event};
@@ -24,7 +25,7 @@ pub const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many objects of a kind are read at once: until they are made smaller, each takes several times what is kept of it. With 500, as is usual, an operator that
 /// was started again would need twice the memory for a moment.
-pub(super) const PAGE_OBJECTS: u32 = 25;
+const PAGE_OBJECTS: u32 = 25;
 
 /// A kind, and when all that there is of it has been seen.
 pub type Seen = (String, BoxFuture<'static, bool>);
@@ -55,8 +56,23 @@ pub fn controller<K>(client: &Client, namespace: Option<&str>) -> Controller<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let (store, writer) = reflector::store();
-    Controller::for_stream(reflector(writer, lean(api(client, namespace), Config::default())).applied_objects(), store)
+    controller_of(lean(api(client, namespace), Config::default()))
+}
+
+/// A list comes page by page, and the store takes it up at its end: what is looked at before that is not there yet, or as it was before. So all are looked at
+/// once more then.
+fn controller_of<K>(events: impl Stream<Item = watcher::Result<Event<K>>> + Send + 'static) -> Controller<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let ((store, writer), (listed, all)) = (reflector::store(), mpsc::unbounded());
+    let events = reflector(writer, events).inspect_ok(move |event| {
+        if matches!(event, Event::InitDone) {
+            // It fails when the controller has ended.
+            drop(listed.unbounded_send(()));
+        }
+    });
+    Controller::for_stream(events.applied_objects(), store).reconcile_all_on(all)
 }
 
 /// Keeps a copy of the operator's own objects of a kind.
@@ -119,9 +135,35 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::pin::pin;
+    use std::sync::Arc;
+
     use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use kube::runtime::controller::{Action, Error};
 
     use super::*;
+
+    /// Method: after a first list there is another one, of which an object is asked for before the list is whole. It is not there yet.
+    #[tokio::test]
+    async fn what_a_later_list_brings_is_looked_at_once_it_is_there() {
+        let (tell, events) = mpsc::unbounded();
+        let look = |_: Arc<ConfigMap>, _: Arc<()>| async { Ok::<_, Infallible>(Action::await_change()) };
+        let mut looks = pin!(controller_of(events).run(look, |_, _, _| Action::await_change(), Arc::new(())));
+        let tell = |event: Event<ConfigMap>| tell.unbounded_send(Ok(event)).unwrap();
+        let listed = |name: &str| {
+            let map: ConfigMap = serde_json::from_value(serde_json::json!({"metadata": {"name": name, "namespace": "n"}})).unwrap();
+            Event::InitApply(map)
+        };
+        [Event::Init, listed("a"), Event::InitDone].into_iter().for_each(tell);
+        assert_eq!(looks.next().await.unwrap().unwrap().0.name, "a");
+        [Event::Init, listed("a"), listed("b")].into_iter().for_each(tell);
+        while !matches!(looks.next().await.unwrap(), Err(Error::ObjectNotFound(missing)) if missing.name == "b") {}
+        tell(Event::InitDone);
+        let limit = Duration::from_secs(60);
+        let seen = async { while !matches!(looks.next().await.unwrap(), Ok((object, _)) if object.name == "b") {} };
+        tokio::time::timeout(limit, seen).await.expect("it is looked at");
+    }
 
     /// Method: of two watches one has seen all there is, and the other nothing.
     #[tokio::test]

@@ -11,7 +11,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 
-use super::{Progress, Sight, Step, arguments, step};
+use super::{Progress, Sight, Step, age_at_least, arguments, step};
 use crate::apply::ApplyError;
 use crate::installation::Whose;
 use crate::observe::Seen;
@@ -49,7 +49,7 @@ pub async fn reconcile(savepoint: Arc<IngestionSavepoint>, context: Arc<Context>
     let copier = context.observer.copier(&uid, now);
     let sight = Sight {
         phase: savepoint.status.as_ref().and_then(|status| status.phase),
-        age: savepoint.metadata.creation_timestamp.as_ref().and_then(|made| now.duration_since(made.0).try_into().ok()).unwrap_or_default(),
+        age: savepoint.metadata.creation_timestamp.as_ref().map_or(Duration::ZERO, |made| age_at_least(made.0, now)),
         deadline: savepoint.spec.deadline(),
         is_waited_for: savepoint.labels().contains_key(TEMPLATE_LABEL),
         job: job.as_ref().map(|(_, seen)| seen.fleet.clone()),

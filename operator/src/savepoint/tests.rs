@@ -162,3 +162,14 @@ fn a_change_does_not_wait_for_the_savepoint_of_a_job_that_does_not_run() {
     check(&after(21, true), (SavepointPhase::Failed, "JobAils"), Step::Wait);
     check(&after(21, false), (SavepointPhase::Pending, "ShardsStarting"), Step::Wait);
 }
+
+/// Method: a savepoint is made at any moment of a second, and looked at any while later; what is told is the second.
+#[test]
+fn no_savepoint_is_taken_for_older_than_it_is() {
+    for (made, later) in (0..1000).step_by(37).flat_map(|made| [0, 1, 400, 1000, 5500].map(|later| (made, later))) {
+        let (second, truth) = (Timestamp::from_second(1_800_000_000).unwrap(), Duration::from_millis(later));
+        let now = second + Duration::from_millis(made + later);
+        let age = age_at_least(second, now);
+        assert!(age <= truth && truth <= age + Duration::from_secs(1), "{age:?} for {truth:?}, made at {made} ms");
+    }
+}
