@@ -64,18 +64,19 @@ fn each_letter_is_back_once_however_often_the_replay_was_killed() {
     world.ask(&["run", "--until-end"]);
     assert_eq!(world.records("orders.dead").len(), 320);
 
-    let mut kills = 0;
-    for (transactions, arguments) in [(1, &["--step", "validate"][..]), (1, &[]), (2, &[])] {
-        let arguments = [&["dlq", "replay"], arguments].concat();
+    let (mut before, mut in_the_middle) = (160, 0);
+    for (transactions, which) in [(1, &["--step", "validate"][..]), (1, &[]), (2, &[])] {
+        let arguments = [&["dlq", "replay"], which].concat();
         let mut replay = Watched::start(world.command(&arguments).env("RUST_LOG", "forebay=debug"));
-        if (0..transactions).all(|_| replay.until("dead letters are put back")) {
-            replay.child.kill().unwrap();
-            kills += 1;
-        }
+        let _ = (0..transactions).all(|_| replay.until("dead letters are put back"));
+        drop(replay);
+        let left: u64 = replayed(&world, &[which, &["--dry-run"]].concat()).values().sum();
+        in_the_middle += u64::from((1..before).contains(&left));
+        before = if which.is_empty() { left } else { 160 + left };
     }
-    assert_eq!(kills, 3, "the letters were too few for all kills");
-    let rest: u64 = replayed(&world, &[]).values().sum();
-    assert!(rest > 0 && rest < 320, "{rest} letters were left for the last replay");
+    // On a busy machine one may be over before it is killed.
+    assert!(in_the_middle > 0, "no replay was killed in the middle");
+    assert_eq!(replayed(&world, &[]).values().sum::<u64>(), before);
     let found = occurrences(&world);
     assert_eq!(found.len(), 320);
     assert!(found.values().all(|count| *count == 2), "{:?}", found.values().collect::<Vec<_>>());
