@@ -154,7 +154,11 @@ pub fn begin(root: &dyn ObjectStore, beginning: &Beginning) -> anyhow::Result<()
 pub fn stay(root: &dyn ObjectStore, current: Timeline, failed: Option<&str>) -> anyhow::Result<Vec<String>> {
     if let Some(rewind) = failed {
         // All workers of a job start at the same time: the number of one of them is enough.
-        while !is_attempted(root, rewind)? && try_number(root, rewind)?.is_none() {}
+        let mut is_known = is_attempted(root, rewind)?;
+        for _ in 0..ATTEMPTS {
+            is_known = is_known || try_number(root, rewind)?.is_some() || is_attempted(root, rewind)?;
+        }
+        anyhow::ensure!(is_known, "give up rewind {rewind}: other rewinds keep being faster; start again");
     }
     let mut open = open_attempts(root)?;
     // Until none is left that was reserved meanwhile: of those that are reserved later, each finds the void of the one before.
