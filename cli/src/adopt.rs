@@ -70,7 +70,7 @@ pub fn begin(loaded: &Loaded, places: &Places, open: impl Fn(JobTopics) -> anyho
         );
     }
     let mut identity = was.clone().of_heir(&loaded.uid(), &loaded.job);
-    loaded.refuse_changes(&identity)?;
+    loaded.refuse_as_heir(&identity)?;
     identity.assign_tables(&loaded.job)?;
     let timeline = timelines::current(&*old)?.map_or(Timeline::default(), |beginning| beginning.timeline);
     let journal = format!("forebay.{}.{timeline}.journal", was.uid);

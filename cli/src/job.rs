@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use forebay_crds::identity::changed;
+use forebay_crds::identity::{changed, contradictions};
 use forebay_crds::validate::topic_field;
 use forebay_crds::{Finding, JobIdentity, Manifest, ValidatedJob, revision};
 use forebay_engine::ids::{OutputId, Revision, TableId, Timeline};
@@ -142,9 +142,18 @@ impl Loaded {
         Ok(())
     }
 
-    /// Refuses a manifest that contradicts the state.
-    pub fn refuse_changes(&self, identity: &JobIdentity) -> anyhow::Result<()> {
-        let mut findings = changed(identity, &self.job);
+    /// Refuses a manifest that contradicts the state. Whether a job in a cluster may have other keys is its operator's to say, which knows what revision is in force.
+    fn refuse_changes(&self, identity: &JobIdentity) -> anyhow::Result<()> {
+        let has_operator = self.job.uid.is_some();
+        self.refuse(if has_operator { changed(identity, &self.job) } else { contradictions(identity, &self.job) })
+    }
+
+    /// Refuses a manifest that contradicts a state that another job has left and this one is to go on with.
+    pub fn refuse_as_heir(&self, identity: &JobIdentity) -> anyhow::Result<()> {
+        self.refuse(contradictions(identity, &self.job))
+    }
+
+    fn refuse(&self, mut findings: Vec<Finding>) -> anyhow::Result<()> {
         if findings.is_empty() {
             return Ok(());
         }

@@ -186,7 +186,7 @@ pub fn begin<L: Log>(loaded: &Loaded, places: &Places, open: impl Fn(JobTopics) 
     })?;
     let identity = JobIdentity::decode(&from.get(IDENTITY)?).with_context(|| format!("savepoint {path}"))?;
     let mut identity = identity.of_heir(&loaded.uid(), &loaded.job);
-    loaded.refuse_changes(&identity)?;
+    loaded.refuse_as_heir(&identity)?;
     identity.assign_tables(&loaded.job)?;
     let log = open(loaded.topics(identity.shards)).map_err(|error| loaded.name_field(error))?;
     let topics = log.describe().map_err(|error| loaded.name_field(error.into()))?;

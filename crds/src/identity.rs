@@ -36,9 +36,16 @@ pub struct JobIdentity {
     /// What lies in them. Of a table that was there before this was kept it is what the pipeline says when it is met next.
     #[serde(default)]
     kinds: BTreeMap<String, TableKind>,
+    /// By what keys the entities of each table are written, as the last manifest had them that wrote any. Of a table that was there before this was kept it is
+    /// what the pipeline says when it is met next.
+    #[serde(default)]
+    keys: BTreeMap<String, BTreeSet<Key>>,
     /// The id that the next new table gets.
     next_table: u16,
 }
+
+/// The expression by which an `upsert` finds its entity; `None` is the record's own key.
+type Key = Option<String>;
 
 /// An input as the state knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +96,7 @@ impl JobIdentity {
             inputs: job.inputs.iter().map(identity_of).collect(),
             tables: BTreeMap::new(),
             kinds: BTreeMap::new(),
+            keys: BTreeMap::new(),
             next_table: 0,
         };
         identity.assign_tables(job)?;
@@ -100,13 +108,19 @@ impl JobIdentity {
         Self { uid: uid.to_owned(), name: job.name.clone(), namespace: job.namespace.clone(), ..self }
     }
 
-    /// Gives each of the job's tables that has no id the next one, and notes of each what lies in it. `true`: the identity has changed and must be stored
-    /// before any state is written.
+    /// Gives each of the job's tables that has no id the next one, and notes of each what lies in it and by what keys. `true`: the identity has changed and
+    /// must be stored before any state is written.
     pub fn assign_tables(&mut self, job: &ValidatedJob) -> Result<bool, IdentityError> {
         let mut changed = false;
         for (table, kind) in job.pipeline.iter().filter_map(Step::table) {
             if !self.kinds.contains_key(table) {
                 self.kinds.insert(table.to_owned(), kind);
+                changed = true;
+            }
+        }
+        for (table, keys) in keys(job) {
+            if self.keys.get(table) != Some(&keys) {
+                self.keys.insert(table.to_owned(), keys);
                 changed = true;
             }
         }
@@ -172,8 +186,9 @@ fn identity_of(input: &Input) -> InputIdentity {
 
 /// What of `new` contradicts the state of `old`: each difference with the way out. Empty: the job may go on with its state.
 ///
-/// Everything else may change: the pipeline (tables that are gone keep their ids and their state, new ones begin empty), outputs, intervals,
-/// connections, and the order of the inputs.
+/// Everything else may change: the pipeline (tables that are gone keep their ids, their keys and their state, new ones begin empty), outputs, intervals,
+/// connections, and the order of the inputs. Whether keys may is another matter: an identity has those of whoever started last, be it a revision that was taken back
+/// again; see [`contradictions`].
 pub fn changed(old: &JobIdentity, new: &ValidatedJob) -> Vec<Finding> {
     const NEW_JOB: &str = "set it back, or start a job with another name (or an empty state)";
     let mut findings = Vec::new();
@@ -201,23 +216,21 @@ pub fn changed(old: &JobIdentity, new: &ValidatedJob) -> Vec<Finding> {
     findings
 }
 
-/// What of `new` contradicts the state that a job has by its manifest `old`: what [`changed`] finds, and besides the keys of entities, which are an expression
-/// in the pipeline and no part of the identity. `shards`: how many it has, if that is known.
-pub fn contradictions(old: &ValidatedJob, new: &ValidatedJob, shards: Option<u32>) -> Vec<Finding> {
-    let shards = old.shards.or(shards).or(new.shards).unwrap_or(1);
-    let identity = JobIdentity::new(old.uid.as_deref().unwrap_or_default(), shards, old);
-    let mut findings = identity.map_or_else(|_| Vec::new(), |identity| changed(&identity, new));
+/// What of `new` contradicts the state of `old`, the keys of its entities included: what [`changed`] finds, and an `upsert` by another key.
+pub fn contradictions(old: &JobIdentity, new: &ValidatedJob) -> Vec<Finding> {
+    let mut findings = changed(old, new);
     changed_keys(old, new, &mut findings);
     findings
 }
 
-/// An `upsert` by another key than all that wrote its table before, where one of these is gone. One that joins them, or goes, changes no key.
-fn changed_keys(old: &ValidatedJob, new: &ValidatedJob, findings: &mut Vec<Finding>) {
+/// An `upsert` by another key than all that wrote its table before, where one of these is gone. One that joins them, or goes, changes no key. A table that no
+/// step wrote for a while has the keys that it had.
+fn changed_keys(old: &JobIdentity, new: &ValidatedJob, findings: &mut Vec<Finding>) {
     const WAY_OUT: &str = "set it back, or give it a table that has never been used, which begins empty; or make a job of another name, which reads the \
                            inputs from the start and makes the entities anew";
-    let (were, are) = (keys(old), keys(new));
+    let are = keys(new);
     for (index, upsert) in upserts(new) {
-        let Some(were) = were.get(upsert.table.as_str()) else { continue };
+        let Some(were) = old.keys.get(&upsert.table) else { continue };
         let key = key(upsert);
         let gone: Vec<String> = were.difference(&are[upsert.table.as_str()]).map(words).collect();
         if were.contains(&key) || gone.is_empty() {
@@ -231,9 +244,9 @@ fn changed_keys(old: &ValidatedJob, new: &ValidatedJob, findings: &mut Vec<Findi
     }
 }
 
-/// By what keys each table's entities are written; `None` is the record's own.
-fn keys(job: &ValidatedJob) -> BTreeMap<&str, BTreeSet<Option<String>>> {
-    let mut keys: BTreeMap<&str, BTreeSet<Option<String>>> = BTreeMap::new();
+/// By what keys each table's entities are written.
+fn keys(job: &ValidatedJob) -> BTreeMap<&str, BTreeSet<Key>> {
+    let mut keys: BTreeMap<&str, BTreeSet<Key>> = BTreeMap::new();
     for (_, upsert) in upserts(job) {
         keys.entry(&upsert.table).or_default().insert(key(upsert));
     }
@@ -255,11 +268,11 @@ fn upserts(job: &ValidatedJob) -> impl Iterator<Item = (usize, &Upsert)> {
     })
 }
 
-fn key(upsert: &Upsert) -> Option<String> {
+fn key(upsert: &Upsert) -> Key {
     upsert.key.as_ref().map(|key| key.text().trim().to_owned())
 }
 
-fn words(key: &Option<String>) -> String {
+fn words(key: &Key) -> String {
     key.as_ref().map_or_else(|| "the record's key".to_owned(), |key| format!("`{key}`"))
 }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 const WORKERS: usize = 2;
 
 /// Method: a savepoint is taken while records come in. Then the job is suspended in the midst of its work, another savepoint is taken of what rests, and the
-/// job is deleted. A job in another namespace begins with that one, and gets more records; then its namespace is deleted while it runs. The oracle judges outputs, state and books of
+/// job is deleted. A job in another namespace begins with that one, by another key first, which is refused with the reason; then by its own, and gets more records; then its namespace is deleted while it runs. The oracle judges outputs, state and books of
 /// both jobs as those of one.
 #[test]
 fn a_job_in_another_namespace_goes_on_from_a_savepoint() -> Result<()> {
@@ -52,9 +52,19 @@ fn a_job_in_another_namespace_goes_on_from_a_savepoint() -> Result<()> {
             "  state: {store:",
             &format!("  consumerGroup: forebay.default.{name}\n  state: {{fromSavepoint: {path}, store:"),
         )?;
+        let heir = || -> Result<Value> { Ok(serde_json::from_str(&cluster.ask(&["-n", &elsewhere, "get", "ij", &name, "-o", "json"])?)?) };
+        let table = "        table: aircraft\n        set:";
+        cluster.apply(&replaced(manifest.clone(), table, &table.replace("set:", "key: .dest\n        set:"))?)?;
+        let mut said = (String::new(), String::new());
+        let words = ["upsert.key: was the record's key, is `.dest`", "give it a table that has never been used"];
+        until("the heir's other key is refused", PATIENCE, || {
+            said = FlightsInCluster::said(&heir()?["status"]);
+            Ok((said.0 == "Error" && words.iter().all(|word| said.1.contains(word))).then_some(()))
+        })
+        .with_context(|| format!("it says {said:?}"))?;
+        println!("{}: {}", said.0, said.1);
         cluster.apply(&manifest)?;
         job.feed(rest)?;
-        let heir = || -> Result<Value> { Ok(serde_json::from_str(&cluster.ask(&["-n", &elsewhere, "get", "ij", &name, "-o", "json"])?)?) };
         until("the heir has processed the rest", PATIENCE * 2, || Ok((job.flights.processed()? == all.len() as u64).then_some(())))
             .with_context(|| format!("the heir says: {}", heir().unwrap_or_default()["status"]))?;
         let uid = uid_of(&heir()?)?;

@@ -14,7 +14,7 @@ pub mod task;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use forebay_crds::{Finding, IngestionJob, ValidatedJob, identity};
+use forebay_crds::{Finding, IngestionJob, JobIdentity, ValidatedJob, identity};
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -106,7 +106,8 @@ impl Blueprint {
         }
         let Some(before) = Self::of_config(self.resource.clone(), good) else { return Vec::new() };
         let shards = self.resource.status.as_ref().and_then(|status| status.shards);
-        identity::contradictions(&before.job, &self.job, shards)
+        let shards = before.job.shards.or(shards).or(self.job.shards).unwrap_or(1);
+        JobIdentity::new(self.uid(), shards, &before.job).map_or_else(|_| Vec::new(), |before| identity::contradictions(&before, &self.job))
     }
 
     /// The uid that the API server gave the job.

@@ -43,6 +43,11 @@ fn a_manifest_that_contradicts_the_state_is_refused_with_the_difference() {
             "    - dedup: {by: [.amount], last: 10, table: customers}\n",
             &["spec.pipeline[2].dedup.table", "holds entities", "give it a table that has never been used"],
         ),
+        (
+            "table: customers\n",
+            "table: customers\n        key: .customer\n",
+            &["spec.pipeline[2].upsert.key: was the record's key, is `.customer`", "give it a table that has never been used"],
+        ),
     ] {
         world.change_job(from, to);
         check(&world.call(&["run", "--until-end"]), UNUSABLE, &[&["the manifest cannot work"], needed].concat());
@@ -51,6 +56,35 @@ fn a_manifest_that_contradicts_the_state_is_refused_with_the_difference() {
     assert_eq!(world.ask(&["state", "ls"]), before);
     world.produce("orders", orders("ann", [3]));
     assert_eq!(world.ask(&["run", "--until-end"]), "3 in = 3 processed\n");
+}
+
+/// Method: a job finds its entities by another key than the one whose savepoint it begins with; a table is written by nobody for a while, and then by another key.
+/// With its own key each goes on.
+#[test]
+fn another_key_is_refused_to_an_heir_and_after_a_while_without_the_step() {
+    let world = world();
+    let (table, without) = ("    - upsert:\n        table: customers\n        increment: {orders: 1, amount: .amount}\n", "");
+    let other_key = table.replace("customers\n", "customers\n        key: .customer\n");
+    let refused = ["the manifest cannot work", "upsert.key: was the record's key, is `.customer`", "make a job of another name"];
+    world.ask(&["savepoint", "take", "--name", "before", "--at-rest"]);
+
+    world.change_job(table, without);
+    world.produce("orders", orders("ann", [3]));
+    assert_eq!(world.ask(&["run", "--until-end"]), "3 in = 3 processed\n");
+    world.change_job(table, &other_key);
+    check(&world.call(&["run", "--until-end"]), UNUSABLE, &refused);
+    world.write("job.yaml", crate::support::JOB);
+    assert_eq!(world.ask(&["run", "--until-end"]), "3 in = 3 processed\n");
+
+    let heir = |table_of: &str| {
+        let manifest = crate::support::JOB.replace("name: orders, namespace", "name: heirs, namespace").replace(table, table_of);
+        world.write("job.yaml", &manifest.replace("spec:\n", "spec:\n  state: {fromSavepoint: default/orders/before}\n"));
+        let state = world.path("heirs");
+        world.call(&["run", "--until-end", "--state-dir", state.to_str().unwrap()])
+    };
+    check(&heir(&other_key), UNUSABLE, &refused);
+    assert!(!world.path("data/store/default/heirs/identity").exists());
+    assert_eq!(heir(table).stdout, "3 in = 3 processed\n");
 }
 
 /// Method: what the object store knows of the job is taken away, then all of the store, while the journal stays; and the pipeline has one more table in

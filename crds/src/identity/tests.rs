@@ -107,9 +107,19 @@ fn what_tables_hold_is_taken_up_where_it_was_not_known() {
     identity.kinds.clear();
     let other =
         job(|yaml| yaml.replace("upsert: {table: drivers", "upsert: {table: dedup").replace("last: 10", "last: 10, table: drivers"));
-    assert_eq!(changed(&identity, &other), []);
     assert!(identity.assign_tables(&other).unwrap());
     assert_eq!(changed(&identity, &job(|yaml| yaml)).len(), 2, "they hold the other kind now");
+}
+
+#[test]
+fn the_keys_of_tables_are_taken_up_where_they_were_not_known() {
+    let mut identity = identity();
+    identity.keys.clear();
+    let by_id = job(|yaml| yaml.replace("table: riders", "table: riders, key: .id"));
+    assert_eq!(contradictions(&identity, &by_id), []);
+    assert!(identity.assign_tables(&by_id).unwrap());
+    assert_eq!(contradictions(&identity, &by_id), []);
+    assert_eq!(contradictions(&identity, &job(|yaml| yaml)).len(), 1, "riders are found by their ids now");
 }
 
 #[test]
@@ -118,6 +128,7 @@ fn what_the_state_does_not_depend_on_may_change() {
         assert_eq!(changed(&identity(), &job(|yaml| yaml.replace(from, to))), [], "{from} -> {to}");
     };
     check("", "");
+    check("upsert: {table: riders", "upsert: {table: riders, key: .rider");
     check("  shards: 4\n", "");
     check("{name: rides}", "{name: rides, uid: uid-1}");
     check("    - upsert: {table: riders, increment: {rides: 1}}\n", "");
@@ -194,6 +205,14 @@ fn an_identity_survives_its_file_and_no_other_file_passes_for_one() {
         "drivers": "entities",
         "riders": "entities"
       },
+      "keys": {
+        "drivers": [
+          null
+        ],
+        "riders": [
+          null
+        ]
+      },
       "nextTable": 3
     }
     "#);
@@ -208,7 +227,8 @@ fn an_identity_survives_its_file_and_no_other_file_passes_for_one() {
     check("{", "", "restore the file");
 }
 
-/// Method: the keys of a table's upserts before and after a change. One that is replaced is refused; one that joins, goes, or belongs to another table is not.
+/// Method: the keys of a table's upserts through two changes. One that is replaced is refused; one that joins, goes, or belongs to another table is not. What
+/// nobody wrote in between has the keys that it had.
 #[test]
 fn the_key_of_a_tables_entities_may_not_change() {
     let with = |steps: &[&str]| {
@@ -216,35 +236,31 @@ fn the_key_of_a_tables_entities_may_not_change() {
             steps.iter().map(|step| format!("    - upsert: {{{step}, increment: {rides}}}\n", rides = "{rides: 1}")).collect();
         job(|yaml| format!("{}{steps}", yaml.split("    - upsert: {table: riders").next().unwrap()))
     };
-    let check = |old: &[&str], new: &[&str], expected: &[&str]| {
-        let findings = contradictions(&with(old), &with(new), None);
-        let findings: Vec<_> = findings.iter().map(ToString::to_string).collect();
+    let check = |manifests: [&[&str]; 3], expected: &[&str]| {
+        let [first, second, third] = manifests.map(with);
+        let mut identity = JobIdentity::new("uid-1", 4, &first).unwrap();
+        assert_eq!(contradictions(&identity, &second), [], "{manifests:?}");
+        identity.assign_tables(&second).unwrap();
+        let identity = JobIdentity::decode(&identity.encode()).unwrap();
+        let findings: Vec<_> = contradictions(&identity, &third).iter().map(ToString::to_string).collect();
         let way_out = "holds entities under the old key, which none of its records would find; set it back, or give it a table that has never been used, \
                        which begins empty; or make a job of another name, which reads the inputs from the start and makes the entities anew";
         let expected: Vec<_> = expected.iter().map(|finding| format!("spec.pipeline[{finding} {way_out}")).collect();
-        assert_eq!(findings, expected, "{old:?} -> {new:?}");
+        assert_eq!(findings, expected, "{manifests:?}");
     };
     let (plain, by_rider, by_driver) = ("table: riders", "table: riders, key: .rider", "table: riders, key: .driver");
-    check(&[by_rider], &[by_rider], &[]);
-    check(&[by_rider], &["table: riders, key: ' .rider '"], &[]);
-    check(&[by_rider], &[by_driver], &["1].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
-    check(&[plain], &[by_driver], &["1].upsert.key: was the record's key, is `.driver`: table \"riders\""]);
-    check(&[by_driver], &[plain], &["1].upsert.key: was `.driver`, is the record's key: table \"riders\""]);
-    check(&["table: others", plain], &[plain, by_driver], &[]);
-    check(&[plain, by_driver], &[by_driver], &[]);
-    check(&[plain, by_rider], &[by_driver, plain], &["1].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
-    check(&[by_rider], &["table: drivers, key: .driver"], &[]);
-}
-
-#[test]
-fn what_contradicts_the_manifest_before_is_found_without_the_state() {
-    let check = |from: &str, to: &str, shards, expected: usize| {
-        let old = job(|yaml| yaml.replace("  shards: 4\n", ""));
-        assert_eq!(contradictions(&old, &job(|yaml| yaml.replace(from, to)), shards).len(), expected, "{from} -> {to}");
-    };
-    check("", "", None, 0);
-    check("", "", Some(4), 0);
-    check("", "", Some(8), 1);
-    check("topic: fares", "topic: fares2", None, 1);
-    check("upsert: {table: riders", "upsert: {table: riders, key: .rider", None, 1);
+    let drivers = "table: drivers, key: .driver";
+    let one = |old: &str, new: &str, expected: &[&str]| check([&[old], &[old], &[new]], expected);
+    one(by_rider, by_rider, &[]);
+    one(by_rider, "table: riders, key: ' .rider '", &[]);
+    one(by_rider, by_driver, &["1].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
+    one(plain, by_driver, &["1].upsert.key: was the record's key, is `.driver`: table \"riders\""]);
+    one(by_driver, plain, &["1].upsert.key: was `.driver`, is the record's key: table \"riders\""]);
+    one(by_rider, drivers, &[]);
+    check([&[plain], &["table: others", plain], &[plain, by_driver]], &[]);
+    check([&[plain], &[plain, by_driver], &[by_driver]], &[]);
+    check([&[plain], &[plain, by_rider], &[by_driver, plain]], &["1].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
+    check([&[by_rider], &[drivers], &[drivers, by_driver]], &["2].upsert.key: was `.rider`, is `.driver`: table \"riders\""]);
+    check([&[by_rider], &[drivers], &[drivers, by_rider]], &[]);
+    check([&[plain, by_rider], &[by_rider], &[by_rider, by_driver]], &[]);
 }
