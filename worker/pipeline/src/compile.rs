@@ -8,7 +8,7 @@ use forebay_engine::ids::{OutputId, TableId, Timestamp};
 use forebay_engine::log::TimestampLimits;
 use regex::Regex;
 
-use crate::expression::{Expression, ExpressionError, Touched, Types};
+use crate::expression::{Expression, ExpressionError, Layout, Types};
 use crate::steps::{self, CompiledStep};
 
 /// Where the steps lie in a manifest.
@@ -80,7 +80,7 @@ pub struct CompiledPipeline {
     /// Of `validate`; each shard clones them, since one regular expression that is shared by threads has a lock in it.
     pub(crate) patterns: Vec<Regex>,
     /// The parts of the document that VRL programs touch.
-    pub(crate) touched: Arc<Touched>,
+    pub(crate) layout: Arc<Layout>,
 }
 
 impl CompiledPipeline {
@@ -97,10 +97,9 @@ impl CompiledPipeline {
         }
         steps::share_what_later_steps_see(&mut compiled);
         let patterns = compiler.patterns;
-        let mut touched = Touched::default();
-        compiled.iter().flat_map(CompiledStep::touched).for_each(|parts| touched.add(parts));
+        let layout = Arc::new(Layout::of(compiled.iter().flat_map(CompiledStep::programs)));
         let names = steps.iter().map(Step::name).collect();
-        Ok(Arc::new(Self { steps: compiled, names, context, patterns, touched: Arc::new(touched) }))
+        Ok(Arc::new(Self { steps: compiled, names, context, patterns, layout }))
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod functions;
 mod native;
 mod operand;
+mod parts;
 mod touched;
 mod vrl_program;
 
@@ -29,6 +30,7 @@ use crate::tape::Doc;
 use native::Native;
 pub(crate) use native::compare;
 pub(crate) use operand::{Operand, event_time, instant_of, shorten};
+pub(crate) use parts::Layout;
 pub(crate) use touched::Touched;
 pub(crate) use vrl_program::{Program, Types, Vrl};
 
@@ -97,11 +99,11 @@ impl Expression {
         &self.text
     }
 
-    /// The parts of the document that it reads through VRL; `None` when it needs no VRL.
-    pub(crate) fn touched(&self) -> Option<&Touched> {
+    /// What it runs in VRL; `None` when it needs no VRL.
+    pub(crate) fn program(&self) -> Option<&Program> {
         match &self.form {
             Form::Native(_) => None,
-            Form::Vrl(program) => Some(program.touched()),
+            Form::Vrl(program) => Some(program),
         }
     }
 

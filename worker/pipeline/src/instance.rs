@@ -29,7 +29,7 @@ impl PipelineInstance {
         let buffers = Buffers {
             tape: Tape::default(),
             spare_tape: Tape::default(),
-            vrl: Vrl::new(Arc::clone(&compiled.touched)),
+            vrl: Vrl::new(Arc::clone(&compiled.layout)),
             csv: steps::csv_reader(&compiled.steps),
             suffix: Vec::new(),
             json: Vec::new(),

@@ -16,9 +16,9 @@ use forebay_engine::pipeline::{Verdict, Workspace};
 
 use crate::compile::Compiler;
 use crate::document::Document;
-use crate::expression::{Expression, Program, Touched};
-use crate::instance::{Failure, Flow, Hand, scope};
-use crate::tape::{CsvReader, Doc};
+use crate::expression::{Expression, Program};
+use crate::instance::{Buffers, Failure, Flow, Hand, scope};
+use crate::tape::CsvReader;
 pub(crate) use change::Scratch;
 
 /// One step.
@@ -97,11 +97,11 @@ impl CompiledStep {
         Ok(Flow::Next)
     }
 
-    /// The parts of the document that it touches through VRL.
-    pub(crate) fn touched(&self) -> Vec<&Touched> {
+    /// What it runs in VRL.
+    pub(crate) fn programs(&self) -> Vec<&Program> {
         match self {
-            CompiledStep::Remap(program) => vec![program.touched()],
-            _ => self.expressions().into_iter().filter_map(Expression::touched).collect(),
+            CompiledStep::Remap(program) => vec![program],
+            _ => self.expressions().into_iter().filter_map(Expression::program).collect(),
         }
     }
 
@@ -132,10 +132,9 @@ impl CompiledStep {
 
 /// Runs a program; what it leaves is the document from then on, in the order that it had.
 fn remap(program: &Program, hand: &mut Hand<'_>) -> Result<(), Failure> {
-    let scope = scope!(hand);
-    let (members, touched) = hand.buffers.vrl.remap(program, scope)?;
-    hand.buffers.spare_tape.rebuild(members, touched, Doc { text: hand.text, tape: &hand.buffers.tape });
-    std::mem::swap(&mut hand.buffers.tape, &mut hand.buffers.spare_tape);
+    hand.buffers.vrl.remap(program, scope!(hand))?;
+    let Buffers { vrl, tape, spare_tape, .. } = &mut *hand.buffers;
+    vrl.write_to(hand.text, tape, spare_tape)?;
     hand.form = crate::instance::Form::Changed;
     Ok(())
 }

@@ -128,8 +128,7 @@ impl Tape {
     pub(crate) fn append_member(&mut self, name: &str, value: Value<'_>) {
         self.push_own_key(name);
         self.push_value(value);
-        let end = narrow(self.nodes.len());
-        self.nodes[0] = Node::Object { end, text: Span::NONE };
+        self.close_document();
     }
 
     /// Adds a member whose value is an object of some of `fields`, or null.
@@ -145,8 +144,12 @@ impl Tape {
             self.push_value(value);
         }
         self.close(at, |end| Node::Object { end, text: Span::NONE });
-        let end = narrow(self.nodes.len());
-        self.nodes[0] = Node::Object { end, text: Span::NONE };
+        self.close_document();
+    }
+
+    /// The document ends behind what was added.
+    fn close_document(&mut self) {
+        self.close(0, |end| Node::Object { end, text: Span::NONE });
     }
 
     /// Takes a member of the document itself away.

@@ -11,6 +11,7 @@
 
 mod special;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use vrl::compiler::conversion::Conversion;
@@ -26,6 +27,9 @@ pub fn all() -> Vec<Box<dyn Function>> {
     functions
 }
 
+/// The most parameters that any of them has.
+const PARAMETERS_MAX: usize = 3;
+
 /// A function of values that has no other effect.
 #[derive(Clone, Copy)]
 struct Plain {
@@ -34,7 +38,8 @@ struct Plain {
     returns: fn() -> TypeDef,
     /// Whether it can fail for arguments of the right types.
     can_fail: bool,
-    run: fn(&mut Vec<Value>) -> Result<Value, ExpressionError>,
+    /// The arguments, null where an optional one is missing.
+    run: fn(&mut [Value; PARAMETERS_MAX]) -> Result<Value, ExpressionError>,
 }
 
 const fn parameter(name: &'static str, kind: u16) -> Parameter {
@@ -82,7 +87,7 @@ const PLAIN: &[Plain] = &[
         &[parameter("value", kind::BYTES), parameter("pattern", kind::BYTES)],
         TypeDef::array(Collection::from_unknown(Kind::bytes())),
         fails: false,
-        |a| Ok(Value::Array(text(&a[0])?.split(&*text(&a[1])?).map(Value::from).collect()))
+        |a| split(&a[0], &text(&a[1])?)
     ),
     plain!(
         "join",
@@ -108,7 +113,7 @@ const PLAIN: &[Plain] = &[
         TypeDef::integer().or_float(),
         fails: true,
         |a| {
-            let modulus = a.pop().unwrap_or(Value::Null);
+            let modulus = take_second(a);
             Ok(take(a).try_rem(modulus)?)
         }
     ),
@@ -136,7 +141,7 @@ const PLAIN: &[Plain] = &[
         TypeDef::array(Collection::any()),
         fails: false,
         |a| {
-            let item = a.pop().unwrap_or(Value::Null);
+            let item = take_second(a);
             let mut items = take(a).try_array()?;
             items.push(item);
             Ok(Value::Array(items))
@@ -148,7 +153,7 @@ const PLAIN: &[Plain] = &[
         TypeDef::object(Collection::any()),
         fails: false,
         |a| {
-            let from = a.pop().unwrap_or(Value::Null).try_object()?;
+            let from = take_second(a).try_object()?;
             let mut to = take(a).try_object()?;
             to.extend(from);
             Ok(Value::Object(to))
@@ -167,7 +172,11 @@ fn take(arguments: &mut [Value]) -> Value {
     std::mem::replace(&mut arguments[0], Value::Null)
 }
 
-fn text(value: &Value) -> Result<std::borrow::Cow<'_, str>, ExpressionError> {
+fn take_second(arguments: &mut [Value]) -> Value {
+    std::mem::replace(&mut arguments[1], Value::Null)
+}
+
+fn text(value: &Value) -> Result<Cow<'_, str>, ExpressionError> {
     Ok(value.try_bytes_utf8_lossy()?)
 }
 
@@ -237,6 +246,15 @@ fn convert(value: Value, conversion: &Conversion, null: Value, boolean: fn(bool)
     }
 }
 
+/// The parts are slices of the whole.
+fn split(value: &Value, pattern: &str) -> Result<Value, ExpressionError> {
+    let parts = match (value, text(value)?) {
+        (Value::Bytes(whole), Cow::Borrowed(text)) => text.split(pattern).map(|part| whole.slice_ref(part.as_bytes()).into()).collect(),
+        (_, text) => text.split(pattern).map(Value::from).collect(),
+    };
+    Ok(Value::Array(parts))
+}
+
 fn join(items: &Value, separator: &Value) -> Result<Value, ExpressionError> {
     let separator = if separator.is_null() { "".into() } else { text(separator)? };
     let items: Vec<_> = items.as_array().unwrap_or_default().iter().map(text).collect::<Result<_, _>>()?;
@@ -288,9 +306,11 @@ struct Call {
 
 impl FunctionExpression for Call {
     fn resolve(&self, ctx: &mut Context) -> Resolved {
-        let mut values = Vec::with_capacity(self.arguments.len());
-        for argument in &self.arguments {
-            values.push(argument.as_ref().map_or(Ok(Value::Null), |argument| argument.resolve(ctx))?);
+        let mut values = [const { Value::Null }; PARAMETERS_MAX];
+        for (value, argument) in values.iter_mut().zip(&self.arguments) {
+            if let Some(argument) = argument {
+                *value = argument.resolve(ctx)?;
+            }
         }
         (self.plain.run)(&mut values)
     }

@@ -7,14 +7,15 @@ use forebay_engine::ids::Timestamp;
 use vrl::compiler::conversion::Conversion;
 use vrl::compiler::runtime::Runtime;
 use vrl::compiler::state::ExternalEnv;
-use vrl::compiler::{CompileConfig, TargetValueRef, TimeZone, TypeState};
+use vrl::compiler::{CompileConfig, TimeZone, TypeState};
 use vrl::diagnostic::DiagnosticList;
 use vrl::path::{OwnedTargetPath, OwnedValuePath, PathPrefix};
 use vrl::value::kind::Collection;
 use vrl::value::{Kind, ObjectMap, Secrets, Value};
 
-use super::{ExpressionError, Operand, Scope, Touched, functions};
-use crate::tape::Name;
+use super::parts::{Hand, Layout, Parts};
+use super::{ExpressionError, Operand, Scope, Touched, functions, touched};
+use crate::tape::{Name, Tape};
 
 /// The code of VRL's "this may fail and nothing handles it".
 const UNHANDLED: usize = 100;
@@ -121,6 +122,11 @@ impl Program {
         Self { program, paired, reads_record, touched }
     }
 
+    /// The paths into the document that it uses.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &OwnedValuePath> {
+        touched::paths(&self.program)
+    }
+
     /// The parts of the document that it touches.
     pub(crate) fn touched(&self) -> &Touched {
         &self.touched
@@ -163,11 +169,9 @@ fn describe(errors: &DiagnosticList, source: &str) -> ExpressionError {
 /// The record in hand as VRL sees it. Made when the first program needs it, and then used by all.
 #[derive(Debug)]
 pub(crate) struct Vrl {
-    /// What any of the programs touches.
-    touched: Arc<Touched>,
+    layout: Arc<Layout>,
     runtime: Runtime,
-    document: Value,
-    document_ready: bool,
+    parts: Parts,
     metadata: Value,
     record_ready: bool,
     clock: Option<Timestamp>,
@@ -175,12 +179,11 @@ pub(crate) struct Vrl {
 }
 
 impl Vrl {
-    pub(crate) fn new(touched: Arc<Touched>) -> Self {
+    pub(crate) fn new(layout: Arc<Layout>) -> Self {
         Self {
-            touched,
             runtime: Runtime::default(),
-            document: Value::Null,
-            document_ready: false,
+            parts: Parts::new(&layout),
+            layout,
             metadata: Value::Object(ObjectMap::new()),
             record_ready: false,
             clock: None,
@@ -190,13 +193,13 @@ impl Vrl {
 
     /// A new record is in hand.
     pub(crate) fn begin_record(&mut self) {
-        self.document_ready = false;
+        self.parts.begin_record();
         self.record_ready = false;
     }
 
     /// A step changed the document.
     pub(crate) fn document_changed(&mut self) {
-        self.document_ready = false;
+        self.parts.forget();
     }
 
     pub(super) fn evaluate(&mut self, program: &Program, scope: Scope<'_>) -> Result<Operand<'static>, String> {
@@ -210,31 +213,29 @@ impl Vrl {
         }
     }
 
-    /// Runs a `remap` program. What it leaves of the touched parts is the document's from now on.
-    pub(crate) fn remap(&mut self, program: &Program, scope: Scope<'_>) -> Result<(&ObjectMap, &Touched), String> {
-        let ran = self.run(program, scope);
-        // Whatever becomes of the record, the next step must not see half a change.
-        self.document_ready = ran.is_ok();
-        ran?;
-        let members = self.document.as_object().ok_or_else(|| "the program must leave an object in `.`".to_owned())?;
-        Ok((members, &self.touched))
+    /// Runs a `remap` program. What it sets and removes is told to the document by [`Vrl::write_to`]. `Err` of either: the record is to be given up, for what programs
+    /// see is not what the document is.
+    pub(crate) fn remap(&mut self, program: &Program, scope: Scope<'_>) -> Result<(), String> {
+        self.run(program, scope).map(drop)
+    }
+
+    /// Tells the document what programs have set and removed; `spare` is memory for it.
+    pub(crate) fn write_to(&mut self, text: &str, tape: &mut Tape, spare: &mut Tape) -> Result<(), String> {
+        self.parts.write_to(&self.layout, text, tape, spare)
     }
 
     fn run(&mut self, program: &Program, scope: Scope<'_>) -> Result<Value, String> {
         self.prepare(program, scope)?;
         self.runtime.clear();
-        let mut target = TargetValueRef { value: &mut self.document, metadata: &mut self.metadata, secrets: &mut self.secrets };
-        self.runtime.resolve(&mut target, &program.program, &TimeZone::default()).map_err(|error| {
+        let Self { layout, parts, metadata, secrets, runtime, .. } = self;
+        let mut target = Hand { layout, doc: scope.doc, parts, metadata, secrets };
+        runtime.resolve(&mut target, &program.program, &TimeZone::default()).map_err(|error| {
             let message = error.to_string();
             message.lines().next().unwrap_or("the program failed").to_owned()
         })
     }
 
     fn prepare(&mut self, program: &Program, scope: Scope<'_>) -> Result<(), String> {
-        if !self.document_ready {
-            self.document = self.touched.to_vrl(scope.doc.root());
-            self.document_ready = true;
-        }
         let metadata = self.metadata.as_object_mut().expect("it is made as an object, and programs may not write to it");
         if self.clock != Some(scope.now) {
             metadata.insert(NOW.into(), clock_value(scope.now)?);

@@ -1,6 +1,8 @@
 //! One value of the document: reading it, keeping it, writing it.
 
-use super::{Doc, Node};
+use std::ops::Range;
+
+use super::{Doc, IN_ARENA, Node};
 use crate::bytes::same;
 use crate::document::{msgpack, write_float, write_integer, write_string};
 
@@ -34,6 +36,14 @@ impl<'a> Item<'a> {
             Node::Array { .. } => Kind::Array,
             Node::Object { .. } => Kind::Object,
             Node::Key(_) | Node::Removed => unreachable!("an item is a value"),
+        }
+    }
+
+    /// Where a string lies in the record's text, if it does.
+    pub(crate) fn place(self) -> Option<Range<usize>> {
+        match self.doc.tape.nodes[self.at] {
+            Node::Text(span) if span.start & IN_ARENA == 0 => Some(span.start as usize..(span.start + span.len) as usize),
+            _ => None,
         }
     }
 

@@ -267,6 +267,31 @@ fn a_remap_that_fails_or_leaves_no_object_is_refused() {
     check(". = [1]", "must leave an object");
 }
 
+/// Method: programs before and behind a step that writes where they look, over records of different texts, one of which fails in the midst of a program.
+#[test]
+fn programs_see_each_record_as_the_steps_before_them_have_left_it() {
+    let job = Job::new(
+        "
+- parse: {format: json}
+- remap: |
+    .seen = upcase(string!(.name))
+    .n = to_int!(.n)
+- upsert: {table: t, set: {last: .name}, increment: {times: 1}}
+- enrich: {table: t, into: name}
+- remap: .then = downcase(.seen) + string!(.name.last)
+- filter: length(string!(.then)) > 2
+- emit: {topic: out}
+",
+    );
+    let run = job.run_values(&[r#"{"name":"ann","n":"1"}"#, r#"{"n":"no","name":"bob"}"#, r#"{ "n": "2", "name": "eve" }"#]);
+    assert_eq!(run.verdicts(), [Processed, Rejected, Processed]);
+    let expected = [
+        r#"{"n":1,"seen":"ANN","name":{"last":"ann","times":1},"then":"annann"}"#,
+        r#"{"n":2,"seen":"EVE","name":{"last":"eve","times":2},"then":"eveeve"}"#,
+    ];
+    assert_eq!(run.values("out"), expected);
+}
+
 #[test]
 fn filter_leaves_out_what_is_not_true() {
     let run = Job::new("[{parse: {format: json}}, {filter: .n > 1}, {emit: {topic: out}}]").run_values(&[r#"{"n":2}"#, r#"{"n":1}"#, "{}"]);
