@@ -181,13 +181,6 @@ impl Broker {
         Ok(committed.elements().into_iter().map(offset).collect())
     }
 
-    /// Has the broker forget a consumer group that has no members, and its offsets with it, as it does by itself when `offsets.retention.minutes` are over.
-    pub fn forget_group(&self, group: &str) -> Result<()> {
-        let forgotten = self.runtime.block_on(self.admin.delete_groups(&[group], &limits()))?;
-        ensure!(forgotten.iter().all(std::result::Result::is_ok), "forget group {group}: {forgotten:?}");
-        Ok(())
-    }
-
     fn ranges_for(&self, topic: &str, isolation: &str) -> Result<Vec<(u64, u64)>> {
         let asker: BaseConsumer = reader(&self.address).set("isolation.level", isolation).create()?;
         let metadata = asker.fetch_metadata(Some(topic), PATIENCE)?;

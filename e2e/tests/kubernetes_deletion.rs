@@ -42,24 +42,37 @@ fn a_job_takes_its_journal_and_checkpoints_with_it_when_it_is_told_to() -> Resul
     })
 }
 
-/// Method: a namespace with a job that is to be cleaned up behind is deleted while the job runs. It must be gone in time, though no pod can be made in it
-/// any more.
+/// Method: a namespace with a job that is to be cleaned up behind is deleted while the job runs; another one while a change of its job is tried, whose savepoint lies
+/// there too. Each must be gone in time, though no pod can be made in it any more.
 #[test]
 fn a_namespace_does_not_wait_for_a_job_in_it() -> Result<()> {
     let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
-    in_folder("kubernetes-namespace", |folder| {
-        cluster.install()?;
-        let flights = written(folder, 1)?;
-        let namespace = format!("{}-ns", flights.name);
-        cluster.ask(&["create", "namespace", &namespace])?;
-        let inside = |text: &str| text.replace("namespace: default", &format!("namespace: {namespace}"));
-        cluster.apply(&inside(&credentials(&S3::of_environment()?)))?;
-        let manifest = inside(&fs::read_to_string(&flights.manifest)?);
-        cluster.apply(&replaced(manifest, "spec:\n", "spec:\n  deletionPolicy: Delete\n")?)?;
-        until("the job runs", PATIENCE, || {
-            let phase = cluster.ask(&["-n", &namespace, "get", "ij", &flights.name, "-o", "jsonpath={.status.phase}"])?;
-            Ok((phase == "Running").then_some(()))
+    cluster.install()?;
+    for changes in [false, true] {
+        in_folder("kubernetes-namespace", |folder| {
+            let flights = written(folder, 1)?;
+            let namespace = format!("{}-ns", flights.name);
+            cluster.ask(&["create", "namespace", &namespace])?;
+            let inside = |text: &str| text.replace("namespace: default", &format!("namespace: {namespace}"));
+            cluster.apply(&inside(&credentials(&S3::of_environment()?)))?;
+            let manifest = replaced(inside(&fs::read_to_string(&flights.manifest)?), "spec:\n", "spec:\n  deletionPolicy: Delete\n")?;
+            cluster.apply(&manifest)?;
+            let until_it_says = |field: &str, wanted: &str| {
+                until(&format!("it says {wanted}"), PATIENCE, || {
+                    let path = format!("jsonpath={{.status.{field}}}");
+                    let said = cluster.ask(&["-n", &namespace, "get", "ij", &flights.name, "-o", &path])?;
+                    Ok(said.split_whitespace().any(|word| word == wanted).then_some(()))
+                })
+            };
+            until_it_says("phase", "Running")?;
+            if changes {
+                cluster.apply(&replaced(manifest, "max: 3000}", "max: 3001}")?)?;
+                until_it_says("conditions[*].reason", "CanaryObserved")?;
+                let savepoints = cluster.ask(&["-n", &namespace, "get", "isp", "-o", "name"])?;
+                ensure!(!savepoints.is_empty(), "the change has no savepoint");
+            }
+            cluster.ask(&["delete", "namespace", &namespace, "--timeout=120s"]).map(drop)
         })?;
-        cluster.ask(&["delete", "namespace", &namespace, "--timeout=120s"]).map(drop)
-    })
+    }
+    Ok(())
 }

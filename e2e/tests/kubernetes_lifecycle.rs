@@ -7,6 +7,8 @@ use anyhow::{Result, ensure};
 use forebay_e2e::cluster::Cluster;
 use forebay_e2e::cluster::flights::{FlightsInCluster, uid_of};
 use forebay_e2e::flights::{Ranges, SHARDS, records, replaced};
+use forebay_e2e::s3::S3;
+use forebay_e2e::stack::Instance;
 use forebay_e2e::{PATIENCE, in_folder, until};
 
 /// Method: one worker becomes three and then two by `kubectl scale`, with records going in all the time; the logs of the new ones must tell that their shards
@@ -50,28 +52,32 @@ fn a_job_is_scaled_suspended_and_resumed() -> Result<()> {
     })
 }
 
-/// Method: a job is suspended, and while it rests its offsets in the consumer group are gone, as after their retention. Records are put in, and it is resumed: it
-/// must go on where it stopped, neither at the beginning nor at the end of its input, and the group must follow it again.
+/// Method: on a broker that keeps a group's offsets for a minute a job is suspended until they are gone. Records are put in, and it is resumed: it must go on where it
+/// stopped, neither at the beginning nor at the end of its input, and the group must follow it again.
 #[test]
 fn a_job_goes_on_after_its_offsets_have_expired() -> Result<()> {
     let Some(cluster) = Cluster::of_environment() else { return Ok(()) };
     in_folder("kubernetes-retention", |folder| {
         cluster.install()?;
-        let job = FlightsInCluster::start(&cluster, folder, 2)?;
+        let retention = [("offsets.retention.minutes", "1"), ("offsets.retention.check.interval.ms", "1000")];
+        let kafka = Instance::up_with("kafka", "retention", &retention)?;
+        let job = FlightsInCluster::start_on(&cluster, folder, 2, kafka.broker()?, &S3::of_environment()?, Ok)?;
         let (broker, input) = (&job.flights.broker, job.flights.input());
         let all = records(30_000)?;
         let (first, rest) = all.split_at(all.len() / 2);
         job.feed(first)?;
         job.until_processed(first)?;
+        let group = format!("forebay.default.{}", job.flights.name);
+        let offsets = || broker.group_offsets(&group, &input);
+        ensure!(offsets()?.iter().all(Option::is_some), "the group has no offsets");
         job.patch(r#"{"suspend": true}"#)?;
         job.until_status("it is suspended", |status| status["phase"] == "Suspended")?;
 
-        let group = format!("forebay.default.{}", job.flights.name);
-        broker.forget_group(&group)?;
-        ensure!(broker.group_offsets(&group, &input)?.iter().all(Option::is_none), "the group has offsets still");
+        until("the offsets expire", PATIENCE, || Ok(offsets()?.iter().all(Option::is_none).then_some(())))?;
         job.feed(rest)?;
         job.patch(r#"{"suspend": false}"#)?;
         job.until_processed(&all)?;
+        until("the group follows the job again", PATIENCE, || Ok(offsets()?.iter().all(Option::is_some).then_some(())))?;
         job.until_whole(2)?;
         job.delete_and_check(&all)
     })
@@ -118,8 +124,6 @@ fn a_job_is_paused_and_its_status_comes_back_when_it_is_deleted() -> Result<()> 
         let job = FlightsInCluster::start(&cluster, folder, 1)?;
         let name = job.flights.name.clone();
         let all = records(336_776)?;
-        let delete_status =
-            || cluster.ask(&["patch", "ij", &name, "--subresource=status", "--type=merge", "-p", r#"{"status": null}"#]).map(drop);
         let fed = job.under_load(&all, || {
             job.until_status("it has state and a checkpoint", |status| status["hasState"] == true && status["lastCheckpoint"].is_string())?;
             let manifest = fs::read_to_string(&job.flights.manifest)?;
@@ -139,7 +143,7 @@ fn a_job_is_paused_and_its_status_comes_back_when_it_is_deleted() -> Result<()> 
             let generation = cluster.get("ij", &name)?["metadata"]["generation"].clone();
             for deleted in [false, true] {
                 if deleted {
-                    delete_status()?;
+                    job.delete_status()?;
                 }
                 let paused = job.until_status("it says that it is paused", |status| {
                     let mut conditions = status["conditions"].as_array().into_iter().flatten();
@@ -153,7 +157,7 @@ fn a_job_is_paused_and_its_status_comes_back_when_it_is_deleted() -> Result<()> 
             }
             cluster.ask(&["annotate", "ij", &name, "forebay.dev/paused-"])?;
             until("a second pod comes", PATIENCE, || Ok((job.pods()?.len() == 2).then_some(())))?;
-            delete_status()?;
+            job.delete_status()?;
             let whole = job.until_balanced(2)?;
             for field in ["revision", "shards", "lastCheckpoint", "operator", "hasState"] {
                 ensure!(!whole["status"][field].is_null(), "{field} is not told: {:#}", whole["status"]);

@@ -106,14 +106,19 @@ fn the_shards_of_a_lost_node_go_on_elsewhere() -> Result<()> {
     })
 }
 
-/// Method: the kubelet of one of two workers is frozen, and its pod deleted while records come in: it cannot be ended, and works on. Its shards must go to others
-/// before the kubelet is thawed.
+/// Method: the kubelet of one of two workers is frozen while records come in, until Kubernetes gives its node up and deletes its pod: that cannot be ended, and works on.
+/// Its shards must go to others before the kubelet is thawed.
 #[test]
 fn the_shards_of_a_pod_that_is_stuck_in_terminating_go_on_elsewhere() -> Result<()> {
     let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
     in_folder("kubernetes-stuck", |folder| {
         cluster.install()?;
-        let job = FlightsInCluster::start(&cluster, folder, WORKERS)?;
+        // Five minutes, by default.
+        let toleration = "{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}";
+        let soon_evicted = |manifest| {
+            replaced(manifest, "    envFrom:", &format!("    podTemplate: {{spec: {{tolerations: [{toleration}]}}}}\n    envFrom:"))
+        };
+        let job = FlightsInCluster::start_changed(&cluster, folder, WORKERS, soon_evicted)?;
         job.until_whole(WORKERS)?;
         let said = Plugin::of_environment()?.ask(&["-o", "json", "assignments", &job.flights.name])?;
         let assignments: Vec<Value> = serde_json::from_str(&said)?;
@@ -126,7 +131,10 @@ fn the_shards_of_a_pod_that_is_stuck_in_terminating_go_on_elsewhere() -> Result<
         let outcome = job.under_load(&records, || {
             until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
             nodes.signal_kubelet(&stuck.node, "STOP")?;
-            cluster.ask(&["delete", "pod", &stuck.name, "--wait=false"])?;
+            until("Kubernetes deletes its pod", PATIENCE, || {
+                let deleted = cluster.ask(&["get", "pod", &stuck.name, "-o", "jsonpath={.metadata.deletionTimestamp}"])?;
+                Ok((!deleted.is_empty()).then_some(()))
+            })?;
             let told = format!("{} has the shards {{}} under", stuck.name);
             until("it is told to release its shards", PATIENCE, || {
                 let about = format!("involvedObject.name={}", job.flights.name);

@@ -75,7 +75,7 @@ fn now() -> Result<String> {
     Ok(String::from_utf8(printed.stdout)?.trim().to_owned())
 }
 
-/// Has the job do a rewind that cannot work, which must say why, and leaves it as it was.
+/// Has the job do a rewind that cannot work, which must say why, and leaves it as it was. Its status is deleted then: the rewind must not be tried again.
 fn fails(job: &FlightsInCluster<'_>, rewind: &Value, why: &str) -> Result<()> {
     job.patch(&json!({"state": {"rewind": rewind}}).to_string())?;
     let id = rewind["id"].as_str().context("it has an id")?;
@@ -86,6 +86,12 @@ fn fails(job: &FlightsInCluster<'_>, rewind: &Value, why: &str) -> Result<()> {
     println!("{message}");
     ensure!(stalled.is_some_and(|condition| condition["reason"] == "RewindFailed"), "{:#}", said["status"]);
     ensure!(message.contains(why), "it does not say why: {message}");
+    let workers = format!("{WORKERS}/{WORKERS}");
+    job.until_status("its workers are back", |status| status["workers"] == workers.as_str() && is(status, id, &["Failed"]))?;
+    let pods = job.pods()?;
+    job.delete_status()?;
+    job.until_status("it has failed still", |status| status["workers"] == workers.as_str() && is(status, id, &["Failed"]))?;
+    ensure!(job.pods()? == pods, "it was tried again: the pods were {pods:?} and are {:?}", job.pods()?);
     job.patch(r#"{"state": {"rewind": null}}"#)?;
     job.until_whole(WORKERS).map(drop)
 }

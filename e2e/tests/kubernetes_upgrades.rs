@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use forebay_e2e::cluster::Cluster;
-use forebay_e2e::cluster::flights::{FlightsInCluster, Pod};
+use forebay_e2e::cluster::flights::{FlightsInCluster, Pod, uid_of};
 use forebay_e2e::cluster::nodes::Nodes;
 use forebay_e2e::flights::{records, replaced};
 use forebay_e2e::kafka::{Broker, Record};
@@ -257,6 +257,47 @@ fn an_image_that_cannot_start_is_taken_back() -> Result<()> {
         job.until_whole(WORKERS)?;
         ensure!(job.pods()? == before, "the pods were {before:?} and are {:?}", job.pods()?);
         job.delete_and_check(&all)
+    })
+}
+
+/// Method: the image is replaced by one whose worker comes up and ends soon after: its container is killed whenever it is ready, while records come in. The change must be
+/// taken back for that, and the old workers stay as they are. With the manifest set back the job is as it was.
+#[test]
+fn an_image_that_starts_and_then_crashes_is_taken_back() -> Result<()> {
+    // Elsewhere a container is not to be killed.
+    let Some((cluster, nodes)) = Cluster::of_environment().zip(Nodes::of_environment()) else { return Ok(()) };
+    in_folder("kubernetes-crashing-image", |folder| {
+        cluster.install()?;
+        let patient = |manifest| replaced(manifest, "observe: 5s", "observe: 1m");
+        let job = FlightsInCluster::start_changed(&cluster, folder, WORKERS, patient)?;
+        let records = records(336_776)?;
+        job.until_balanced(WORKERS)?;
+        let before = job.pods()?;
+        let all = job.under_load(&records, || {
+            until("it is at work", PATIENCE, || Ok((job.flights.processed()? > 10_000).then_some(())))?;
+            job.patch(&format!(r#"{{"workers": {{"image": "{NEXT_IMAGE}"}}}}"#))?;
+            let mut killed = BTreeSet::new();
+            until("the change is taken back", PATIENCE * 2, || {
+                for pod in cluster.pods(&job.flights.name)? {
+                    let (uid, container) = (uid_of(&pod)?, &pod["status"]["containerStatuses"][0]);
+                    let is_new = before.iter().all(|old| old.uid != uid);
+                    if is_new && container["ready"] == true && killed.insert(container["restartCount"].as_u64()) {
+                        nodes.kill_container(&uid)?;
+                    }
+                }
+                Ok((cluster.get("ij", &job.flights.name)?["status"]["phase"] == "RolledBack").then_some(()))
+            })?;
+            ensure!(killed.len() == 3, "it was killed after so many starts: {killed:?}");
+            let (reason, message) = FlightsInCluster::said(&cluster.get("ij", &job.flights.name)?["status"]);
+            println!("{reason}: {message}");
+            ensure!(message.contains("was started 3 times"), "the condition does not say why: {message}");
+            Ok(())
+        })?;
+        job.until_processed(all)?;
+        job.patch(r#"{"workers": {"image": null}}"#)?;
+        job.until_whole(WORKERS)?;
+        ensure!(job.pods()? == before, "the pods were {before:?} and are {:?}", job.pods()?);
+        job.delete_and_check(all)
     })
 }
 

@@ -138,6 +138,12 @@ impl<'a> FlightsInCluster<'a> {
         self.cluster.ask(&["patch", "ingestionjob", &self.flights.name, "--type=merge", "-p", &patch]).map(drop)
     }
 
+    /// Deletes its status, as a restore of the cluster would lose it.
+    pub fn delete_status(&self) -> Result<()> {
+        let arguments = ["patch", "ij", &self.flights.name, "--subresource=status", "--type=merge", "-p", r#"{"status": null}"#];
+        self.cluster.ask(&arguments).map(drop)
+    }
+
     /// The reasons of the events that tell its story.
     pub fn events(&self) -> Result<String> {
         let selector = format!("involvedObject.name={}", self.flights.name);
