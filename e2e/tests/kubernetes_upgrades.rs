@@ -287,7 +287,8 @@ fn an_image_that_starts_and_then_crashes_is_taken_back() -> Result<()> {
                 }
                 Ok((cluster.get("ij", &job.flights.name)?["status"]["phase"] == "RolledBack").then_some(()))
             })?;
-            ensure!(killed.len() == 3, "it was killed after so many starts: {killed:?}");
+            // The third start need not have come up yet.
+            ensure!(killed.len() >= 2, "it was killed after so many starts: {killed:?}");
             let (reason, message) = FlightsInCluster::said(&cluster.get("ij", &job.flights.name)?["status"]);
             println!("{reason}: {message}");
             ensure!(message.contains("was started 3 times"), "the condition does not say why: {message}");
