@@ -18,7 +18,7 @@ def measure(bench, cell):
     options = [word for name in ("ids", "pad") if name in change for word in (f"--{name}", change[name])]
     name = "-".join(["growth", *(f"{name}-{change[name]}" for name in ("partitions", "ids", "pad") if name in change)])
     partitions = change.get("partitions", bench.workloads[cell.workload]["partitions"])
-    topic, made = dataset(bench, cell.workload, name, settings["records"], *options, partitions=partitions)
+    topic, made = dataset(bench, cell.workload, name, change.get("records", settings["records"]), *options, partitions=partitions)
     shards = {"shards": min(partitions, SHARDS_MAX)}
     with Run(bench, cell, input=topic, partitions=partitions, linger_ms=20, settings=shards, copies=change.get("copies", 1)) as run:
         return {**draining.drain(bench, run, topic, made), **change}
