@@ -223,7 +223,7 @@ impl<P: Pipeline, S: StateStore> Shard<P, S> {
         assert!(self.open.books.balance(), "I8: {:?}", self.open.books);
         let mut changes = std::mem::take(&mut self.spare.values);
         self.spare.journal.clear();
-        self.cache.encode_changes(self.open.epoch, &mut changes, &mut self.spare.journal);
+        self.cache.encode_changes(&mut changes, &mut self.spare.journal);
         let stamp = Stamp {
             owner: owner.clone(),
             epoch: self.open.epoch,

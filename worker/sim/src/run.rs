@@ -206,7 +206,7 @@ pub fn setup(seed: u64) -> Setup {
         watch: Duration::from_millis(*rng.pick(&[300, 5_000])),
         epoch_bytes_max: *rng.pick(&[60, 900, 8_000]),
         journal_chunk_bytes: if aim.0 == "commit-chunks" { 60 } else { *rng.pick(&[60, 300, CHUNK_BYTES, CHUNK_BYTES]) },
-        cache_bytes_max: *rng.pick(&[0, 600, 100_000]),
+        cache_bytes_max: *rng.pick(&[0, 400, 100_000]),
         call_faults: *rng.pick(&[0.0, 0.005, 0.03]),
         faults: *rng.pick(&[0.005, 0.02, 0.05]),
         above_all,

@@ -35,7 +35,7 @@ impl Setup {
             watch: Duration::from_secs(3600),
             epoch_bytes_max: 900,
             journal_chunk_bytes: CHUNK_BYTES,
-            cache_bytes_max: 600,
+            cache_bytes_max: 400,
             call_faults: 0.0,
             faults: 0.0,
             above_all: false,
